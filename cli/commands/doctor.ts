@@ -1,0 +1,208 @@
+import { statfsSync, statSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { EXIT, OperatorError, textOf } from "../../config/errors.ts";
+import { type LoadedSettings, loadSettings, SECRETS_FILE } from "../../config/load.ts";
+import type { Settings } from "../../config/schema.ts";
+import { readSecrets } from "../../config/secrets.ts";
+import type { Database } from "../../db/database.ts";
+import { migrationStatus } from "../../db/migrate.ts";
+import { listPublishedSigningKeys } from "../../db/queries/keys.ts";
+import { clockDifference } from "../../server/features/health/service.ts";
+import { checkInstallation } from "../../server/features/installation/service.ts";
+import { openKeyRing } from "../../server/features/keys/service.ts";
+import { systemClock } from "../../server/ports/clock.ts";
+import type { CommandContext, Outcome } from "../command.ts";
+import { green, type Io, red, yellow } from "../io.ts";
+
+interface Finding {
+  readonly check: string;
+  readonly state: "ok" | "warning" | "failed";
+  readonly message: string;
+  readonly mend?: string;
+}
+
+const ok = (check: string, message: string): Finding => ({ check, state: "ok", message });
+const warning = (check: string, message: string, mend: string): Finding => ({ check, state: "warning", message, mend });
+const broken = (check: string, message: string, mend: string): Finding => ({ check, state: "failed", message, mend });
+
+const GIB = 1024 ** 3;
+const LEAST_FREE_BYTES = GIB / 4;
+const LEAST_FREE_SHARE = 0.1;
+const MAX_CLOCK_DIFFERENCE_MS = 5000;
+const OLD_KEY_DAYS = 365;
+const CONNECT_TIMEOUT_MS = 3000;
+const DAY_MS = 86_400_000;
+
+/** Looks at everything that primer stands on and says how to mend what is not right. Exit 4 where something failed. */
+export async function run(context: CommandContext): Promise<Outcome> {
+  const findings: Finding[] = [];
+  const loaded = await attempt(findings, "settings", "Mend the line named.", async () => {
+    const settings = loadSettings(context.home, context.environment);
+    findings.push(ok("settings", `${settings.settings.environment}, ${context.home}`));
+    return settings;
+  });
+  if (loaded) {
+    findings.push(...checkSettings(loaded.settings), checkDisk(context.home), ...checkSecrets(context.home, loaded));
+    await attempt(findings, "database", "See the hint above.", () =>
+      context.workspace.withDatabase(loaded.settings, async (database) => {
+        findings.push(...(await checkDatabase(database, loaded)));
+      }),
+    );
+    findings.push(...(await checkNeighbours(loaded.settings)));
+  }
+  const failures = findings.filter((finding) => finding.state === "failed").length;
+  return {
+    json: { ok: failures === 0, findings },
+    text: findings.map((finding) => line(context.io, finding)).join(""),
+    exitCode: failures === 0 ? EXIT.done : EXIT.finding,
+  };
+}
+
+/** Runs a check that may throw; what is thrown becomes a finding. */
+async function attempt<T>(
+  findings: Finding[],
+  check: string,
+  mend: string,
+  work: () => Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof OperatorError && error.reason === "held") throw error;
+    const hint = error instanceof OperatorError ? error.hint : undefined;
+    findings.push(broken(check, textOf(error), hint ?? mend));
+    return undefined;
+  }
+}
+
+const MARKS = { ok: "ok", warning: "!!", failed: "XX" } as const;
+
+function line(io: Io, { check, state, message, mend }: Finding): string {
+  const paint = { ok: green, warning: yellow, failed: red }[state];
+  return `${paint(io, MARKS[state])}  ${check.padEnd(12)} ${message}\n${mend ? `                  ${mend}\n` : ""}`;
+}
+
+function checkSettings(settings: Settings): Finding[] {
+  const findings = [];
+  const { password, server, docs } = settings;
+  if (password.min_length < 15) {
+    findings.push(
+      warning(
+        "passwords",
+        `password.min_length is ${password.min_length}`,
+        "15 is the least where a password is the only factor.",
+      ),
+    );
+  }
+  if (settings.environment === "production" && docs.enabled) {
+    findings.push(warning("docs", "/docs is served in production", "Set docs.enabled = false."));
+  }
+  const https = server.public_url.startsWith("https://");
+  if (https && server.trusted_proxies.length === 0) {
+    findings.push(
+      warning(
+        "public URL",
+        `${server.public_url} is https, and no proxy is trusted`,
+        "List the proxy that ends TLS in server.trusted_proxies; else every client seems to have its address.",
+      ),
+    );
+  } else findings.push(ok("public URL", server.public_url));
+  return findings;
+}
+
+function checkDisk(home: string): Finding {
+  const { bsize, bavail, blocks } = statfsSync(home);
+  const free = bsize * bavail;
+  const text = `${(free / GIB).toFixed(1)} GiB free in ${home}`;
+  if (free < LEAST_FREE_BYTES) return broken("disk", text, "Free some space: without it nobody can log in.");
+  if (bavail / blocks < LEAST_FREE_SHARE) return warning("disk", text, "Less than a tenth of the disk is free.");
+  return ok("disk", text);
+}
+
+function checkSecrets(home: string, { variables }: LoadedSettings): Finding[] {
+  const path = join(home, SECRETS_FILE);
+  try {
+    readSecrets(variables);
+    const mode = statSync(path, { throwIfNoEntry: false })?.mode ?? 0o600;
+    return (mode & 0o077) === 0
+      ? [ok("secrets", "master key and pepper are there, and nobody else can read them")]
+      : [broken("secrets", `${path} can be read by others`, `chmod 600 ${path}`)];
+  } catch (error) {
+    return [broken("secrets", textOf(error), (error as OperatorError).hint ?? "Put them back from their backup.")];
+  }
+}
+
+async function checkDatabase(database: Database, loaded: LoadedSettings): Promise<Finding[]> {
+  const [row] = await database.query<{ version: string; fsync: string; can: boolean }>(
+    "SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync, has_schema_privilege(current_schema(), 'CREATE') AS can",
+  );
+  const findings = [ok("database", `PostgreSQL ${row?.version} (${database.kind}) at ${database.address}`)];
+  if (row?.fsync !== "on") {
+    findings.push(broken("durability", "fsync is off: a power cut loses logins", "Set fsync = on in postgresql.conf."));
+  }
+  if (!row?.can) findings.push(broken("rights", "This user may not create tables", "GRANT CREATE ON SCHEMA public."));
+  const pending = (await migrationStatus(database)).filter((migration) => migration.state === "pending");
+  if (pending.length > 0) {
+    return [
+      ...findings,
+      broken("migrations", `${pending.length} are pending`, "Run `primer init`, or `primer migrate`."),
+    ];
+  }
+  findings.push(ok("migrations", "up to date"), await checkClock(database));
+  return [...findings, await checkKeys(database, loaded)];
+}
+
+async function checkClock(database: Database): Promise<Finding> {
+  const difference = Math.abs(await clockDifference({ db: database, clock: systemClock }));
+  const text = `${Math.round(difference)} ms from the database's`;
+  return difference <= MAX_CLOCK_DIFFERENCE_MS
+    ? ok("clock", text)
+    : broken("clock", text, "Let both machines follow a time server (NTP).");
+}
+
+async function checkKeys(database: Database, { variables }: LoadedSettings): Promise<Finding> {
+  try {
+    const secrets = readSecrets(variables);
+    await checkInstallation(database.orm, secrets.master);
+    await openKeyRing(database.orm, { secrets });
+  } catch (error) {
+    return broken("keys", textOf(error), (error as OperatorError).hint ?? "Run `primer init`.");
+  }
+  const active = (await listPublishedSigningKeys(database.orm)).find((key) => key.state === "active");
+  const days = Math.floor((systemClock.now().getTime() - (active?.activatedAt?.getTime() ?? 0)) / DAY_MS);
+  const text = `${active?.algorithm} ${active?.kid.slice(0, 8)}…, ${days} days old`;
+  return days <= OLD_KEY_DAYS ? ok("keys", text) : warning("keys", text, "Signing keys should be changed once a year.");
+}
+
+/** Whether something listens where Redis, the mail server and the collector are said to be. */
+async function checkNeighbours({ redis, mail, telemetry }: Settings): Promise<Finding[]> {
+  const neighbours: [string, string, number, string][] = [
+    ["redis", redis.url, 6379, "Is Redis running, and is REDIS_URL right?"],
+    ["mail", mail.smtp_url, 587, "Is the mail server up, and is SMTP_URL right?"],
+    ["telemetry", telemetry.otlp_endpoint, 4318, "Is the collector up, and is OTEL_EXPORTER_OTLP_ENDPOINT right?"],
+  ];
+  const configured = neighbours.filter(([, url]) => url !== "");
+  return Promise.all(
+    configured.map(async ([check, url, port, mend]) => {
+      const target = new URL(url);
+      const address = { host: target.hostname, port: Number(target.port) || port };
+      const problem = await connectionProblem(address);
+      const where = `${address.host}:${address.port}`;
+      return problem ? broken(check, `${where}: ${problem}`, mend) : ok(check, `${where} accepts connections`);
+    }),
+  );
+}
+
+function connectionProblem(address: { host: string; port: number }): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const socket = connect({ ...address, timeout: CONNECT_TIMEOUT_MS });
+    const end = (problem?: string) => {
+      socket.destroy();
+      resolve(problem);
+    };
+    socket.once("connect", () => end());
+    socket.once("timeout", () => end("no answer"));
+    socket.once("error", (error) => end(textOf(error)));
+  });
+}

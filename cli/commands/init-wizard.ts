@@ -1,0 +1,101 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { cancel, confirm, group, intro, isCancel, log, outro, password, select, text } from "@clack/prompts";
+import { failed } from "../../config/errors.ts";
+import { findSetting, SETTINGS_FILE } from "../../config/load.ts";
+import { ENVIRONMENTS } from "../../config/schema.ts";
+import { parseEmail, parseUsername } from "../../server/features/users/names.ts";
+import type { CommandContext, Options } from "../command.ts";
+
+const MIN_PASSWORD = 15;
+
+/** Asks on the terminal for what the flags leave open. Answers the flags that they amount to. */
+export async function askInit(context: CommandContext): Promise<Options> {
+  const { options, home } = context;
+  if (options.yes || options.adminPasswordStdin) return options;
+  intro("primer: set up a new installation");
+  if (existsSync(join(home, SETTINGS_FILE))) {
+    log.info(`${home} has settings already; what was begun there is finished, and what is there stays.`);
+    if (!options.force) return { ...options, yes: true };
+  }
+  const answers = await group(
+    {
+      environment: () =>
+        select({
+          message: "What is it for?",
+          options: ENVIRONMENTS.map((value) => ({ value, label: value, hint: HINTS[value] })),
+          initialValue: "development" as (typeof ENVIRONMENTS)[number],
+        }),
+      publicUrl: ({ results }) =>
+        results.environment === "development"
+          ? Promise.resolve("")
+          : text({
+              message: "At what address do people reach it?",
+              placeholder: "https://login.example.org",
+              validate: setting("server.public_url", true),
+            }),
+      databaseUrl: () =>
+        text({
+          message: "PostgreSQL URL (empty: the embedded database)",
+          placeholder: "postgres://user:password@host/db",
+          validate: setting("database.url"),
+        }),
+      redisUrl: () =>
+        text({ message: "Redis URL (empty: none)", placeholder: "redis://host:6379", validate: setting("redis.url") }),
+      smtpUrl: () =>
+        text({
+          message: "Mail server URL (empty: none)",
+          placeholder: "smtps://user:password@host",
+          validate: setting("mail.smtp_url"),
+        }),
+      adminUsername: () =>
+        text({
+          message: "User name of the first administrator",
+          initialValue: "admin",
+          validate: (value) => (parseUsername(value ?? "") ? undefined : "2 to 64 of a-z, 0-9, . _ -"),
+        }),
+      adminEmail: () =>
+        text({
+          message: "Their e-mail address",
+          placeholder: "you@example.org",
+          validate: (value) => (parseEmail(value ?? "") ? undefined : "An e-mail address, please"),
+        }),
+      ownPassword: () =>
+        confirm({ message: "Choose the password yourself? (else one is made and shown)", initialValue: false }),
+      adminPassword: ({ results }) =>
+        results.ownPassword
+          ? password({
+              message: `Password (at least ${MIN_PASSWORD} characters)`,
+              validate: (value) =>
+                [...(value ?? "")].length < MIN_PASSWORD ? `At least ${MIN_PASSWORD} characters` : undefined,
+            })
+          : Promise.resolve(""),
+    },
+    { onCancel: () => stop() },
+  );
+  const go = await confirm({ message: `Set it up in ${home}?`, initialValue: true });
+  if (isCancel(go) || !go) stop();
+  outro("Setting up");
+  const { ownPassword: _, ...given } = answers;
+  const filled = Object.entries(given).filter(([, value]) => typeof value === "string" && value !== "");
+  return { ...options, ...(Object.fromEntries(filled) as Options), yes: true };
+}
+
+const HINTS = {
+  development: "this machine only, plain http, docs on",
+  staging: "like production, docs on",
+  production: "https only, docs off",
+};
+
+const setting =
+  (key: string, required = false) =>
+  (value: string | undefined) => {
+    const kind = findSetting(key)?.kind;
+    if (!value) return required ? `Expected ${kind?.expected}` : undefined;
+    return kind?.parse(value) === undefined ? `Expected ${kind?.expected}` : undefined;
+  };
+
+function stop(): never {
+  cancel("Cancelled");
+  throw failed("Cancelled; nothing was set up.");
+}

@@ -1,0 +1,119 @@
+import { failed, misused, textOf } from "../../config/errors.ts";
+import { type LoadedSettings, loadSettings } from "../../config/load.ts";
+import { createLog, type Log } from "../../config/log.ts";
+import { readSecrets } from "../../config/secrets.ts";
+import { isMigrated } from "../../db/migrate.ts";
+import { isEmbedded } from "../../db/open.ts";
+import type { Deps } from "../../server/deps.ts";
+import { checkInstallation } from "../../server/features/installation/service.ts";
+import { createHashPool } from "../../server/features/passwords/hash-pool.ts";
+import { systemClock } from "../../server/ports/clock.ts";
+import { openDeps, type RunningServer, startServer } from "../../server/start.ts";
+import type { CommandContext, Outcome } from "../command.ts";
+import { findCommand } from "../commands.ts";
+import { listenForCommands } from "../holder.ts";
+import { bold } from "../io.ts";
+import { runHeldCommand } from "../run.ts";
+import { heldWorkspace } from "../workspace.ts";
+
+/** Serves the HTTP API until SIGTERM or SIGINT. On an embedded database it also runs other commands for their callers. */
+export async function run(context: CommandContext): Promise<Outcome> {
+  const load = () => loadSettings(context.home, context.environment, flagSettings(context));
+  const loaded = load();
+  const current = { settings: loaded.settings };
+  const log = createLog(() => current.settings.log.level, process.stdout, systemClock.now);
+
+  await context.workspace.withDatabase(loaded.settings, async (db) => {
+    if (!(await isMigrated(db))) throw notSetUp(context.home);
+    const secrets = readSecrets(loaded.variables);
+    if (!(await checkInstallation(db.orm, secrets.master))?.initialisedAt) throw notSetUp(context.home);
+    const deps = await openDeps({ settings: loaded.settings, secrets, db, log });
+    const socket = isEmbedded(loaded.settings)
+      ? listenForCommands(context.home, (name, invocation, io) =>
+          runHeldCommand(findCommand(name), invocation, { ...context, io }, heldWorkspace(db)),
+        )
+      : undefined;
+    try {
+      const server = listen(deps);
+      announce(context, deps, server);
+      process.on("SIGHUP", () => reload(deps, current, load, log));
+      await untilStopped(log);
+      await server.stop();
+    } finally {
+      socket?.close();
+      await deps.jobs.close();
+    }
+  });
+  log.info("Stopped", { event: "server.stopped" });
+  return { json: { stopped: true }, text: "" };
+}
+
+function flagSettings({ options }: CommandContext): Record<string, unknown> {
+  const given: Record<string, unknown> = {};
+  if (options.host !== undefined) given["server.host"] = options.host;
+  if (options.port !== undefined) given["server.port"] = options.port;
+  return given;
+}
+
+const notSetUp = (home: string) =>
+  misused(`${home} is not initialised yet.`, "Run `primer init` first; after an upgrade `primer migrate`.");
+
+function listen(deps: Deps): RunningServer {
+  try {
+    return startServer(deps);
+  } catch (error) {
+    const { host, port } = deps.settings.server;
+    throw failed(
+      `${host}:${port} cannot be listened on: ${textOf(error)}`,
+      "Something else may have the port; choose another one with --port.",
+      error,
+    );
+  }
+}
+
+function announce(context: CommandContext, deps: Deps, { url }: RunningServer): void {
+  const { io, home } = context;
+  const line = (name: string, value: string) => `  ${bold(io, name.padEnd(9))} ${value}\n`;
+  const docs = deps.settings.docs.enabled ? line("Docs", `${url}/docs`) : "";
+  io.note(
+    `primer ${deps.version} serves\n${line("Address", url)}${docs}${line("Home", home)}${line("Database", deps.db.address)}`,
+  );
+  deps.log.info("Serving", { event: "server.started", url, home, database: deps.db.kind, pid: process.pid });
+}
+
+/** What only counts from the next start on: it was used once, when the process began. */
+const FIXED_AT_START = /^(environment|server\.(host|port)|database\.|redis\.)/;
+
+function reload(deps: Deps, current: { settings: Deps["settings"] }, load: () => LoadedSettings, log: Log): void {
+  try {
+    const { settings } = load();
+    const changed = changedKeys(deps.settings, settings);
+    deps.settings = settings;
+    current.settings = settings;
+    if (changed.some((key) => key.startsWith("password."))) deps.hashPool = createHashPool(settings.password);
+    const waiting = changed.filter((key) => FIXED_AT_START.test(key));
+    log.info("Settings were read again", { event: "settings.reloaded", changed, after_restart: waiting });
+  } catch (error) {
+    log.error("Settings were not read again; the old ones stay", { event: "settings.refused", error });
+  }
+}
+
+function changedKeys(before: object, after: object, prefix = ""): string[] {
+  return Object.entries(after).flatMap(([name, value]) => {
+    const old = (before as Record<string, unknown>)[name];
+    const isTable = typeof value === "object" && value !== null && !Array.isArray(value) && prefix === "";
+    if (isTable) return changedKeys(old as object, value, `${name}.`);
+    return JSON.stringify(old) === JSON.stringify(value) ? [] : [prefix + name];
+  });
+}
+
+function untilStopped(log: Log): Promise<void> {
+  return new Promise((resolve) => {
+    for (const signal of ["SIGTERM", "SIGINT"] as const) {
+      process.once(signal, () => {
+        log.info("Stopping", { event: "server.stopping", signal });
+        resolve();
+      });
+    }
+  });
+}

@@ -1,0 +1,147 @@
+import { chmodSync, closeSync, existsSync, mkdirSync, openSync, rmSync } from "node:fs";
+import { join, relative } from "node:path";
+import { failed, OperatorError, textOf } from "../config/errors.ts";
+import { VERSION } from "../config/version.ts";
+import type { Invocation } from "./command.ts";
+import type { Io } from "./io.ts";
+
+/**
+ * The process that owns the embedded database runs other commands for us: arguments and standard input go in through a
+ * Unix socket in the home, standard output, standard error and the exit code come out. Only the owner of the home can
+ * open the socket.
+ */
+const SOCKET_FILE = "primer.sock";
+/** Longer paths do not fit into a socket address. */
+const MAX_SOCKET_PATH = 100;
+
+interface Request extends Invocation {
+  readonly version: string;
+  readonly command: string;
+  readonly input: string;
+  readonly color: boolean;
+  readonly columns: number;
+}
+
+type Frame = { readonly out: string } | { readonly note: string } | { readonly exit: number };
+
+/** Runs one command for another process. @returns the exit code */
+export type HeldRunner = (command: string, invocation: Invocation, io: Io) => Promise<number>;
+
+export interface CommandSocket {
+  close(): void;
+}
+
+/** A path to the socket that fits into a socket address, however deep the home is. */
+function withSocketPath<T>(home: string, use: (path: string) => T): T {
+  const path = join(home, SOCKET_FILE);
+  const candidates = [path, relative(process.cwd(), path)].sort((a, b) => a.length - b.length);
+  if ((candidates[0] ?? "").length <= MAX_SOCKET_PATH) return use(candidates[0] ?? path);
+  const folder = openSync(home, "r");
+  try {
+    return use(`/proc/self/fd/${folder}/${SOCKET_FILE}`);
+  } finally {
+    closeSync(folder);
+  }
+}
+
+/** Listens for commands in the home. The caller owns the home's lock, so a socket that lies there is a dead one's. */
+export function listenForCommands(home: string, run: HeldRunner): CommandSocket {
+  const path = join(home, SOCKET_FILE);
+  mkdirSync(home, { recursive: true, mode: 0o700 });
+  rmSync(path, { force: true });
+  const server = withSocketPath(home, (unix) =>
+    Bun.serve({ unix, fetch: async (request) => answer((await request.json()) as Request, run) }),
+  );
+  chmodSync(path, 0o600);
+  return {
+    close() {
+      server.stop(true);
+      rmSync(path, { force: true });
+    },
+  };
+}
+
+function answer(request: Request, run: HeldRunner): Response {
+  const encoder = new TextEncoder();
+  const stream = new ReadableStream<Uint8Array>({
+    async start(controller) {
+      const send = (frame: Frame) => {
+        try {
+          controller.enqueue(encoder.encode(`${JSON.stringify(frame)}\n`));
+        } catch {
+          // Whoever asked has gone; the command still runs to its end.
+        }
+      };
+      const exit = await runFor(request, run, send);
+      send({ exit });
+      try {
+        controller.close();
+      } catch {
+        // gone as well
+      }
+    },
+  });
+  return new Response(stream);
+}
+
+async function runFor(request: Request, run: HeldRunner, send: (frame: Frame) => void): Promise<number> {
+  if (request.version !== VERSION) {
+    send({ note: `primer ${VERSION} is running, this is ${request.version}. Restart the running one first.\n` });
+    return 1;
+  }
+  const io: Io = {
+    out: (out) => send({ out }),
+    note: (note) => send({ note }),
+    input: async () => request.input,
+    interactive: false,
+    color: request.color,
+    columns: request.columns,
+  };
+  return run(request.command, { arguments: request.arguments, options: request.options }, io);
+}
+
+/** Whether a process listens for commands in this home, as far as the folder tells. */
+export const hasSocket = (home: string): boolean => existsSync(join(home, SOCKET_FILE));
+
+/**
+ * Has the holder run a command, and passes on what it writes.
+ *
+ * @returns the command's exit code
+ * @throws OperatorError where the holder goes away before it has answered
+ */
+export async function runInHolder(home: string, command: string, invocation: Invocation, io: Io): Promise<number> {
+  const needsInput = Object.keys(invocation.options).some((name) => name.endsWith("Stdin"));
+  const body: Request = {
+    version: VERSION,
+    command,
+    ...invocation,
+    input: needsInput ? await io.input() : "",
+    color: io.color,
+    columns: io.columns,
+  };
+  try {
+    const response = await withSocketPath(home, (unix) =>
+      fetch("http://primer/", { unix, method: "POST", body: JSON.stringify(body) }),
+    );
+    return await relay(response, io);
+  } catch (error) {
+    if (error instanceof OperatorError) throw error;
+    throw failed(`The running primer did not answer at ${join(home, SOCKET_FILE)}: ${textOf(error)}`, undefined, error);
+  }
+}
+
+async function relay(response: Response, io: Io): Promise<number> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const chunk of response.body ?? []) {
+    const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) {
+      const frame = JSON.parse(line) as Frame;
+      if ("out" in frame) io.out(frame.out);
+      else if ("note" in frame) io.note(frame.note);
+      else return frame.exit;
+    }
+  }
+  throw failed("The running primer stopped before the command was done.", "See its log, then run the command again.");
+}

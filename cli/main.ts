@@ -1,0 +1,32 @@
+#!/usr/bin/env bun
+import { resolve } from "node:path";
+import { VERSION } from "../config/version.ts";
+
+/** The version is asked for by scripts, often; nothing else is loaded for it. */
+if (process.argv[2] === "--version" && process.argv.length === 3) {
+  process.stdout.write(`${VERSION}\n`);
+} else {
+  process.exitCode = await main(process.argv.slice(2));
+  await flushed();
+  process.exit();
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  const { parseCommandLine } = await import("./program.ts");
+  const parsed = await parseCommandLine(args);
+  if ("exitCode" in parsed) return parsed.exitCode;
+  const { spec, invocation } = parsed;
+  const [{ runCommand }, { terminalIo }] = await Promise.all([import("./run.ts"), import("./io.ts")]);
+  const environment = { ...process.env };
+  const home = resolve(String(invocation.options.dir ?? environment.PRIMER_HOME ?? "primer-data"));
+  const color = invocation.options.color !== false && !environment.NO_COLOR;
+  return runCommand(spec, invocation, { home, environment, io: terminalIo({ color }) });
+}
+
+/** What was written to a pipe may still wait for its reader. */
+async function flushed(): Promise<void> {
+  const ended = [process.stdout, process.stderr].map(
+    (stream) => new Promise<void>((done) => stream.write("", () => done())),
+  );
+  await Promise.race([Promise.all(ended), Bun.sleep(2000)]);
+}

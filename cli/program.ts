@@ -1,0 +1,72 @@
+import { Command, type CommanderError } from "commander";
+import { EXIT } from "../config/errors.ts";
+import { VERSION } from "../config/version.ts";
+import type { CommandSpec, Invocation, OptionSpec } from "./command.ts";
+import { COMMANDS } from "./commands.ts";
+
+export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
+  { flags: "--dir <dir>", description: "The home (default $PRIMER_HOME, else ./primer-data)" },
+  { flags: "--json", description: "One JSON document on standard output, everything else on standard error" },
+  { flags: "--no-color", description: "No colours" },
+];
+
+/** What the command line asks for: a command to run, or an exit code where there is nothing to run. */
+export type Parsed = { readonly spec: CommandSpec; readonly invocation: Invocation } | { readonly exitCode: number };
+
+const GROUP_SUMMARIES: Readonly<Record<string, string>> = {
+  users: "Manage users",
+  config: "Check, show and explain settings",
+};
+
+const examplesOf = (examples: readonly string[]) =>
+  `\nExample${examples.length === 1 ? "" : "s"}:\n${examples.map((example) => `  ${example}`).join("\n")}\n`;
+
+/** Reads a command line. Help and usage errors are printed here; nothing else is done. */
+export async function parseCommandLine(args: readonly string[]): Promise<Parsed> {
+  let parsed: Parsed | undefined;
+  const program = group(new Command("primer"), "Self-hosted authentication in one file.")
+    .version(VERSION, "--version", "Print the version")
+    .addHelpText("after", examplesOf(["primer init && primer serve", "primer users list", "primer doctor"]));
+  for (const spec of COMMANDS) {
+    const [first = "", second] = spec.name.split(" ");
+    const parent = second ? groupOf(program, first) : program;
+    const command = define(new Command(second ?? first), spec);
+    command.action((...given) => {
+      const options = command.optsWithGlobals();
+      const words = (given.slice(0, -2) as (string | string[])[]).flat();
+      parsed = { spec, invocation: { arguments: words, options } };
+    });
+    parent.addCommand(command);
+  }
+  try {
+    await program.parseAsync([...args], { from: "user" });
+  } catch (error) {
+    return { exitCode: (error as CommanderError).exitCode === 0 ? EXIT.done : EXIT.usage };
+  }
+  return parsed ?? { exitCode: EXIT.usage };
+}
+
+function group(command: Command, description: string): Command {
+  return command
+    .description(description)
+    .helpOption("--help", "Print help")
+    .helpCommand(false)
+    .showSuggestionAfterError()
+    .exitOverride();
+}
+
+function groupOf(program: Command, name: string): Command {
+  const found = program.commands.find((command) => command.name() === name);
+  if (found) return found;
+  const made = group(new Command(name), GROUP_SUMMARIES[name] ?? name);
+  const examples = COMMANDS.filter((spec) => spec.name.startsWith(`${name} `)).flatMap((spec) => spec.examples);
+  program.addCommand(made.addHelpText("after", examplesOf(examples)));
+  return made;
+}
+
+function define(command: Command, spec: CommandSpec): Command {
+  group(command, `${spec.summary}.`).summary(spec.summary);
+  for (const { name, description } of spec.arguments ?? []) command.argument(`<${name}>`, description);
+  for (const { flags, description } of [...(spec.options ?? []), ...GLOBAL_OPTIONS]) command.option(flags, description);
+  return command.addHelpText("after", examplesOf(spec.examples)).showHelpAfterError("(add --help for how to use it)");
+}

@@ -1,0 +1,77 @@
+import { failed } from "../config/errors.ts";
+import { type LoadedSettings, loadSettings, type Variables } from "../config/load.ts";
+import type { Settings } from "../config/schema.ts";
+import { readSecrets } from "../config/secrets.ts";
+import type { Database } from "../db/database.ts";
+import type { UserDeps } from "../server/features/users/service.ts";
+
+/** How a command gets at the database: opened for it alone, or the one that this process already owns. */
+export interface WorkspaceSource {
+  /** Runs `work` on the database of these settings and closes it again if it was opened for that. */
+  withDatabase<T>(settings: Settings, work: (database: Database) => Promise<T>): Promise<T>;
+}
+
+/** For a command that runs by itself. */
+export const ownWorkspace = (home: string): WorkspaceSource => ({
+  async withDatabase(settings, work) {
+    const { openDatabase } = await import("../db/open.ts");
+    const database = await openDatabase(settings, home);
+    try {
+      return await work(database);
+    } finally {
+      await database.close();
+    }
+  },
+});
+
+/** For commands that are run by the process that owns the database. */
+export const heldWorkspace = (database: Database): WorkspaceSource => ({
+  withDatabase: (_settings, work) => work(database),
+});
+
+export interface Place {
+  readonly home: string;
+  readonly environment: Variables;
+  readonly workspace: WorkspaceSource;
+}
+
+/** Runs `work` with what services need to work on users, on a database that is set up. */
+export async function withUserDeps<T>(place: Place, work: (deps: UserDeps) => Promise<T>): Promise<T> {
+  const loaded = loadSettings(place.home, place.environment);
+  return place.workspace.withDatabase(loaded.settings, async (database) => {
+    const [{ isMigrated }, { checkInstallation }] = await Promise.all([
+      import("../db/migrate.ts"),
+      import("../server/features/installation/service.ts"),
+    ]);
+    if (!(await isMigrated(database))) {
+      throw failed(
+        "The database is not set up yet, or needs to be migrated.",
+        "Run `primer init`, or `primer migrate`.",
+      );
+    }
+    await checkInstallation(database.orm, readSecrets(loaded.variables).master);
+    return servicesOn(loaded, database, work);
+  });
+}
+
+/** Runs `work` with services on an open and migrated database. */
+export async function servicesOn<T>(
+  { settings, variables }: LoadedSettings,
+  db: Database,
+  work: (deps: UserDeps) => Promise<T>,
+): Promise<T> {
+  const [{ openJobQueue }, { createHashPool }, { systemClock }, { systemRandom }] = await Promise.all([
+    import("../db/jobs.ts"),
+    import("../server/features/passwords/hash-pool.ts"),
+    import("../server/ports/clock.ts"),
+    import("../server/ports/random.ts"),
+  ]);
+  const secrets = readSecrets(variables);
+  const jobs = await openJobQueue(db);
+  const hashPool = createHashPool(settings.password);
+  try {
+    return await work({ settings, db, secrets, jobs, hashPool, clock: systemClock, random: systemRandom });
+  } finally {
+    await jobs.close();
+  }
+}

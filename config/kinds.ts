@@ -1,0 +1,136 @@
+import { BlockList, isIP } from "node:net";
+
+/**
+ * What a setting's value may be. `parse` takes the raw value (a TOML value, or a string from the environment or a flag)
+ * and answers the value the program works with, or undefined where it does not fit `expected`.
+ */
+export interface Kind<T> {
+  readonly name: string;
+  readonly expected: string;
+  parse(raw: unknown): T | undefined;
+}
+
+const UNIT_MS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** "15m" → 900000. Undefined where the text is no duration. */
+export function parseDuration(text: string): number | undefined {
+  const match = /^(\d{1,9})\s*(ms|s|m|h|d)$/.exec(text.trim());
+  return match ? Number(match[1]) * (UNIT_MS[match[2] ?? ""] ?? Number.NaN) : undefined;
+}
+
+export interface Rate {
+  readonly limit: number;
+  readonly windowMs: number;
+}
+
+/** A time span in milliseconds, written "500ms", "10s", "15m", "24h" or "30d". */
+export const duration = (min: string, max: string): Kind<number> => ({
+  name: "duration",
+  expected: `a duration from ${min} to ${max}, such as ${min}`,
+  parse(raw) {
+    const ms = typeof raw === "string" ? parseDuration(raw) : undefined;
+    const [low, high] = [parseDuration(min) ?? 0, parseDuration(max) ?? 0];
+    return ms !== undefined && ms >= low && ms <= high ? ms : undefined;
+  },
+});
+
+/** A limit such as "5/1m" (five in a minute), or null for "off". */
+export const rate: Kind<Rate | null> = {
+  name: "rate",
+  expected: 'a rate such as "5/1m" (count/duration), or "off"',
+  parse(raw) {
+    if (raw === "off") return null;
+    const match = typeof raw === "string" ? /^(\d{1,7})\/(\d{0,6})(ms|s|m|h|d)$/.exec(raw.trim()) : null;
+    const limit = Number(match?.[1]);
+    const windowMs = parseDuration(`${match?.[2] || 1}${match?.[3]}`) ?? 0;
+    return match && limit > 0 && windowMs > 0 ? { limit, windowMs } : undefined;
+  },
+};
+
+export const integer = (min: number, max: number): Kind<number> => ({
+  name: "integer",
+  expected: `a whole number from ${min} to ${max}`,
+  parse(raw) {
+    const value = typeof raw === "string" && /^\d{1,15}$/.test(raw.trim()) ? Number(raw) : raw;
+    return typeof value === "number" && Number.isInteger(value) && value >= min && value <= max ? value : undefined;
+  },
+});
+
+export const flag: Kind<boolean> = {
+  name: "boolean",
+  expected: "true or false",
+  parse: (raw) => (typeof raw === "boolean" ? raw : raw === "true" ? true : raw === "false" ? false : undefined),
+};
+
+export const oneOf = <const T extends string>(...values: readonly T[]): Kind<T> => ({
+  name: "choice",
+  expected: values.map((value) => `"${value}"`).join(" or "),
+  parse: (raw) => values.find((value) => value === raw),
+});
+
+export const text = (maxLength: number): Kind<string> => ({
+  name: "text",
+  expected: `text of up to ${maxLength} characters`,
+  parse: (raw) => (typeof raw === "string" && raw.length <= maxLength ? raw.trim() : undefined),
+});
+
+/** A URL with one of the schemes, or the empty text where the thing is not used. */
+export const url = (...schemes: readonly string[]): Kind<string> => ({
+  name: "URL",
+  expected: `a URL starting with ${schemes.map((scheme) => `${scheme}://`).join(" or ")}`,
+  parse(raw) {
+    if (typeof raw !== "string") return undefined;
+    if (raw === "") return "";
+    const parsed = URL.canParse(raw) ? new URL(raw) : undefined;
+    return parsed && schemes.includes(parsed.protocol.slice(0, -1)) && parsed.hostname !== "" ? raw : undefined;
+  },
+});
+
+/** A web origin and nothing more: "https://login.example.org", no path, no trailing slash. */
+const isOrigin = (value: string) =>
+  URL.canParse(value) && /^https?:\/\//.test(value) && new URL(value).origin === value;
+
+export const origin: Kind<string> = {
+  name: "origin",
+  expected: 'an http or https origin without path or trailing slash, such as "https://login.example.org", or empty',
+  parse: (raw) => (typeof raw === "string" && (raw === "" || isOrigin(raw)) ? raw : undefined),
+};
+
+const listOf = (name: string, expected: string, fits: (item: string) => boolean): Kind<readonly string[]> => ({
+  name: `list of ${name}`,
+  expected,
+  parse(raw) {
+    const items = typeof raw === "string" ? raw.split(",").map((item) => item.trim()) : raw;
+    if (!Array.isArray(items)) return undefined;
+    const given = items.filter((item) => item !== "");
+    return given.every((item) => typeof item === "string" && fits(item)) ? given : undefined;
+  },
+});
+
+export const originList = listOf(
+  "origins",
+  'a list of origins such as ["https://app.example.org"]; "*" is never accepted',
+  isOrigin,
+);
+
+/** Networks as "10.0.0.0/8", "::1" or "192.0.2.7"; see {@link matchesNetwork}. */
+export const networkList = listOf("networks", 'a list of addresses or networks such as ["10.0.0.0/8"]', (item) => {
+  const [address = "", prefix] = item.split("/");
+  const bits = isIP(address) === 6 ? 128 : 32;
+  return isIP(address) !== 0 && (prefix === undefined || (/^\d{1,3}$/.test(prefix) && Number(prefix) <= bits));
+});
+
+/** A test for "is this address in one of these networks". IPv4 addresses written as IPv6 (::ffff:) count as IPv4. */
+export function matchesNetwork(networks: readonly string[]): (address: string) => boolean {
+  const list = new BlockList();
+  for (const network of networks) {
+    const [address = "", prefix] = network.split("/");
+    const family = isIP(address) === 6 ? "ipv6" : "ipv4";
+    list.addSubnet(address, prefix === undefined ? (family === "ipv6" ? 128 : 32) : Number(prefix), family);
+  }
+  return (address) => {
+    const plain = address.replace(/^::ffff:(?=\d+\.)/i, "");
+    const family = isIP(plain);
+    return family !== 0 && list.check(plain, family === 6 ? "ipv6" : "ipv4");
+  };
+}

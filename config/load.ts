@@ -1,0 +1,257 @@
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseEnv } from "node:util";
+import { parse as parseToml, TomlError } from "smol-toml";
+import { EXIT, failed, OperatorError, textOf } from "./errors.ts";
+import {
+  defaultOf,
+  ENVIRONMENT_SETTING,
+  type Environment,
+  type NamedSetting,
+  SETTING_LIST,
+  type Settings,
+} from "./schema.ts";
+
+export const SETTINGS_FILE = "primer.toml";
+export const SECRETS_FILE = "secrets.env";
+
+export type Variables = Readonly<Record<string, string | undefined>>;
+
+/** One thing wrong with the configuration: where it came from and what was expected instead. */
+export interface Fault {
+  readonly key: string;
+  readonly origin: string;
+  readonly expected: string;
+}
+
+export interface ResolvedSetting {
+  readonly setting: NamedSetting;
+  readonly value: unknown;
+  readonly raw: unknown;
+  readonly origin: string;
+}
+
+export interface LoadedSettings {
+  readonly settings: Settings;
+  readonly resolved: ReadonlyMap<string, ResolvedSetting>;
+  /** The process's variables with those of secrets.env and of …_FILE filled in: where the secrets are read from. */
+  readonly variables: Variables;
+}
+
+/** Exit 2, with one line per fault. */
+export class SettingsError extends OperatorError {
+  constructor(readonly faults: readonly Fault[]) {
+    const lines = faults.map((fault) => `  ${fault.key} (${fault.origin}): expected ${fault.expected}`);
+    super(
+      EXIT.usage,
+      `The configuration has ${faults.length === 1 ? "a fault" : `${faults.length} faults`}:\n${lines.join("\n")}`,
+      "`primer config explain KEY` tells what a setting may be.",
+    );
+  }
+}
+
+const ALL_SETTINGS = [ENVIRONMENT_SETTING, ...SETTING_LIST];
+const SECRET_VARIABLES = ["PRIMER_MASTER_KEY", "PRIMER_PEPPER"];
+
+/** The setting with this dotted key. */
+export const findSetting = (key: string): NamedSetting | undefined => ALL_SETTINGS.find((entry) => entry.key === key);
+
+/** The known key nearest to a mistyped one, where one is near. */
+export function nearestKey(key: string): string | undefined {
+  const scored = ALL_SETTINGS.map((entry) => ({ key: entry.key, distance: editDistance(entry.key, key) }));
+  const best = scored.sort((a, b) => a.distance - b.distance)[0];
+  return best && best.distance <= Math.max(2, key.length / 4) ? best.key : undefined;
+}
+
+/**
+ * Reads every source (flag, environment, secrets.env, primer.toml, default, in that order) and checks everything at once.
+ *
+ * @param home the folder of primer.toml and secrets.env; neither need exist
+ * @param flags raw values from the command line by dotted key
+ * @throws SettingsError naming every fault found, with its key and origin
+ */
+export function loadSettings(
+  home: string,
+  environment: Variables,
+  flags: Readonly<Record<string, unknown>> = {},
+): LoadedSettings {
+  const faults: Fault[] = [];
+  const variables = readVariables(home, environment, faults);
+  const file = readSettingsFile(home, faults);
+  const sources = { flags, variables, file, environment };
+
+  const profile = pick(ENVIRONMENT_SETTING, sources, "development", faults);
+  const resolved = new Map<string, ResolvedSetting>([["environment", profile]]);
+  for (const entry of SETTING_LIST) {
+    resolved.set(entry.key, pick(entry, sources, profile.value as Environment, faults));
+  }
+  if (faults.length === 0) checkTogether(resolved, faults);
+  if (faults.length > 0) throw new SettingsError(faults);
+  return { settings: assemble(resolved), resolved, variables };
+}
+
+interface Sources {
+  readonly flags: Readonly<Record<string, unknown>>;
+  readonly variables: Variables;
+  readonly file: ReadonlyMap<string, unknown>;
+  readonly environment: Variables;
+}
+
+function pick(entry: NamedSetting, sources: Sources, environment: Environment, faults: Fault[]): ResolvedSetting {
+  const [raw, origin] = rawValue(entry, sources) ?? [defaultOf(entry, environment), "default"];
+  const value = entry.kind.parse(raw);
+  if (value === undefined) {
+    faults.push({ key: entry.key, origin, expected: entry.kind.expected + shown(entry, raw) });
+  }
+  return { setting: entry, value, raw, origin };
+}
+
+function rawValue(entry: NamedSetting, sources: Sources): [unknown, string] | undefined {
+  const flag = sources.flags[entry.key];
+  if (flag !== undefined) return [flag, "flag"];
+  for (const name of [entry.variable, entry.alias]) {
+    const value = name === undefined ? undefined : sources.variables[name];
+    if (value === undefined) continue;
+    const origin = sources.environment[name as string] === undefined ? SECRETS_FILE : "environment";
+    return [value, `${origin} ${name}`];
+  }
+  return sources.file.has(entry.key) ? [sources.file.get(entry.key), SETTINGS_FILE] : undefined;
+}
+
+const shown = (entry: NamedSetting, raw: unknown) => (entry.secret ? "" : `, not ${JSON.stringify(raw)}`);
+
+/** The process's variables over those of secrets.env, with NAME_FILE read into NAME. Unknown PRIMER_*__* are faults. */
+function readVariables(home: string, environment: Variables, faults: Fault[]): Variables {
+  const merged: Record<string, string | undefined> = { ...readSecretsFile(home), ...environment };
+  const known = new Set([
+    ...ALL_SETTINGS.flatMap((entry) => (entry.alias ? [entry.variable, entry.alias] : [entry.variable])),
+    ...SECRET_VARIABLES,
+  ]);
+  for (const [name, value] of Object.entries(merged)) {
+    const target = name.endsWith("_FILE") ? name.slice(0, -5) : undefined;
+    if (target !== undefined && known.has(target) && value !== undefined && !known.has(name)) {
+      if (merged[target] !== undefined) {
+        faults.push({ key: target, origin: "environment", expected: `either ${target} or ${name}, not both` });
+        continue;
+      }
+      try {
+        merged[target] = readFileSync(value, "utf8").trim();
+      } catch (error) {
+        faults.push({ key: target, origin: `environment ${name}`, expected: `a readable file (${textOf(error)})` });
+      }
+    } else if (/^PRIMER_[A-Z0-9_]*__/.test(name) && !known.has(name)) {
+      const key = name.slice(7).toLowerCase().replace("__", ".");
+      faults.push({ key, origin: `environment ${name}`, expected: `a known setting${suggestion(key)}` });
+    }
+  }
+  return merged;
+}
+
+function suggestion(key: string): string {
+  const nearest = nearestKey(key);
+  return nearest ? `; did you mean ${nearest}?` : "";
+}
+
+/** The variables that secrets.env holds; empty where there is no such file. */
+export function readSecretsFile(home: string): Record<string, string> {
+  const path = join(home, SECRETS_FILE);
+  if (!existsSync(path)) return {};
+  try {
+    return parseEnv(readFileSync(path, "utf8")) as Record<string, string>;
+  } catch (error) {
+    throw failed(
+      `${path} cannot be read: ${textOf(error)}`,
+      "Make it readable to the user that primer runs as.",
+      error,
+    );
+  }
+}
+
+function readSettingsFile(home: string, faults: Fault[]): ReadonlyMap<string, unknown> {
+  const path = join(home, SETTINGS_FILE);
+  const values = new Map<string, unknown>();
+  if (!existsSync(path)) return values;
+  let document: Record<string, unknown>;
+  try {
+    document = parseToml(readFileSync(path, "utf8"));
+  } catch (error) {
+    const where = error instanceof TomlError ? `line ${error.line}, column ${error.column}` : "unreadable";
+    const reason = textOf(error).split("\n")[0]?.replace("Invalid TOML document: ", "");
+    faults.push({ key: SETTINGS_FILE, origin: `${path}, ${where}`, expected: `a TOML document (${reason})` });
+    return values;
+  }
+  for (const [key, value] of flatten(document)) {
+    if (findSetting(key)) values.set(key, value);
+    else faults.push({ key, origin: SETTINGS_FILE, expected: `a known setting${suggestion(key)}` });
+  }
+  return values;
+}
+
+function* flatten(document: Record<string, unknown>): Generator<[string, unknown]> {
+  for (const [table, content] of Object.entries(document)) {
+    const isTable = typeof content === "object" && content !== null && !Array.isArray(content);
+    if (!isTable) yield [table, content];
+    else for (const [name, value] of Object.entries(content)) yield [`${table}.${name}`, value];
+  }
+}
+
+function assemble(resolved: ReadonlyMap<string, ResolvedSetting>): Settings {
+  const settings: Record<string, unknown> = {};
+  for (const { setting, value } of resolved.values()) {
+    if (setting.table === "") settings[setting.name] = value;
+    else settings[setting.table] = { ...(settings[setting.table] as object), [setting.name]: value };
+  }
+  const typed = settings as Settings;
+  const host = typed.server.host.includes(":") ? `[${typed.server.host}]` : typed.server.host;
+  const publicUrl = typed.server.public_url || `http://${host}:${typed.server.port}`;
+  return {
+    ...typed,
+    server: { ...typed.server, public_url: publicUrl },
+    tokens: { ...typed.tokens, issuer: typed.tokens.issuer || publicUrl },
+  };
+}
+
+/** OWASP's equivalent argon2id floors: memory in KiB, then passes. */
+const ARGON2_FLOORS = [
+  [47_104, 1],
+  [19_456, 2],
+  [12_288, 3],
+] as const;
+
+/** What one value alone cannot show: contradictions between settings. */
+function checkTogether(resolved: ReadonlyMap<string, ResolvedSetting>, faults: Fault[]): void {
+  const of = <T>(key: string) => resolved.get(key)?.value as T;
+  const fault = (key: string, expected: string) =>
+    faults.push({ key, origin: resolved.get(key)?.origin ?? "default", expected });
+
+  const environment = of<Environment>("environment");
+  const publicUrl = of<string>("server.public_url");
+  if (environment !== "development" && publicUrl === "") {
+    fault("server.public_url", `the address that people reach primer at, which ${environment} needs`);
+  } else if (environment === "production" && !publicUrl.startsWith("https://")) {
+    fault("server.public_url", "an https:// origin: production never runs over plain http");
+  }
+  const [memory, passes] = [of<number>("password.memory_kib"), of<number>("password.iterations")];
+  if (!ARGON2_FLOORS.some(([kib, count]) => memory >= kib && passes >= count)) {
+    fault("password.memory_kib", "at least 19456 with 2 iterations, 47104 with 1 or 12288 with 3 (OWASP's floor)");
+  }
+  if (of<number>("tokens.refresh_idle") > of<number>("tokens.refresh_absolute")) {
+    fault("tokens.refresh_idle", "no more than tokens.refresh_absolute");
+  }
+  if (of<string>("cookies.same_site") === "none" && !publicUrl.startsWith("https://")) {
+    fault("cookies.same_site", '"lax" or "strict": browsers accept "none" over https only');
+  }
+}
+
+function editDistance(a: string, b: string): number {
+  let previous = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const substitution = (previous[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      row.push(Math.min((previous[j] ?? 0) + 1, (row[j - 1] ?? 0) + 1, substitution));
+    }
+    previous = row;
+  }
+  return previous[b.length] ?? 0;
+}

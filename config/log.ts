@@ -1,0 +1,83 @@
+export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** Fields of a line; `event` is a stable dotted name that alerts can match. */
+export type LogFields = Readonly<Record<string, unknown>> & { readonly event: string };
+
+/** Writes JSON lines: time, level, msg, request_id where there is one, event, and the fields given. */
+export interface Log {
+  debug(message: string, fields: LogFields): void;
+  info(message: string, fields: LogFields): void;
+  warn(message: string, fields: LogFields): void;
+  error(message: string, fields: LogFields & { readonly error?: unknown }): void;
+}
+
+/** Names under which a value is never written, whatever it is nested in. */
+const SECRET_NAMES =
+  /^(.*_)?(password|passwd|secret|token|authorization|cookie|set-cookie|pepper|master_key|private_key|smtp_url|hash|body|html|text)$/i;
+const EMAIL = /([\p{L}\p{N}._%+-])[\p{L}\p{N}._%+-]*@([\p{L}\p{N}.-]+\.[\p{L}]{2,})/gu;
+const TOKEN = /\bey[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]*/g;
+const URL_CREDENTIALS = /\b([a-z][a-z0-9+]*:\/\/)[^\s/@]+@/gi;
+/** The query builder's errors end with the values of the statement, which may be hashes and addresses. */
+const STATEMENT_VALUES = /\nparams: [\s\S]*?(?=\n {4}at |$)/g;
+
+/** Removes what must not stand in a log from free text: tokens, credentials in URLs, and all but the first letter of mail names. */
+export const redactText = (value: string): string =>
+  value
+    .replace(STATEMENT_VALUES, "")
+    .replace(TOKEN, "[token]")
+    .replace(URL_CREDENTIALS, "$1[redacted]@")
+    .replace(EMAIL, "$1***@$2");
+
+const redact = (name: string, value: unknown): unknown => {
+  if (name !== "" && SECRET_NAMES.test(name) && value !== null && value !== undefined) return "[redacted]";
+  if (value instanceof Error) return errorFields(value);
+  if (typeof value === "bigint") return value.toString();
+  return typeof value === "string" ? redactText(value) : value;
+};
+
+function errorFields(error: Error, depth = 0): Record<string, unknown> {
+  const cause = error.cause instanceof Error && depth < 4 ? errorFields(error.cause, depth + 1) : undefined;
+  return {
+    name: error.name,
+    message: error.message,
+    code: (error as { code?: unknown }).code,
+    stack: error.stack,
+    cause,
+  };
+}
+
+/** How much unread output may pile up before further lines are dropped (and counted) rather than fill the memory. */
+const MAX_BACKLOG_BYTES = 4 * 1024 * 1024;
+
+export interface LogSink {
+  write(line: string): unknown;
+  readonly writableLength?: number;
+}
+
+/**
+ * @param level asked at each line for the least serious level that is written
+ * @param sink where the lines go, usually process.stdout
+ * @param now the clock
+ */
+export function createLog(level: () => LogLevel, sink: LogSink, now: () => Date): Log {
+  let dropped = 0;
+  const write = (lineLevel: LogLevel, msg: string, fields: LogFields) => {
+    if (LOG_LEVELS.indexOf(lineLevel) < LOG_LEVELS.indexOf(level())) return;
+    if ((sink.writableLength ?? 0) > MAX_BACKLOG_BYTES) {
+      dropped++;
+      return;
+    }
+    const missed = dropped > 0 ? { lines_dropped: dropped } : undefined;
+    dropped = 0;
+    sink.write(
+      `${JSON.stringify({ time: now().toISOString(), level: lineLevel, msg, ...fields, ...missed }, redact)}\n`,
+    );
+  };
+  return {
+    debug: (msg, fields) => write("debug", msg, fields),
+    info: (msg, fields) => write("info", msg, fields),
+    warn: (msg, fields) => write("warn", msg, fields),
+    error: (msg, fields) => write("error", msg, fields),
+  };
+}

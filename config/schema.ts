@@ -1,0 +1,223 @@
+import {
+  duration,
+  flag,
+  integer,
+  type Kind,
+  networkList,
+  oneOf,
+  origin,
+  originList,
+  rate,
+  text,
+  url,
+} from "./kinds.ts";
+import { LOG_LEVELS } from "./log.ts";
+
+export const ENVIRONMENTS = ["development", "staging", "production"] as const;
+export type Environment = (typeof ENVIRONMENTS)[number];
+
+/** The signature algorithms that primer signs with; a key has exactly one. */
+export const SIGNATURE_ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"] as const;
+export type SignatureAlgorithm = (typeof SIGNATURE_ALGORITHMS)[number];
+
+type RawValue = string | number | boolean | readonly string[];
+
+/** One setting: what it may hold, what it holds when nobody says anything, and one sentence on what it does. */
+export interface Setting<T> {
+  readonly kind: Kind<T>;
+  readonly default: RawValue | Readonly<Record<Environment, RawValue>>;
+  readonly sentence: string;
+  /** Never printed; written to secrets.env and not to primer.toml. */
+  readonly secret?: boolean;
+  /** The name that this setting goes by everywhere else, such as DATABASE_URL. */
+  readonly alias?: string;
+}
+
+function setting<T>(
+  kind: Kind<T>,
+  fallback: Setting<T>["default"],
+  sentence: string,
+  more: { secret?: boolean; alias?: string } = {},
+): Setting<T> {
+  return { kind, default: fallback, sentence, ...more };
+}
+
+/**
+ * Every setting of primer, once. The file primer.toml, the PRIMER_<TABLE>__<KEY> variables, the reference in the README,
+ * `primer config` and the checks at start all read this table.
+ */
+export const SETTINGS = {
+  server: {
+    host: setting(text(255), "127.0.0.1", "Address to listen on."),
+    port: setting(integer(0, 65535), 8080, "TCP port to listen on; 0 takes a free one."),
+    public_url: setting(
+      origin,
+      "",
+      "The origin that people and applications reach primer at. Empty: http://HOST:PORT, in development only.",
+    ),
+    trusted_proxies: setting(
+      networkList,
+      [],
+      "Networks of your reverse proxies. Only a request from one of them may say who the client is (X-Forwarded-For).",
+    ),
+    cors_origins: setting(originList, [], "Browser origins that may call the API from a page of theirs."),
+    max_body_bytes: setting(integer(1024, 1_048_576), 65_536, "Largest request body accepted, in bytes."),
+    drain_delay: setting(
+      duration("0s", "60s"),
+      { development: "0s", staging: "5s", production: "5s" },
+      "How long the listener stays open after SIGTERM while /readyz already answers 503, so that balancers notice.",
+    ),
+    stop_timeout: setting(duration("1s", "10m"), "20s", "How long requests under way may finish after SIGTERM."),
+  },
+  database: {
+    url: setting(
+      url("postgres", "postgresql"),
+      "",
+      "PostgreSQL 15 or later. Empty: the embedded PGlite database in the home.",
+      { secret: true, alias: "DATABASE_URL" },
+    ),
+    pool_size: setting(integer(1, 500), 10, "Connections that one process opens to PostgreSQL at most."),
+    connect_timeout: setting(duration("1s", "60s"), "5s", "How long to wait for a connection to PostgreSQL."),
+    statement_timeout: setting(duration("100ms", "10m"), "2s", "PostgreSQL ends a statement that takes longer."),
+  },
+  redis: {
+    url: setting(url("redis", "rediss"), "", "Redis or Valkey. Empty: limits and caches are kept in the process.", {
+      secret: true,
+      alias: "REDIS_URL",
+    }),
+  },
+  mail: {
+    smtp_url: setting(
+      url("smtp", "smtps"),
+      "",
+      "Mail server. Empty: mails are kept and can be read on the machine, none is lost.",
+      { secret: true, alias: "SMTP_URL" },
+    ),
+  },
+  telemetry: {
+    otlp_endpoint: setting(url("http", "https"), "", "OpenTelemetry endpoint that metrics are sent to. Empty: none.", {
+      alias: "OTEL_EXPORTER_OTLP_ENDPOINT",
+    }),
+  },
+  log: {
+    level: setting(oneOf(...LOG_LEVELS), "info", "The least serious log lines that are written."),
+  },
+  docs: {
+    enabled: setting(
+      flag,
+      { development: true, staging: true, production: false },
+      "Serve /docs and /docs/json, the API's documentation.",
+    ),
+  },
+  tokens: {
+    issuer: setting(text(255), "", "The `iss` claim. Empty: the public URL."),
+    audience: setting(text(255), "primer", "The `aud` claim of access tokens that primer makes for its own logins."),
+    algorithm: setting(oneOf(...SIGNATURE_ALGORITHMS), "RS256", "Signature algorithm of keys made from now on."),
+    access_ttl: setting(duration("1m", "60m"), "15m", "Lifetime of an access token."),
+    refresh_idle: setting(duration("1m", "90d"), "1d", "A session not refreshed for this long is over."),
+    refresh_absolute: setting(duration("5m", "365d"), "30d", "A session is over after this long, however active."),
+    refresh_grace: setting(
+      duration("0s", "60s"),
+      "10s",
+      "For this long after a refresh, the token just used still gets the session's current tokens. 0s is strict.",
+    ),
+    clock_skew: setting(duration("0s", "60s"), "30s", "How far apart clocks may be when a token's times are checked."),
+  },
+  keys: {
+    bits: setting(integer(3072, 8192), 4096, "Size of RSA signing keys made from now on."),
+    publish_ahead: setting(
+      duration("15m", "30d"),
+      "24h",
+      "How long a new signing key is published before it signs its first token.",
+    ),
+  },
+  password: {
+    min_length: setting(integer(8, 64), 15, "Fewest characters of a password."),
+    algorithm: setting(oneOf("argon2id", "bcrypt"), "argon2id", "How new passwords are hashed."),
+    memory_kib: setting(integer(12_288, 4_194_304), 19_456, "argon2id: memory of one hash, in KiB."),
+    iterations: setting(integer(1, 100), 2, "argon2id: passes over that memory."),
+    bcrypt_cost: setting(integer(10, 16), 12, "bcrypt: cost; one more doubles the time."),
+    hash_slots: setting(integer(0, 256), 0, "Hashes computed at the same time. 0: one per processor core."),
+    hash_queue: setting(
+      integer(1, 10_000),
+      64,
+      "Hashes that may wait for a slot; one more is answered 503 with Retry-After.",
+    ),
+    hash_timeout: setting(duration("100ms", "30s"), "2s", "How long a login may wait for its hash to be done."),
+    failure_floor: setting(
+      duration("0s", "5s"),
+      "300ms",
+      "A refused login is answered no sooner than this after it arrived, so that its time tells nothing.",
+    ),
+  },
+  registration: {
+    mode: setting(oneOf("open", "invite", "closed"), "open", "Who may register: anyone, the invited, nobody."),
+    verify_email: setting(flag, true, "A new account must prove its e-mail address before it can log in."),
+  },
+  accounts: {
+    erase_after: setting(
+      duration("0s", "365d"),
+      "30d",
+      "A deactivated account can come back by logging in for this long; then it is erased.",
+    ),
+  },
+  cookies: {
+    same_site: setting(oneOf("lax", "strict", "none"), "lax", "SameSite attribute of primer's cookies."),
+  },
+  rate_limits: {
+    login_ip: setting(rate, "5/1m", "Logins from one address."),
+    login_account: setting(rate, "10/15m", "Failed logins on one account."),
+    general: setting(rate, "100/1m", "Requests of one user, or of one address where nobody is logged in."),
+    refresh: setting(rate, "10/1h", "Refreshes of one session."),
+    register_ip: setting(rate, "5/1h", "Registrations from one address."),
+    mail_address: setting(rate, "3/1h", "Reset and verification mails to one address."),
+  },
+  backup: {
+    key_file: setting(text(4096), "", "File that holds the passphrase of backups."),
+  },
+} as const;
+
+type Tables = typeof SETTINGS;
+type ValueOf<S> = S extends Setting<infer T> ? T : never;
+
+/** All settings with their values, durations in milliseconds, plus the environment whose defaults apply. */
+export type Settings = { readonly environment: Environment } & {
+  readonly [T in keyof Tables]: { readonly [K in keyof Tables[T]]: ValueOf<Tables[T][K]> };
+};
+
+export interface NamedSetting extends Setting<unknown> {
+  readonly key: string;
+  readonly table: string;
+  readonly name: string;
+  readonly variable: string;
+}
+
+/** `environment` is read first, since it chooses the defaults of the others. */
+export const ENVIRONMENT_SETTING: NamedSetting = {
+  key: "environment",
+  table: "",
+  name: "environment",
+  variable: "PRIMER_ENVIRONMENT",
+  kind: oneOf(...ENVIRONMENTS),
+  default: "development",
+  sentence: "Which defaults apply, and how strict the checks at start are.",
+};
+
+/** Every setting in the order of the reference, with its dotted key and the name of its variable. */
+export const SETTING_LIST: readonly NamedSetting[] = Object.entries(SETTINGS).flatMap(([table, settings]) =>
+  Object.entries(settings as Record<string, Setting<unknown>>).map(([name, entry]) => ({
+    ...entry,
+    key: `${table}.${name}`,
+    table,
+    name,
+    variable: `PRIMER_${table}__${name}`.toUpperCase(),
+  })),
+);
+
+/** The raw default of a setting in an environment. */
+export function defaultOf(entry: Setting<unknown>, environment: Environment): RawValue {
+  const fallback = entry.default;
+  return typeof fallback === "object" && !Array.isArray(fallback)
+    ? (fallback as Record<Environment, RawValue>)[environment]
+    : (fallback as RawValue);
+}

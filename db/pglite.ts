@@ -1,0 +1,151 @@
+import { existsSync, fsyncSync, renameSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { PGlite, type PGliteOptions } from "@electric-sql/pglite";
+import { NodeFS } from "@electric-sql/pglite/nodefs";
+import dataBundle from "@electric-sql/pglite/pglite.data" with { type: "file" };
+import wasmFile from "@electric-sql/pglite/pglite.wasm" with { type: "file" };
+import { drizzle } from "drizzle-orm/pglite";
+import { EXIT, failed, OperatorError, textOf } from "../config/errors.ts";
+import templateFile from "./build/pglite-template.tgz" with { type: "file" };
+import type { Database, Orm, Row } from "./database.ts";
+import { lockHolder, tryLockFolder } from "./lock.ts";
+
+const DATA_FOLDER = "pgdata";
+
+/**
+ * PGlite's own parameters switch fsync off (-F) and its file system has no fsync at all. Both are put right here:
+ * an acknowledged commit is on the disk. The memory settings keep an idle process small.
+ */
+const START_PARAMETERS = [
+  ...PGlite.defaultStartParams.filter((parameter) => parameter !== "-F"),
+  ...["fsync=on", "synchronous_commit=on", "full_page_writes=on", "wal_sync_method=fsync"].flatMap(flag),
+  ...["shared_buffers=16MB", "wal_buffers=1MB", "max_wal_size=64MB", "temp_buffers=1MB", "work_mem=4MB"].flatMap(flag),
+];
+
+function flag(assignment: string): [string, string] {
+  return ["-c", assignment];
+}
+
+/** initdb is never run, so its module is the smallest one there is. */
+const NO_INITDB = new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]);
+
+interface EmscriptenModule {
+  NODEFS: { stream_ops: { fsync?: (stream: { nfd: number }) => number } };
+}
+
+/** PGlite's folder on the disk, with an fsync that reaches it. */
+class DurableNodeFS extends NodeFS {
+  override async init(...[pg, options]: Parameters<NodeFS["init"]>): ReturnType<NodeFS["init"]> {
+    const { emscriptenOpts } = await super.init(pg, options);
+    const addFsync = (module: EmscriptenModule) => {
+      module.NODEFS.stream_ops.fsync = (stream) => {
+        fsyncSync(stream.nfd);
+        return 0;
+      };
+    };
+    const preRun = [emscriptenOpts.preRun ?? []].flat() as ((module: unknown) => void)[];
+    const added = [...preRun, addFsync as (module: unknown) => void];
+    return { emscriptenOpts: { ...emscriptenOpts, preRun: added } as typeof emscriptenOpts };
+  }
+}
+
+async function createPglite(fs: PGliteOptions["fs"], loadDataDir?: Blob): Promise<PGlite> {
+  return PGlite.create({
+    ...(fs ? { fs } : {}),
+    ...(loadDataDir ? { loadDataDir } : {}),
+    startParams: START_PARAMETERS,
+    pgliteWasmModule: await WebAssembly.compile(await Bun.file(wasmFile).arrayBuffer()),
+    initdbWasmModule: new WebAssembly.Module(NO_INITDB),
+    fsBundle: Bun.file(dataBundle),
+  });
+}
+
+/** Another process owns the embedded database of this home. */
+function heldElsewhere(home: string): OperatorError {
+  return new OperatorError(
+    EXIT.unreachable,
+    `The embedded database in ${home} is in use by process ${lockHolder(home) ?? "(unknown)"}.`,
+    "One process owns it at a time: stop that one, or use the one that runs. For several, set DATABASE_URL to a PostgreSQL.",
+    { reason: "held" },
+  );
+}
+
+/**
+ * Opens the embedded database of a home: takes the folder's lock, unpacks the template at the first start, recovers
+ * after a crash.
+ *
+ * @throws OperatorError exit 3 naming the holder's process id where another process has it, exit 1 where it will not
+ * open; it is never replaced by a new one
+ */
+export async function openPglite(home: string): Promise<Database> {
+  const lock = lockOrExplain(home);
+  const folder = join(home, DATA_FOLDER);
+  try {
+    await unpackTemplate(home, folder);
+    const pglite = await createPglite(new DurableNodeFS(folder));
+    return wrapPglite(pglite, folder, () => lock.release());
+  } catch (error) {
+    lock.release();
+    throw failed(
+      `The embedded database in ${folder} does not open: ${textOf(error)}`,
+      "Nothing was changed. See that the disk has room and the folder belongs to this user; else restore a backup.",
+      error,
+    );
+  }
+}
+
+/** A database in memory, for tests; `template` is a dump made by {@link Database.dump}. */
+export async function openPgliteInMemory(template?: Blob): Promise<Database> {
+  const pglite = await createPglite(undefined, template ?? Bun.file(templateFile));
+  return wrapPglite(pglite, "memory", () => {});
+}
+
+function lockOrExplain(home: string) {
+  let lock: ReturnType<typeof tryLockFolder>;
+  try {
+    lock = tryLockFolder(home);
+  } catch (error) {
+    throw failed(
+      `${home} cannot be written: ${textOf(error)}`,
+      "Choose another home with --dir, or make it yours.",
+      error,
+    );
+  }
+  if (!lock) throw heldElsewhere(home);
+  return lock;
+}
+
+/** Unpacked beside its place and renamed into it, so that a start cut off half-way leaves nothing that looks whole. */
+async function unpackTemplate(home: string, folder: string): Promise<void> {
+  if (existsSync(folder)) return;
+  const unfinished = join(home, `${DATA_FOLDER}.new`);
+  rmSync(unfinished, { recursive: true, force: true });
+  await new Bun.Archive(await Bun.file(templateFile).bytes()).extract(unfinished);
+  renameSync(unfinished, folder);
+}
+
+function wrapPglite(pglite: PGlite, address: string, released: () => void): Database {
+  const orm = drizzle(pglite) as unknown as Orm;
+  let closing: Promise<void> | undefined;
+  return {
+    kind: "pglite",
+    address,
+    orm,
+    transaction: (work) => orm.transaction(work),
+    async query<R extends Row>(statement: string, values: readonly unknown[] = []) {
+      if (values.length > 0) return (await pglite.query<R>(statement, [...values])).rows;
+      const results = await pglite.exec(statement);
+      return (results.at(-1)?.rows ?? []) as R[];
+    },
+    async exclusively(_lock, work) {
+      return work(this);
+    },
+    close() {
+      closing ??= pglite.close().finally(released);
+      return closing;
+    },
+    async dump() {
+      return pglite.dumpDataDir("none");
+    },
+  };
+}

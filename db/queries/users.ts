@@ -1,0 +1,125 @@
+import { and, desc, eq, ilike, inArray, lt, or, sql } from "drizzle-orm";
+import type { Tx } from "../database.ts";
+import { credentials, roles, userRoles, users } from "../schema/users.ts";
+
+export type UserRow = typeof users.$inferSelect;
+
+/** The names of a user's roles, sorted. Written out, since the query builder leaves table names off inside a column. */
+export const rolesOfUser = sql<string[]>`(
+  SELECT coalesce(json_agg(ur.role ORDER BY ur.role), '[]'::json) FROM user_roles ur WHERE ur.user_id = users.id
+)`;
+
+/** Every permission that a user's roles give, sorted. */
+export const permissionsOfUser = sql<string[]>`(
+  SELECT coalesce(json_agg(DISTINCT rp.permission), '[]'::json)
+  FROM user_roles ur JOIN role_permissions rp ON rp.role = ur.role WHERE ur.user_id = users.id
+)`;
+
+const withRights = { user: users, roles: rolesOfUser, permissions: permissionsOfUser };
+
+export type UserWithRights = { user: UserRow; roles: string[]; permissions: string[] };
+
+/** The account that somebody wants to log in to, with its password, in one statement. */
+export async function findLoginAccount(tx: Tx, by: { kind: "email" | "username"; key: string }) {
+  const [row] = await tx
+    .select({ ...withRights, password: credentials })
+    .from(users)
+    .leftJoin(credentials, and(eq(credentials.userId, users.id), eq(credentials.kind, "password")))
+    .where(eq(by.kind === "email" ? users.emailKey : users.username, by.key));
+  return row;
+}
+
+export type LoginAccount = NonNullable<Awaited<ReturnType<typeof findLoginAccount>>>;
+
+/** A user by id, user name or e-mail key. */
+export async function findUser(tx: Tx, by: { id?: string; username?: string; emailKey?: string }) {
+  const matches = [
+    by.id === undefined ? undefined : eq(users.id, by.id),
+    by.username === undefined ? undefined : eq(users.username, by.username),
+    by.emailKey === undefined ? undefined : eq(users.emailKey, by.emailKey),
+  ];
+  const [row] = await tx
+    .select(withRights)
+    .from(users)
+    .where(or(...matches));
+  return row satisfies UserWithRights | undefined;
+}
+
+/** Newest first, from after the cursor on; `search` matches anywhere in user name or address. */
+export function listUsers(tx: Tx, page: { limit: number; after?: { createdAt: Date; id: string }; search?: string }) {
+  const { after, search } = page;
+  const pattern = `%${search?.replace(/[\\%_]/g, "\\$&")}%`;
+  return tx
+    .select(withRights)
+    .from(users)
+    .where(
+      and(
+        search === undefined ? undefined : or(ilike(users.username, pattern), ilike(users.emailKey, pattern)),
+        after === undefined
+          ? undefined
+          : or(lt(users.createdAt, after.createdAt), and(eq(users.createdAt, after.createdAt), lt(users.id, after.id))),
+      ),
+    )
+    .orderBy(desc(users.createdAt), desc(users.id))
+    .limit(page.limit);
+}
+
+export const insertUser = (tx: Tx, row: typeof users.$inferInsert) => tx.insert(users).values(row);
+
+export const updateUser = (tx: Tx, id: string, change: Partial<typeof users.$inferInsert>) =>
+  tx.update(users).set(change).where(eq(users.id, id));
+
+/** Sets the password of an account, whether it had one or not. */
+export const upsertPassword = (tx: Tx, row: typeof credentials.$inferInsert) =>
+  tx
+    .insert(credentials)
+    .values(row)
+    .onConflictDoUpdate({
+      target: credentials.userId,
+      targetWhere: sql`${credentials.kind} = 'password'`,
+      set: { secret: row.secret, pepperId: row.pepperId ?? null, updatedAt: row.updatedAt },
+    });
+
+/** Replaces a password's hash with another of the same password, unless it was changed in between. */
+export const replaceHash = (
+  tx: Tx,
+  id: string,
+  from: string,
+  to: { secret: string; pepperId: string | null },
+  at: Date,
+) =>
+  tx
+    .update(credentials)
+    .set({ ...to, updatedAt: at })
+    .where(and(eq(credentials.id, id), eq(credentials.secret, from)));
+
+export const listRoleNames = async (tx: Tx): Promise<string[]> =>
+  (await tx.select({ name: roles.name }).from(roles).orderBy(roles.name)).map((row) => row.name);
+
+/** Gives a user exactly these roles. */
+export async function replaceUserRoles(tx: Tx, userId: string, names: readonly string[], at: Date): Promise<void> {
+  await tx.delete(userRoles).where(eq(userRoles.userId, userId));
+  if (names.length > 0) await tx.insert(userRoles).values(names.map((role) => ({ userId, role, grantedAt: at })));
+}
+
+/**
+ * How many active users hold a role. Locks the role until the transaction ends, so that two changes at once cannot each
+ * leave the other's holder as the last one.
+ */
+export async function countActiveHolders(tx: Tx, role: string): Promise<number> {
+  await tx.select({ name: roles.name }).from(roles).where(eq(roles.name, role)).for("update");
+  const holders = tx.select({ id: userRoles.userId }).from(userRoles).where(eq(userRoles.role, role));
+  const [row] = await tx
+    .select({ count: sql<number>`count(*)::int` })
+    .from(users)
+    .where(and(eq(users.status, "active"), inArray(users.id, holders)));
+  return row?.count ?? 0;
+}
+
+/** Everybody who holds the role admin, the first one first. */
+export const listAdministrators = (tx: Tx): Promise<UserWithRights[]> =>
+  tx
+    .select(withRights)
+    .from(users)
+    .innerJoin(userRoles, and(eq(userRoles.userId, users.id), eq(userRoles.role, "admin")))
+    .orderBy(users.createdAt, users.id);

@@ -1,0 +1,6 @@
+export * from "./audit.ts";
+export * from "./installation.ts";
+export * from "./keys.ts";
+export * from "./logins.ts";
+export * from "./sessions.ts";
+export * from "./users.ts";

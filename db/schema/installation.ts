@@ -1,0 +1,16 @@
+import { sql } from "drizzle-orm";
+import { check, integer, pgTable, text } from "drizzle-orm/pg-core";
+import { instant } from "./columns.ts";
+
+/** The one row that says what this installation is and whether `primer init` has finished. */
+export const installation = pgTable(
+  "installation",
+  {
+    only: integer("only").primaryKey().default(1),
+    /** The master key under which this installation's keys are sealed. */
+    masterKeyId: text("master_key_id").notNull(),
+    createdAt: instant("created_at").notNull(),
+    initialisedAt: instant("initialised_at"),
+  },
+  (t) => [check("installation_is_one_row", sql`${t.only} = 1`)],
+);

@@ -1,0 +1,40 @@
+import { sql } from "drizzle-orm";
+import { check, index, integer, pgTable, text, uuid } from "drizzle-orm/pg-core";
+import { id, instant } from "./columns.ts";
+import { users } from "./users.ts";
+
+export const LOGIN_OUTCOMES = ["success", "failure"] as const;
+
+/** Every attempt to log in, with where from and how it ended. `user_id` is null where no account was meant. */
+export const loginRecords = pgTable(
+  "login_records",
+  {
+    id: id(),
+    userId: uuid("user_id").references(() => users.id, { onDelete: "cascade" }),
+    sessionId: uuid("session_id"),
+    outcome: text("outcome", { enum: LOGIN_OUTCOMES }).notNull(),
+    reason: text("reason").notNull(),
+    ip: text("ip"),
+    userAgent: text("user_agent"),
+    requestId: text("request_id"),
+    createdAt: instant("created_at").notNull(),
+  },
+  (t) => [
+    index("login_records_user_id_idx").on(t.userId, t.createdAt.desc()),
+    index("login_records_created_at_idx").on(t.createdAt),
+    check("login_records_outcome_known", sql`${t.outcome} IN ('success', 'failure')`),
+  ],
+);
+
+/** Failed attempts in a row by what is being guessed at: an account's id, or the hash of a name that has no account. */
+export const failureCounters = pgTable(
+  "failure_counters",
+  {
+    subject: text("subject").primaryKey(),
+    failures: integer("failures").notNull().default(0),
+    firstFailureAt: instant("first_failure_at").notNull(),
+    lastFailureAt: instant("last_failure_at").notNull(),
+    blockedUntil: instant("blocked_until"),
+  },
+  (t) => [index("failure_counters_last_failure_at_idx").on(t.lastFailureAt)],
+);

@@ -1,0 +1,86 @@
+import { sql } from "drizzle-orm";
+import { boolean, check, index, pgTable, primaryKey, text, uniqueIndex, uuid } from "drizzle-orm/pg-core";
+import { id, instant } from "./columns.ts";
+
+export const USER_STATUSES = ["active", "pending", "disabled", "deactivated"] as const;
+export type UserStatus = (typeof USER_STATUSES)[number];
+
+/** People. The user name is kept in lower case; `email_key` is the address by which no two accounts may be the same. */
+export const users = pgTable(
+  "users",
+  {
+    id: id(),
+    username: text("username").notNull(),
+    email: text("email").notNull(),
+    emailKey: text("email_key").notNull(),
+    emailVerifiedAt: instant("email_verified_at"),
+    status: text("status", { enum: USER_STATUSES }).notNull(),
+    passwordChangeRequired: boolean("password_change_required").notNull().default(false),
+    createdAt: instant("created_at").notNull(),
+    updatedAt: instant("updated_at").notNull(),
+    lastLoginAt: instant("last_login_at"),
+    deactivatedAt: instant("deactivated_at"),
+  },
+  (t) => [
+    uniqueIndex("users_username_key").on(t.username),
+    uniqueIndex("users_email_key").on(t.emailKey),
+    index("users_created_at_idx").on(t.createdAt.desc(), t.id.desc()),
+    check("users_username_is_lower_case", sql`${t.username} = lower(${t.username})`),
+    check("users_status_known", sql`${t.status} IN ('active', 'pending', 'disabled', 'deactivated')`),
+  ],
+);
+
+/** What a person proves who they are with. A password's `secret` is its hash in PHC or modular crypt form. */
+export const credentials = pgTable(
+  "credentials",
+  {
+    id: id(),
+    userId: uuid("user_id")
+      .notNull()
+      .references(() => users.id, { onDelete: "cascade" }),
+    kind: text("kind").notNull(),
+    secret: text("secret").notNull(),
+    /** The pepper under the hash, where there is one: imported hashes have none. */
+    pepperId: text("pepper_id"),
+    createdAt: instant("created_at").notNull(),
+    updatedAt: instant("updated_at").notNull(),
+    lastUsedAt: instant("last_used_at"),
+  },
+  (t) => [
+    index("credentials_user_id_idx").on(t.userId),
+    uniqueIndex("credentials_one_password_key").on(t.userId).where(sql`${t.kind} = 'password'`),
+  ],
+);
+
+export const roles = pgTable("roles", {
+  name: text("name").primaryKey(),
+  description: text("description").notNull().default(""),
+  builtIn: boolean("built_in").notNull().default(false),
+  createdAt: instant("created_at").notNull(),
+  updatedAt: instant("updated_at").notNull(),
+});
+
+export const rolePermissions = pgTable(
+  "role_permissions",
+  {
+    role: text("role")
+      .notNull()
+      .references(() => roles.name, { onDelete: "cascade" }),
+    permission: text("permission").notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.role, t.permission] })],
+);
+
+export const userRoles = pgTable(
+  "user_roles",
+  {
+    userId: uuid("user_id")
+      .notNull()
+      .references(() => users.id, { onDelete: "cascade" }),
+    role: text("role")
+      .notNull()
+      .references(() => roles.name, { onDelete: "restrict" }),
+    grantedAt: instant("granted_at").notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.userId, t.role] }), index("user_roles_role_idx").on(t.role)],
+);

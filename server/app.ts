@@ -1,0 +1,82 @@
+import { type AnyElysia, type Context, Elysia } from "elysia";
+import type { Deps } from "./deps.ts";
+import { AppError } from "./errors.ts";
+import { authRoutes } from "./features/auth/routes.ts";
+import { docsRoutes } from "./features/docs/routes.ts";
+import { healthRoutes } from "./features/health/routes.ts";
+import { keyRoutes } from "./features/keys/routes.ts";
+import { readJsonBody } from "./http/body.ts";
+import { contextOf, openContext } from "./http/context.ts";
+import { answerError } from "./http/error-handler.ts";
+import { corsHeaders, preflightHeaders, securityHeaders } from "./http/headers.ts";
+import { assertPlainQuery } from "./http/query.ts";
+import { createRouteTable } from "./http/route-table.ts";
+
+/** Every feature of the API, one line each. */
+const features = (deps: Deps): AnyElysia[] => [authRoutes(deps), keyRoutes(deps), healthRoutes(deps)];
+
+/** The OpenAPI document of every route. No handler runs, so none of what handlers work with has to be there. */
+export async function describeApi({ version }: Pick<Deps, "version">): Promise<Record<string, unknown>> {
+  const { openapiDocument } = await import("./features/docs/openapi.ts");
+  const api = features({} as Deps).reduce((app, feature) => app.use(feature), new Elysia() as AnyElysia);
+  return openapiDocument(api, version);
+}
+
+/**
+ * The whole HTTP application. Hooks run in the order they stand here and are registered before any feature, since a hook
+ * of Elysia's counts only for what comes after it.
+ */
+export function createApp(deps: Deps): AnyElysia {
+  const app = new Elysia({ normalize: false, aot: true, nativeStaticResponse: false, strictPath: true })
+    .onRequest(({ request, server, set }) => {
+      const { requestId } = openContext(deps, request, server?.requestIP(request)?.address ?? null);
+      Object.assign(
+        set.headers,
+        securityHeaders(deps.settings),
+        corsHeaders(deps.settings, request.headers.get("origin")),
+      );
+      set.headers["x-request-id"] = requestId;
+      assertPlainQuery(request.url);
+    })
+    .onError(({ error, request, set, code }) => {
+      const thrown = code === "NOT_FOUND" ? notFound(request, set) : error;
+      if (thrown === undefined) return new Response(null, { status: 204 });
+      const answer = answerError(deps, thrown, request);
+      Object.assign(set.headers, answer.headers);
+      set.status = answer.status;
+      return answer.body;
+    })
+    .onParse(({ request }) => readJsonBody(request, deps.settings.server.max_body_bytes))
+    .onAfterResponse({ as: "global" }, ({ request, set }) => logRequest(deps, request, set.status));
+
+  for (const feature of features(deps)) app.use(feature);
+  app.use(docsRoutes(deps, () => describeApi(deps)));
+
+  const routes = createRouteTable(app.routes);
+  /** No such path: 404. A path that other methods have: 405, or the answer to a preflight of an allowed origin. */
+  function notFound(request: Request, set: Context["set"]): AppError | undefined {
+    const methods = routes.methodsOf(new URL(request.url).pathname);
+    if (methods.length === 0) return new AppError("NOT_FOUND");
+    set.headers.allow = methods.join(", ");
+    const isPreflight = request.method === "OPTIONS" && request.headers.has("access-control-request-method");
+    if (!isPreflight || set.headers["access-control-allow-origin"] === undefined)
+      return new AppError("METHOD_NOT_ALLOWED");
+    Object.assign(set.headers, preflightHeaders(methods));
+    return undefined;
+  }
+  return app;
+}
+
+function logRequest(deps: Deps, request: Request, status: number | string | undefined): void {
+  const { requestId, ip, userAgent, startedAt } = contextOf(request);
+  deps.log.info("A request was answered", {
+    event: "request.answered",
+    request_id: requestId,
+    method: request.method,
+    path: new URL(request.url).pathname,
+    status: status ?? 200,
+    duration_ms: Math.round((deps.clock.elapsed() - startedAt) * 10) / 10,
+    ip,
+    user_agent: userAgent,
+  });
+}

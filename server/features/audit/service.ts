@@ -1,0 +1,44 @@
+import type { Tx } from "../../../db/database.ts";
+import { auditLog } from "../../../db/schema/audit.ts";
+import type { Caller, Deps } from "../../deps.ts";
+
+/** Every security event that is recorded. */
+export type AuditAction =
+  | "installation.initialised"
+  | "login"
+  | "logout"
+  | "refresh.reused"
+  | "password.changed"
+  | "user.created"
+  | "user.disabled"
+  | "user.enabled"
+  | "user.roles_changed"
+  | "key.created";
+
+export interface AuditEvent {
+  readonly action: AuditAction;
+  readonly outcome: "success" | "failure";
+  readonly actor: { readonly kind: "user" | "client" | "operator" | "system" | "anonymous"; readonly id?: string };
+  readonly subject?: { readonly kind: string; readonly id: string };
+  readonly caller?: Caller;
+  readonly details?: Readonly<Record<string, unknown>>;
+}
+
+/** Records an event in the transaction of the action itself: both are there or neither is. */
+export async function audit(tx: Tx, deps: Pick<Deps, "clock" | "random">, event: AuditEvent): Promise<void> {
+  const time = deps.clock.now();
+  await tx.insert(auditLog).values({
+    id: deps.random.id(time),
+    time,
+    action: event.action,
+    outcome: event.outcome,
+    actorKind: event.actor.kind,
+    actorId: event.actor.id ?? null,
+    subjectKind: event.subject?.kind ?? null,
+    subjectId: event.subject?.id ?? null,
+    ip: event.caller?.ip ?? null,
+    userAgent: event.caller?.userAgent ?? null,
+    requestId: event.caller?.requestId ?? null,
+    details: event.details ?? {},
+  });
+}

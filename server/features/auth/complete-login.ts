@@ -1,0 +1,79 @@
+import { insertLoginRecord } from "../../../db/queries/logins.ts";
+import { insertSession } from "../../../db/queries/sessions.ts";
+import { type LoginAccount, replaceHash, updateUser } from "../../../db/queries/users.ts";
+import type { Caller, Deps } from "../../deps.ts";
+import { audit } from "../audit/service.ts";
+import type { StoredPassword } from "../passwords/service.ts";
+import { generationSecret, hashSecret } from "../tokens/service.ts";
+import { issueTokens, type TokenAnswer } from "./issue-tokens.ts";
+
+/** The client of logins that primer makes for itself (RFC 9068, section 2.2). */
+const OWN_CLIENT = "primer";
+
+export interface ProvenLogin {
+  readonly account: LoginAccount;
+  /** How the person proved who they are (RFC 8176). */
+  readonly amr: readonly string[];
+  readonly deviceName: string | null;
+  readonly rehashed: StoredPassword | undefined;
+}
+
+/**
+ * The only place where a session comes into being: every factor has been proven, whatever they were. The session, its
+ * refresh family, the login record and the audit row commit together.
+ */
+export async function completeLogin(deps: Deps, login: ProvenLogin, caller: Caller): Promise<TokenAnswer> {
+  const { account } = login;
+  const now = deps.clock.now();
+  const { tokens } = deps.settings;
+  const refreshKey = deps.keys.refresh();
+  const session = {
+    id: deps.random.id(now),
+    userId: account.user.id,
+    clientId: OWN_CLIENT,
+    amr: [...login.amr],
+    authTime: now,
+    createdAt: now,
+    lastSeenAt: now,
+    expiresAt: new Date(now.getTime() + tokens.refresh_absolute),
+    deviceName: login.deviceName,
+    userAgent: caller.userAgent,
+    ip: caller.ip,
+  };
+  const familyId = deps.random.id(now);
+  const family = {
+    id: familyId,
+    sessionId: session.id,
+    generation: 1,
+    keyId: refreshKey.id,
+    secretHash: hashSecret(generationSecret(refreshKey, familyId, 1)),
+    createdAt: now,
+    rotatedAt: now,
+    idleExpiresAt: new Date(now.getTime() + tokens.refresh_idle),
+  };
+  const committed = deps.db.transaction(async (tx) => {
+    await insertSession(tx, session, family);
+    await updateUser(tx, account.user.id, { lastLoginAt: now });
+    if (account.password && login.rehashed) {
+      await replaceHash(tx, account.password.id, account.password.secret, login.rehashed, now);
+    }
+    await insertLoginRecord(tx, {
+      id: deps.random.id(now),
+      userId: account.user.id,
+      sessionId: session.id,
+      outcome: "success",
+      reason: "password",
+      createdAt: now,
+      ...caller,
+    });
+    await audit(tx, deps, {
+      action: "login",
+      outcome: "success",
+      actor: { kind: "user", id: account.user.id },
+      subject: { kind: "session", id: session.id },
+      caller,
+    });
+  });
+  const [answer] = await Promise.all([issueTokens(deps, { ...account, session, family }), committed]);
+  return answer;
+}

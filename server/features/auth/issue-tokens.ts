@@ -1,0 +1,53 @@
+import type { RefreshFamilyRow, SessionRow } from "../../../db/queries/sessions.ts";
+import type { UserRow } from "../../../db/queries/users.ts";
+import type { Deps } from "../../deps.ts";
+import { sealRefreshToken, signAccessToken } from "../tokens/service.ts";
+
+/** The answer of login and refresh. Lifetimes in seconds. */
+export interface TokenAnswer {
+  readonly access_token: string;
+  readonly token_type: "bearer";
+  readonly expires_in: number;
+  readonly refresh_token: string;
+  readonly refresh_expires_in: number;
+  readonly session_id: string;
+}
+
+export interface IssueFor {
+  readonly user: Pick<UserRow, "id" | "username">;
+  readonly roles: readonly string[];
+  readonly permissions: readonly string[];
+  readonly session: Pick<SessionRow, "id" | "clientId" | "amr" | "authTime" | "expiresAt">;
+  readonly family: Pick<RefreshFamilyRow, "id" | "generation" | "keyId" | "idleExpiresAt">;
+}
+
+/** The tokens of a session at the generation that its family has. Writes nothing. */
+export async function issueTokens(
+  deps: Deps,
+  { user, roles, permissions, session, family }: IssueFor,
+): Promise<TokenAnswer> {
+  const refreshKey = deps.keys.refreshById(family.keyId);
+  if (!refreshKey) throw new Error(`The refresh key ${family.keyId} is not open`);
+  const [access, refreshToken] = await Promise.all([
+    signAccessToken(deps, {
+      userId: user.id,
+      username: user.username,
+      sessionId: session.id,
+      clientId: session.clientId,
+      amr: session.amr,
+      authTime: session.authTime,
+      roles,
+      permissions,
+    }),
+    sealRefreshToken(refreshKey, family.id, family.generation),
+  ]);
+  const refreshUntil = Math.min(family.idleExpiresAt.getTime(), session.expiresAt.getTime());
+  return {
+    access_token: access.token,
+    token_type: "bearer",
+    expires_in: access.expiresIn,
+    refresh_token: refreshToken,
+    refresh_expires_in: Math.max(0, Math.floor((refreshUntil - deps.clock.now().getTime()) / 1000)),
+    session_id: session.id,
+  };
+}

@@ -1,0 +1,53 @@
+import { findRefreshFamily, findSession, revokeSessions } from "../../../db/queries/sessions.ts";
+import type { Caller, Deps } from "../../deps.ts";
+import { AppError } from "../../errors.ts";
+import { audit } from "../audit/service.ts";
+import { openRefreshToken, verifyAccessToken } from "../tokens/service.ts";
+import { bearerToken } from "./authenticate.ts";
+
+export interface LogoutInput {
+  readonly refresh_token?: string;
+  /** End every session of the user, not only this one. */
+  readonly all?: boolean;
+}
+
+/**
+ * Ends the session that a refresh token or else a bearer token belongs to. What proves it may be past its time: whoever
+ * wants to leave is let go. Its access token is dead with it. Doing it twice is no error.
+ *
+ * @throws AppError AUTH_TOKEN_MISSING or AUTH_TOKEN_INVALID where neither names a session
+ */
+export async function logout(
+  deps: Deps,
+  input: LogoutInput,
+  authorization: string | null,
+  caller: Caller,
+): Promise<void> {
+  const { sessionId, userId } = await sessionMeant(deps, input, authorization);
+  await deps.db.transaction(async (tx) => {
+    const which = input.all ? { userId } : { id: sessionId };
+    const ended = await revokeSessions(tx, which, "logout", deps.clock.now());
+    if (ended.length === 0) return;
+    await audit(tx, deps, {
+      action: "logout",
+      outcome: "success",
+      actor: { kind: "user", id: userId },
+      subject: { kind: "session", id: sessionId },
+      caller,
+      details: { sessions_ended: ended.length },
+    });
+  });
+}
+
+async function sessionMeant(deps: Deps, input: LogoutInput, authorization: string | null) {
+  if (input.refresh_token !== undefined) {
+    const pointer = await openRefreshToken(deps, input.refresh_token);
+    const found = await findRefreshFamily(deps.db.orm, pointer.familyId);
+    if (!found) throw new AppError("AUTH_TOKEN_INVALID");
+    return { sessionId: found.session.id, userId: found.user.id };
+  }
+  const claims = await verifyAccessToken(deps, bearerToken(authorization), { acceptExpired: true });
+  const found = await findSession(deps.db.orm, claims.sid);
+  if (!found || found.user.id !== claims.sub) throw new AppError("AUTH_TOKEN_INVALID");
+  return { sessionId: claims.sid, userId: claims.sub };
+}

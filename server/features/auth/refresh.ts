@@ -1,0 +1,100 @@
+import { timingSafeEqual } from "node:crypto";
+import type { Tx } from "../../../db/database.ts";
+import { advanceRefreshFamily, findRefreshFamily, revokeSessions } from "../../../db/queries/sessions.ts";
+import type { Caller, Deps } from "../../deps.ts";
+import { AppError, type ErrorCode } from "../../errors.ts";
+import { audit } from "../audit/service.ts";
+import { generationSecret, hashSecret, openRefreshToken, type RefreshPointer } from "../tokens/service.ts";
+import { issueTokens, type TokenAnswer } from "./issue-tokens.ts";
+
+type Family = NonNullable<Awaited<ReturnType<typeof findRefreshFamily>>>;
+type Decision = "rotate" | "repeat" | ErrorCode;
+
+/**
+ * Trades a refresh token for the next one (RFC 9700, section 4.14.2). The row decides: user, rights and limits are read
+ * again each time. A token used a second time within the grace gets the session's current tokens; later it ends the
+ * session, and that is committed although the request fails.
+ *
+ * @throws AppError AUTH_TOKEN_INVALID, AUTH_TOKEN_EXPIRED, AUTH_TOKEN_REVOKED or AUTH_REFRESH_REUSED
+ */
+export async function refresh(deps: Deps, input: { refresh_token: string }, caller: Caller): Promise<TokenAnswer> {
+  const pointer = await openRefreshToken(deps, input.refresh_token);
+  const outcome = await deps.db.transaction((tx) => spend(tx, deps, pointer, caller));
+  if (typeof outcome === "string") throw new AppError(outcome);
+  return issueTokens(deps, outcome);
+}
+
+/** @returns what to issue tokens for, or why not. Nothing is thrown, so what was written here commits. */
+async function spend(tx: Tx, deps: Deps, pointer: RefreshPointer, caller: Caller): Promise<Family | ErrorCode> {
+  const found = await findFamily(tx, pointer);
+  if (!found) return "AUTH_TOKEN_INVALID";
+  const decision = decide(deps, found, pointer);
+  if (decision === "AUTH_REFRESH_REUSED") await revokeReused(tx, deps, found, caller);
+  if (decision === "repeat") return found;
+  if (decision !== "rotate") return decision;
+
+  const rotated = await rotate(tx, deps, found);
+  if (rotated) return rotated;
+  // Somebody else was faster: what they left behind decides.
+  const now = await findFamily(tx, pointer);
+  if (!now) return "AUTH_TOKEN_INVALID";
+  const second = decide(deps, now, pointer);
+  return second === "repeat" ? now : second === "rotate" ? "AUTH_TOKEN_INVALID" : second;
+}
+
+async function findFamily(tx: Tx, pointer: RefreshPointer): Promise<Family | undefined> {
+  const isUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/.test(pointer.familyId);
+  return isUuid ? findRefreshFamily(tx, pointer.familyId) : undefined;
+}
+
+/** What API.md says of a token that opened, in the order of what wins. */
+function decide(deps: Deps, { family, session, user }: Family, pointer: RefreshPointer): Decision {
+  const now = deps.clock.now();
+  const { tokens } = deps.settings;
+  const age = family.generation - pointer.generation;
+  const key = deps.keys.refreshById(family.keyId);
+  if (age < 0 || !key) return "AUTH_TOKEN_INVALID";
+  if (age === 0 && !sameText(hashSecret(pointer.secret), family.secretHash)) return "AUTH_TOKEN_INVALID";
+
+  const inGrace = age === 1 && now.getTime() - family.rotatedAt.getTime() < tokens.refresh_grace;
+  if (age > 0 && !inGrace) return "AUTH_REFRESH_REUSED";
+  if (session.revokedAt || family.revokedAt || user.status !== "active") return "AUTH_TOKEN_REVOKED";
+  if (now >= session.expiresAt || now >= family.idleExpiresAt) return "AUTH_TOKEN_EXPIRED";
+  return age === 0 ? "rotate" : "repeat";
+}
+
+const sameText = (a: string, b: string) => a.length === b.length && timingSafeEqual(Buffer.from(a), Buffer.from(b));
+
+async function rotate(tx: Tx, deps: Deps, found: Family): Promise<Family | undefined> {
+  const now = deps.clock.now();
+  const key = deps.keys.refresh();
+  const { family, session } = found;
+  const generation = family.generation + 1;
+  const idleEnd = Math.min(now.getTime() + deps.settings.tokens.refresh_idle, session.expiresAt.getTime());
+  const next = {
+    keyId: key.id,
+    secretHash: hashSecret(generationSecret(key, family.id, generation)),
+    rotatedAt: now,
+    idleExpiresAt: new Date(idleEnd),
+  };
+  const moved = await advanceRefreshFamily(tx, family, next);
+  return moved ? { ...found, family: { ...family, ...next, generation } } : undefined;
+}
+
+async function revokeReused(tx: Tx, deps: Deps, { session, user }: Family, caller: Caller): Promise<void> {
+  await revokeSessions(tx, { id: session.id }, "refresh_reused", deps.clock.now());
+  await audit(tx, deps, {
+    action: "refresh.reused",
+    outcome: "failure",
+    actor: { kind: "anonymous" },
+    subject: { kind: "session", id: session.id },
+    caller,
+    details: { user_id: user.id },
+  });
+  deps.log.warn("A refresh token was used a second time; its session has ended", {
+    event: "refresh.reused",
+    session_id: session.id,
+    user_id: user.id,
+    request_id: caller.requestId,
+  });
+}

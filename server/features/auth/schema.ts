@@ -1,0 +1,55 @@
+import { t } from "elysia";
+import { MAX_PASSWORD_BYTES } from "../passwords/service.ts";
+
+const strict = { additionalProperties: false } as const;
+
+export const LoginBody = t.Object(
+  {
+    username: t.String({ minLength: 1, maxLength: 320, description: "User name or e-mail address" }),
+    password: t.String({ minLength: 1, maxLength: MAX_PASSWORD_BYTES }),
+    device_name: t.Optional(t.String({ maxLength: 100, description: "What the person calls this device" })),
+  },
+  { ...strict, examples: [{ username: "admin", password: "correct horse battery staple" }] },
+);
+
+export const RefreshBody = t.Object({ refresh_token: t.String({ minLength: 1, maxLength: 4096 }) }, strict);
+
+export const LogoutBody = t.Object(
+  {
+    refresh_token: t.Optional(t.String({ minLength: 1, maxLength: 4096 })),
+    all: t.Optional(t.Boolean({ description: "End every session of the user" })),
+  },
+  strict,
+);
+
+export const VerifyQuery = t.Object(
+  { permission: t.Optional(t.String({ maxLength: 128, description: "Answer 403 unless the user has it" })) },
+  strict,
+);
+
+export const TokenAnswer = t.Object(
+  {
+    access_token: t.String({ description: "JWT; send it as Authorization: Bearer" }),
+    token_type: t.Literal("bearer"),
+    expires_in: t.Integer({ description: "Seconds" }),
+    refresh_token: t.String({ description: "Good for one use" }),
+    refresh_expires_in: t.Integer({ description: "Seconds" }),
+    session_id: t.String({ format: "uuid" }),
+  },
+  { description: "The tokens of the session" },
+);
+
+export const VerifyAnswer = t.Object(
+  {
+    active: t.Literal(true),
+    sub: t.String({ format: "uuid" }),
+    username: t.String(),
+    roles: t.Array(t.String()),
+    scope: t.String({ description: "Permissions, space-separated" }),
+    sid: t.String({ format: "uuid" }),
+    jti: t.String(),
+    iat: t.Integer(),
+    exp: t.Integer(),
+  },
+  { description: "The token is good and its session counts" },
+);

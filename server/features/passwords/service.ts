@@ -1,0 +1,88 @@
+import { createHmac } from "node:crypto";
+import type { Keyring, SecretKey } from "../../../config/secrets.ts";
+import type { Deps } from "../../deps.ts";
+import { AppError } from "../../errors.ts";
+import { computeHash, formatOf, isOutdated } from "./formats.ts";
+
+/** A password of more bytes than this is refused before anything is computed. */
+export const MAX_PASSWORD_BYTES = 1024;
+
+/** A hash as the database keeps it, and the pepper under it (null for hashes that came from elsewhere). */
+export interface StoredPassword {
+  readonly secret: string;
+  readonly pepperId: string | null;
+}
+
+export interface PasswordCheck {
+  readonly correct: boolean;
+  /** The same password under today's settings and pepper, where the stored hash is not; else undefined. */
+  readonly rehashed: StoredPassword | undefined;
+}
+
+type PasswordDeps = Pick<Deps, "hashPool" | "secrets" | "settings">;
+
+/**
+ * Passwords are compared in Unicode's canonical form (NFC), so that a letter typed as one character or as two is the
+ * same; nothing else about them is changed (NIST SP 800-63B, section 3.1.1.2).
+ */
+const normalise = (password: string) => password.normalize("NFC");
+
+/** The pepper also makes every password 43 characters long, so that no algorithm cuts it off or stumbles over NUL. */
+const withPepper = (password: string, pepper: SecretKey) =>
+  createHmac("sha256", pepper.bytes).update(normalise(password)).digest("base64url");
+
+/** Hashes a password for keeping. @throws AppError SERVICE_UNAVAILABLE when the hash pool is full */
+export async function hashPassword(deps: PasswordDeps, password: string): Promise<StoredPassword> {
+  const pepper = deps.secrets.pepper[0];
+  const { settings } = deps;
+  const secret = await deps.hashPool.run(() => computeHash(withPepper(password, pepper), settings.password));
+  return { secret, pepperId: pepper.id };
+}
+
+/**
+ * Checks a password. Where there is nothing to check it against (no account, no password, a damaged hash) as much work
+ * is done for a hash of nobody's, so that neither answer nor time tells the difference.
+ *
+ * @throws AppError SERVICE_UNAVAILABLE when the hash pool is full
+ */
+export async function checkPassword(
+  deps: PasswordDeps,
+  password: string,
+  stored: StoredPassword | undefined,
+): Promise<PasswordCheck> {
+  const format = stored && formatOf(stored.secret);
+  const peppered = stored && pepperedFor(deps.secrets.pepper, password, stored);
+  if (!stored || !format || peppered === undefined) {
+    await deps.hashPool.run(() => computeHash(withPepper(password, deps.secrets.pepper[0]), deps.settings.password));
+    return { correct: false, rehashed: undefined };
+  }
+  const correct = await deps.hashPool.run(() => format.verify(peppered, stored.secret).catch(() => false));
+  const outdated = stored.pepperId !== deps.secrets.pepper[0].id || isOutdated(stored.secret, deps.settings.password);
+  return { correct, rehashed: correct && outdated ? await hashPassword(deps, password) : undefined };
+}
+
+/** What was hashed: with the pepper that the row names, or bare. Undefined where that pepper is gone. */
+function pepperedFor(peppers: Keyring, password: string, stored: StoredPassword): string | undefined {
+  if (stored.pepperId === null) return normalise(password);
+  const pepper = peppers.find((candidate) => candidate.id === stored.pepperId);
+  return pepper && withPepper(password, pepper);
+}
+
+/**
+ * The one password policy, for every place where a password is set. Length counts code points; no kind of character is
+ * asked for (NIST SP 800-63B).
+ *
+ * @throws AppError PASSWORD_TOO_WEAK with reasons that a person can act on
+ */
+export function assertPasswordAllowed(settings: Deps["settings"], password: string): void {
+  const length = [...normalise(password)].length;
+  const minimum = settings.password.min_length;
+  const reasons = [];
+  if (length < minimum) reasons.push({ code: "password_too_short", min: minimum, message: tooShort(minimum) });
+  if (Buffer.byteLength(password) > MAX_PASSWORD_BYTES) {
+    reasons.push({ code: "password_too_long", max_bytes: MAX_PASSWORD_BYTES, message: "Use at most 1024 bytes" });
+  }
+  if (reasons.length > 0) throw new AppError("PASSWORD_TOO_WEAK", { details: { reasons } });
+}
+
+const tooShort = (minimum: number) => `Use at least ${minimum} characters; a few words in a row are easy to remember`;

@@ -1,0 +1,54 @@
+import { createHash, createHmac } from "node:crypto";
+import { CompactEncrypt, compactDecrypt, decodeProtectedHeader } from "jose";
+import { deriveKey, type SecretKey } from "../../../config/secrets.ts";
+import type { Deps } from "../../deps.ts";
+import { AppError } from "../../errors.ts";
+import { isCanonical } from "./compact.ts";
+
+/**
+ * A refresh token is a JWE that only points: to a family and a generation of it, with a secret that proves both. The
+ * family's row decides. Symmetric keys only: an encrypted token under a public key would prove nothing about who made it
+ * (RFC 8725, section 3.6).
+ */
+const TYPE = "primer-refresh+jwe";
+const MAX_TOKEN_LENGTH = 1024;
+
+export interface RefreshPointer {
+  readonly familyId: string;
+  readonly generation: number;
+  readonly secret: string;
+}
+
+/** The secret of a generation: whoever holds the refresh key can work it out again, so it is kept nowhere. */
+export const generationSecret = (key: SecretKey, familyId: string, generation: number): string =>
+  createHmac("sha256", deriveKey(key, "refresh secret")).update(`${familyId}.${generation}`).digest("base64url");
+
+/** What the row keeps of a generation's secret. */
+export const hashSecret = (secret: string): string => createHash("sha256").update(secret).digest("base64url");
+
+export async function sealRefreshToken(key: SecretKey, familyId: string, generation: number): Promise<string> {
+  const pointer = { f: familyId, g: generation, s: generationSecret(key, familyId, generation) };
+  return new CompactEncrypt(Buffer.from(JSON.stringify(pointer)))
+    .setProtectedHeader({ alg: "dir", enc: "A256GCM", kid: key.id, typ: TYPE })
+    .encrypt(deriveKey(key, "refresh token"));
+}
+
+/** Opens a refresh token. @throws AppError AUTH_TOKEN_INVALID for whatever we did not make */
+export async function openRefreshToken(deps: Pick<Deps, "keys">, token: string): Promise<RefreshPointer> {
+  try {
+    const compact = token.length <= MAX_TOKEN_LENGTH && /^[\w-]+\.\.[\w-]+\.[\w-]+\.[\w-]+$/.test(token);
+    if (!compact || !isCanonical(token)) throw new Error("Not a compact JWE with a direct key");
+    const header = decodeProtectedHeader(token);
+    const key = header.kid === undefined ? undefined : deps.keys.refreshById(header.kid);
+    if (!key || header.typ !== TYPE || "zip" in header || "crit" in header)
+      throw new Error("Not a refresh token of ours");
+    const { plaintext } = await compactDecrypt(token, deriveKey(key, "refresh token"), {
+      keyManagementAlgorithms: ["dir"],
+      contentEncryptionAlgorithms: ["A256GCM"],
+    });
+    const { f, g, s } = JSON.parse(Buffer.from(plaintext).toString());
+    return { familyId: String(f), generation: Number(g), secret: String(s) };
+  } catch (error) {
+    throw new AppError("AUTH_TOKEN_INVALID", { internal: "The refresh token does not open", cause: error });
+  }
+}

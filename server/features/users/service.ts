@@ -1,0 +1,257 @@
+import type { Tx } from "../../../db/database.ts";
+import { violatedUniqueness } from "../../../db/errors.ts";
+import { revokeSessions } from "../../../db/queries/sessions.ts";
+import {
+  countActiveHolders,
+  findUser,
+  insertUser,
+  listRoleNames,
+  listUsers,
+  replaceUserRoles,
+  type UserRow,
+  type UserWithRights,
+  updateUser,
+  upsertPassword,
+} from "../../../db/queries/users.ts";
+import type { Caller, Deps } from "../../deps.ts";
+import { AppError } from "../../errors.ts";
+import { type AuditAction, type AuditEvent, audit } from "../audit/service.ts";
+import { assertPasswordAllowed, hashPassword, type StoredPassword } from "../passwords/service.ts";
+import { parseEmail, parseUsername } from "./names.ts";
+
+export { parseEmail, parseIdentifier, parseUsername } from "./names.ts";
+
+export const ADMIN_ROLE = "admin";
+
+/** What services need of the process to work with users; no server has to run. */
+export type UserDeps = Pick<Deps, "db" | "jobs" | "clock" | "random" | "settings" | "secrets" | "hashPool">;
+
+/** Who changes a user: in the audit log's words, and from where. */
+export interface Actor {
+  readonly actor: AuditEvent["actor"];
+  readonly caller?: Caller;
+}
+
+/** A user as the API and the command line show it. */
+export interface UserView {
+  readonly id: string;
+  readonly username: string;
+  readonly email: string;
+  readonly email_verified: boolean;
+  readonly status: UserRow["status"];
+  readonly roles: readonly string[];
+  readonly created_at: string;
+  readonly updated_at: string;
+  readonly last_login_at: string | null;
+}
+
+export const viewOf = ({ user, roles }: Pick<UserWithRights, "user" | "roles">): UserView => ({
+  id: user.id,
+  username: user.username,
+  email: user.email,
+  email_verified: user.emailVerifiedAt !== null,
+  status: user.status,
+  roles,
+  created_at: user.createdAt.toISOString(),
+  updated_at: user.updatedAt.toISOString(),
+  last_login_at: user.lastLoginAt?.toISOString() ?? null,
+});
+
+export interface NewUser {
+  readonly username: string;
+  readonly email: string;
+  readonly password: string;
+  readonly roles: readonly string[];
+}
+
+const invalidField = (path: string, message: string) =>
+  new AppError("VALIDATION_FAILED", { details: { fields: [{ path, message }] } });
+
+const USERNAME_RULE = "2 to 64 of a-z, 0-9, dot, underscore and hyphen, starting with a letter or digit";
+
+/**
+ * Creates an active user with a verified address: for administrators and the command line.
+ *
+ * @throws AppError VALIDATION_FAILED, PASSWORD_TOO_WEAK, or CONFLICT with `details.field`
+ */
+export async function createUser(deps: UserDeps, input: NewUser, by: Actor): Promise<UserView> {
+  const prepared = await prepareUser(deps, input);
+  return deps.db.transaction((tx) => insertPreparedUser(tx, deps, prepared, by));
+}
+
+export interface PreparedUser {
+  readonly username: string;
+  readonly email: { readonly email: string; readonly emailKey: string };
+  readonly password: StoredPassword;
+  readonly roles: readonly string[];
+}
+
+/** Checks a new user and hashes the password: everything that should happen before a transaction begins. */
+export async function prepareUser(deps: UserDeps, input: NewUser): Promise<PreparedUser> {
+  const username = parseUsername(input.username);
+  if (!username) throw invalidField("username", USERNAME_RULE);
+  const email = parseEmail(input.email);
+  if (!email) throw invalidField("email", "An e-mail address such as ada@example.org");
+  assertPasswordAllowed(deps.settings, input.password);
+  return { username, email, password: await hashPassword(deps, input.password), roles: input.roles };
+}
+
+export async function insertPreparedUser(tx: Tx, deps: UserDeps, user: PreparedUser, by: Actor): Promise<UserView> {
+  const now = deps.clock.now();
+  const id = deps.random.id(now);
+  await assertRolesExist(tx, user.roles);
+  const row = {
+    id,
+    username: user.username,
+    ...user.email,
+    emailVerifiedAt: now,
+    status: "active" as const,
+    createdAt: now,
+    updatedAt: now,
+  };
+  await insertUser(tx, row).catch(explainConflict);
+  await keepPassword(tx, deps, id, user.password, now);
+  await replaceUserRoles(tx, id, user.roles, now);
+  await record(tx, deps, "user.created", id, by, { username: user.username, roles: user.roles });
+  return viewOf(await requireUser(tx, id));
+}
+
+function explainConflict(error: unknown): never {
+  const constraint = violatedUniqueness(error);
+  if (constraint === "users_username_key") throw new AppError("CONFLICT", { details: { field: "username" } });
+  if (constraint === "users_email_key") throw new AppError("CONFLICT", { details: { field: "email" } });
+  throw error;
+}
+
+async function assertRolesExist(tx: Tx, names: readonly string[]): Promise<void> {
+  const known = await listRoleNames(tx);
+  const missing = names.filter((name) => !known.includes(name));
+  if (missing.length > 0) {
+    throw invalidField("roles", `There is no role ${missing.join(", ")}; there are ${known.join(", ")}`);
+  }
+}
+
+const keepPassword = (tx: Tx, deps: UserDeps, userId: string, password: StoredPassword, now: Date) =>
+  upsertPassword(tx, {
+    id: deps.random.id(now),
+    userId,
+    kind: "password",
+    ...password,
+    createdAt: now,
+    updatedAt: now,
+  });
+
+async function requireUser(tx: Tx, id: string): Promise<UserWithRights> {
+  const found = await findUser(tx, { id });
+  if (!found) throw new AppError("NOT_FOUND");
+  return found;
+}
+
+/** Newest first. `after` is the id of the last user of the page before. */
+export async function listUserPage(deps: UserDeps, page: { limit: number; search?: string; after?: string }) {
+  const last = page.after === undefined ? undefined : await requireUser(deps.db.orm, page.after);
+  const rows = await listUsers(deps.db.orm, {
+    limit: page.limit + 1,
+    ...(page.search === undefined ? {} : { search: page.search.toLowerCase() }),
+    ...(last ? { after: last.user } : {}),
+  });
+  const shown = rows.slice(0, page.limit).map(viewOf);
+  return { data: shown, next_cursor: rows.length > page.limit ? (shown.at(-1)?.id ?? null) : null };
+}
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** The user that somebody names by id, user name or e-mail address. @throws AppError NOT_FOUND */
+export async function findUserByAny(deps: UserDeps, text: string): Promise<UserView> {
+  const email = parseEmail(text);
+  const username = parseUsername(text);
+  const by = UUID.test(text)
+    ? { id: text.toLowerCase() }
+    : email
+      ? { emailKey: email.emailKey }
+      : { username: username ?? "" };
+  const found = await findUser(deps.db.orm, by);
+  if (!found) throw new AppError("NOT_FOUND");
+  return viewOf(found);
+}
+
+/**
+ * Disables a user: every session ends with it, in the same transaction.
+ *
+ * @throws AppError NOT_FOUND, or CONFLICT where it is the last active administrator
+ */
+export async function disableUser(deps: UserDeps, id: string, by: Actor): Promise<UserView> {
+  const now = deps.clock.now();
+  return deps.db.transaction(async (tx) => {
+    await assertAdministratorRemains(tx, await requireUser(tx, id));
+    await updateUser(tx, id, { status: "disabled", updatedAt: now });
+    const ended = await revokeSessions(tx, { userId: id }, "user_disabled", now);
+    await record(tx, deps, "user.disabled", id, by, { sessions_ended: ended.length });
+    return viewOf(await requireUser(tx, id));
+  });
+}
+
+/** Lets a disabled or deactivated user log in again. @throws AppError NOT_FOUND */
+export async function enableUser(deps: UserDeps, id: string, by: Actor): Promise<UserView> {
+  return deps.db.transaction(async (tx) => {
+    await requireUser(tx, id);
+    await updateUser(tx, id, { status: "active", deactivatedAt: null, updatedAt: deps.clock.now() });
+    await record(tx, deps, "user.enabled", id, by, {});
+    return viewOf(await requireUser(tx, id));
+  });
+}
+
+/**
+ * Sets a new password; every session ends with it, and the owner is told by mail, in the same transaction.
+ *
+ * @throws AppError NOT_FOUND or PASSWORD_TOO_WEAK
+ */
+export async function setPassword(deps: UserDeps, id: string, password: string, by: Actor): Promise<UserView> {
+  assertPasswordAllowed(deps.settings, password);
+  const stored = await hashPassword(deps, password);
+  const now = deps.clock.now();
+  return deps.db.transaction(async (tx) => {
+    await requireUser(tx, id);
+    await keepPassword(tx, deps, id, stored, now);
+    await updateUser(tx, id, { passwordChangeRequired: false, updatedAt: now });
+    const ended = await revokeSessions(tx, { userId: id }, "password_changed", now);
+    await record(tx, deps, "password.changed", id, by, { sessions_ended: ended.length });
+    const request_id = by.caller?.requestId ?? null;
+    await deps.jobs.enqueue(tx, "send-mail", { template: "password_changed", user_id: id, request_id });
+    return viewOf(await requireUser(tx, id));
+  });
+}
+
+/**
+ * Gives a user exactly these roles; in effect at the next request of any of their tokens.
+ *
+ * @throws AppError NOT_FOUND, VALIDATION_FAILED for an unknown role, CONFLICT for the last active administrator
+ */
+export async function setRoles(deps: UserDeps, id: string, names: readonly string[], by: Actor): Promise<UserView> {
+  const now = deps.clock.now();
+  const wanted = [...new Set(names)].sort();
+  return deps.db.transaction(async (tx) => {
+    const before = await requireUser(tx, id);
+    await assertRolesExist(tx, wanted);
+    if (!wanted.includes(ADMIN_ROLE)) await assertAdministratorRemains(tx, before);
+    await replaceUserRoles(tx, id, wanted, now);
+    await updateUser(tx, id, { updatedAt: now });
+    await record(tx, deps, "user.roles_changed", id, by, { from: before.roles, to: wanted });
+    return viewOf(await requireUser(tx, id));
+  });
+}
+
+async function assertAdministratorRemains(tx: Tx, { user, roles }: UserWithRights): Promise<void> {
+  if (user.status !== "active" || !roles.includes(ADMIN_ROLE)) return;
+  if ((await countActiveHolders(tx, ADMIN_ROLE)) > 1) return;
+  throw new AppError("CONFLICT", { internal: "The last administrator", details: { reason: "last_administrator" } });
+}
+
+const record = (tx: Tx, deps: UserDeps, action: AuditAction, userId: string, by: Actor, details: object) =>
+  audit(tx, deps, {
+    action,
+    outcome: "success",
+    subject: { kind: "user", id: userId },
+    details: { ...details },
+    ...by,
+  });

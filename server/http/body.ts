@@ -1,0 +1,85 @@
+import { type JSONVisitor, visit } from "jsonc-parser";
+import { AppError } from "../errors.ts";
+
+const MAX_DEPTH = 20;
+const MAX_KEYS = 1000;
+const FORBIDDEN_KEYS = new Set(["__proto__", "constructor", "prototype"]);
+
+const badRequest = (internal: string, cause?: unknown) =>
+  new AppError("BAD_REQUEST", { internal, cause, details: { reason: internal } });
+
+/**
+ * Reads a JSON body: bounded in bytes and depth, UTF-8 only, every key once. Undefined where there is no body.
+ *
+ * @throws AppError UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE or BAD_REQUEST
+ */
+export async function readJsonBody(request: Request, maxBytes: number): Promise<unknown> {
+  if (request.body === null && !request.headers.has("content-type")) return undefined;
+  const type = request.headers.get("content-type") ?? "";
+  if (!/^application\/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?$/i.test(type))
+    throw new AppError("UNSUPPORTED_MEDIA_TYPE");
+  if (Number(request.headers.get("content-length") ?? 0) > maxBytes) throw tooLarge(maxBytes);
+  return parseJson(decodeUtf8(await readBytes(request, maxBytes)));
+}
+
+const tooLarge = (maxBytes: number) => new AppError("PAYLOAD_TOO_LARGE", { details: { max_bytes: maxBytes } });
+
+async function readBytes(request: Request, maxBytes: number): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of request.body ?? []) {
+    size += chunk.byteLength;
+    if (size > maxBytes) throw tooLarge(maxBytes);
+    chunks.push(chunk);
+  }
+  return chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks);
+}
+
+function decodeUtf8(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (error) {
+    throw badRequest("The body is not UTF-8", error);
+  }
+}
+
+/** Standard JSON, with what JSON.parse lets pass refused: repeated and dangerous keys, and depth without end. */
+function parseJson(text: string): unknown {
+  assertShallow(text);
+  const open: Set<string>[] = [];
+  const visitor: JSONVisitor = {
+    onObjectBegin: () => void open.push(new Set()),
+    onObjectEnd: () => void open.pop(),
+    onObjectProperty(key) {
+      const keys = open.at(-1);
+      if (FORBIDDEN_KEYS.has(key)) throw badRequest(`The key ${key} is not allowed`);
+      if (keys?.has(key)) throw badRequest("A key stands twice in the same object");
+      keys?.add(key);
+      if ((keys?.size ?? 0) > MAX_KEYS) throw badRequest("An object has too many keys");
+    },
+  };
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw badRequest("The body is not JSON", error);
+  }
+  visit(text, visitor);
+  return value;
+}
+
+/** Before anything recursive sees it: counts the brackets that stand outside of strings. */
+function assertShallow(text: string): void {
+  let depth = 0;
+  let inString = false;
+  for (let index = 0; index < text.length; index++) {
+    const character = text[index];
+    if (inString) {
+      if (character === "\\") index++;
+      else if (character === '"') inString = false;
+    } else if (character === '"') inString = true;
+    else if (character === "{" || character === "[") depth++;
+    else if (character === "}" || character === "]") depth--;
+    if (depth > MAX_DEPTH) throw badRequest(`The body is nested more than ${MAX_DEPTH} deep`);
+  }
+}

@@ -1,0 +1,33 @@
+import { isIP } from "node:net";
+
+/**
+ * The address of the client: the peer of the connection, unless that is one of our own proxies; then the right-most
+ * address of X-Forwarded-For that is not one of them. What cannot be read as an address is as if it were not there.
+ *
+ * @param isProxy whether an address is a trusted proxy's
+ */
+export function clientAddress(
+  peer: string | null,
+  forwardedFor: string | null,
+  isProxy: (address: string) => boolean,
+): string | null {
+  const direct = peer === null ? null : plainAddress(peer);
+  if (direct === null || forwardedFor === null || !isProxy(direct)) return direct;
+  const hops = forwardedFor.split(",").map((hop) => plainAddress(hop.trim()));
+  let client = direct;
+  for (const hop of hops.reverse()) {
+    if (hop === null) return client;
+    client = hop;
+    if (!isProxy(hop)) return client;
+  }
+  return client;
+}
+
+/** Without brackets, port or the IPv6 wrapping of an IPv4 address; null where it is no address. */
+function plainAddress(text: string): string | null {
+  const bare = text
+    .replace(/^\[([^\]]+)\](:\d+)?$/, "$1")
+    .replace(/^(\d+\.\d+\.\d+\.\d+):\d+$/, "$1")
+    .replace(/^::ffff:(?=\d+\.\d+\.\d+\.\d+$)/i, "");
+  return isIP(bare) === 0 ? null : bare.toLowerCase();
+}

@@ -1,0 +1,47 @@
+import { matchesNetwork } from "../../config/kinds.ts";
+import type { Settings } from "../../config/schema.ts";
+import type { Caller, Deps } from "../deps.ts";
+import { clientAddress } from "./client-address.ts";
+
+/** What is known of a request before anything looks at it. */
+export interface RequestContext extends Caller {
+  readonly requestId: string;
+  readonly startedAt: number;
+}
+
+const WELL_FORMED_ID = /^[A-Za-z0-9._-]{8,128}$/;
+const MAX_USER_AGENT = 512;
+const contexts = new WeakMap<Request, RequestContext>();
+const proxyTests = new WeakMap<readonly string[], (address: string) => boolean>();
+
+function isProxyFor(settings: Settings): (address: string) => boolean {
+  const networks = settings.server.trusted_proxies;
+  const known = proxyTests.get(networks) ?? matchesNetwork(networks);
+  proxyTests.set(networks, known);
+  return known;
+}
+
+/** Reads and remembers the context of a request; `peer` is the address at the other end of the connection. */
+export function openContext(deps: Deps, request: Request, peer: string | null): RequestContext {
+  const { headers } = request;
+  const offered = headers.get("x-request-id");
+  const context: RequestContext = {
+    requestId: offered && WELL_FORMED_ID.test(offered) ? offered : deps.random.id(deps.clock.now()),
+    ip: clientAddress(peer, headers.get("x-forwarded-for"), isProxyFor(deps.settings)),
+    userAgent: headers.get("user-agent")?.slice(0, MAX_USER_AGENT) ?? null,
+    startedAt: deps.clock.elapsed(),
+  };
+  contexts.set(request, context);
+  return context;
+}
+
+const NOBODY: RequestContext = { requestId: "unknown", ip: null, userAgent: null, startedAt: 0 };
+
+/** The context of a request that {@link openContext} has seen. */
+export const contextOf = (request: Request): RequestContext => contexts.get(request) ?? NOBODY;
+
+/** What services keep of a request. */
+export function callerOf(request: Request): Caller {
+  const { requestId, ip, userAgent } = contextOf(request);
+  return { requestId, ip, userAgent };
+}
