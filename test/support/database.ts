@@ -1,0 +1,51 @@
+import { loadSettings } from "../../config/load.ts";
+import type { Database } from "../../db/database.ts";
+import { migrate } from "../../db/migrate.ts";
+import { openPgliteInMemory } from "../../db/pglite.ts";
+import { openPostgres } from "../../db/postgres.ts";
+import { migratedDump } from "./fixtures.ts";
+
+/** Which database the suites run on: TEST_DATABASE=pglite (default) or postgres (then TEST_DATABASE_URL says where). */
+export const TEST_DATABASE = process.env.TEST_DATABASE === "postgres" ? "postgres" : "pglite";
+
+/** The address of the PostgreSQL that tests may make databases on. */
+export function postgresUrl(): string {
+  const url = process.env.TEST_DATABASE_URL;
+  if (!url)
+    throw new Error("TEST_DATABASE=postgres needs TEST_DATABASE_URL; `bun run test` starts a server and sets it");
+  return url;
+}
+
+/** A database of its own on the PostgreSQL of the tests; `drop` removes it. */
+export async function createPostgresDatabase(): Promise<{ url: string; drop(): Promise<void> }> {
+  const name = `primer_test_${crypto.randomUUID().replaceAll("-", "")}`;
+  const admin = await openPostgresAt(postgresUrl());
+  await admin.query(`CREATE DATABASE ${name}`);
+  const url = new URL(postgresUrl());
+  url.pathname = `/${name}`;
+  return {
+    url: url.href,
+    async drop() {
+      await admin.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
+      await admin.close();
+    },
+  };
+}
+
+export const openPostgresAt = (url: string): Promise<Database> =>
+  openPostgres(loadSettings("/nonexistent", { DATABASE_URL: url }).settings.database);
+
+/** An empty, migrated database of the kind that this run is about. Close it when done: then it is gone. */
+export async function openTestDatabase(): Promise<Database> {
+  if (TEST_DATABASE === "pglite") return openPgliteInMemory(await migratedDump());
+  const { url, drop } = await createPostgresDatabase();
+  const database = await openPostgresAt(url);
+  await migrate(database, () => new Date());
+  return {
+    ...database,
+    async close() {
+      await database.close();
+      await drop();
+    },
+  };
+}
