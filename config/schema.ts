@@ -49,7 +49,7 @@ function setting<T>(
 export const SETTINGS = {
   server: {
     host: setting(text(255), "127.0.0.1", "Address to listen on."),
-    port: setting(integer(0, 65535), 8080, "TCP port to listen on; 0 takes a free one."),
+    port: setting(integer(1, 65535), 8080, "TCP port to listen on."),
     public_url: setting(
       origin,
       "",

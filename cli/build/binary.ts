@@ -4,6 +4,6 @@ import { $ } from "bun";
 
 const root = join(import.meta.dir, "../..");
 
-await $`bun ${join(root, "db/build/template.ts")}`;
-await $`bun build ${join(root, "cli/main.ts")} --compile --bytecode --format=esm --minify-whitespace --minify-syntax \
+await $`${process.execPath} ${join(root, "db/build/template.ts")}`;
+await $`${process.execPath} build ${join(root, "cli/main.ts")} --compile --bytecode --format=esm --minify-whitespace --minify-syntax \
   --no-compile-autoload-bunfig --no-compile-autoload-dotenv --outfile ${join(root, "dist/primer")}`.cwd(root);

@@ -7,4 +7,6 @@ export interface Migration {
 }
 
 /** In the order in which they are applied. */
-export const MIGRATIONS: readonly Migration[] = [{ name: "0000_foundation", sql: m0 }];
+export const MIGRATIONS: readonly Migration[] = [
+  { name: "0000_foundation", sql: m0 },
+];

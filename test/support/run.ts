@@ -38,7 +38,7 @@ async function runSuite(suite: Suite): Promise<Counts> {
   const coverage = suite.coverage ? ["--coverage", "--coverage-reporter=text"] : [];
   const child = Bun.spawn(
     [
-      "bun",
+      process.execPath,
       "test",
       "--isolate",
       "--timeout=120000",
@@ -79,7 +79,7 @@ async function step(name: string, command: string[]): Promise<void> {
 }
 
 async function main(): Promise<Counts> {
-  await step("Build the binary", ["bun", "run", "build"]);
+  await step("Build the binary", [process.execPath, "run", "build"]);
   await Promise.all([migratedDump(), sharedSigningKey()]);
   const postgres = await startPostgres();
   const missing: string[] = [];
