@@ -27,6 +27,7 @@ export async function parseCommandLine(args: readonly string[]): Promise<Parsed>
   const program = group(new Command("primer"), "Self-hosted authentication in one file.")
     .version(VERSION, "--version", "Print the version")
     .addHelpText("after", examplesOf(["primer init && primer serve", "primer users list", "primer doctor"]));
+  for (const { flags, description } of GLOBAL_OPTIONS) program.option(flags, description);
   for (const spec of COMMANDS) {
     const [first = "", second] = spec.name.split(" ");
     const parent = second ? groupOf(program, first) : program;
@@ -52,6 +53,7 @@ function group(command: Command, description: string): Command {
     .helpOption("--help", "Print help")
     .helpCommand(false)
     .showSuggestionAfterError()
+    .configureHelp({ showGlobalOptions: true })
     .exitOverride();
 }
 
@@ -67,6 +69,6 @@ function groupOf(program: Command, name: string): Command {
 function define(command: Command, spec: CommandSpec): Command {
   group(command, `${spec.summary}.`).summary(spec.summary);
   for (const { name, description } of spec.arguments ?? []) command.argument(`<${name}>`, description);
-  for (const { flags, description } of [...(spec.options ?? []), ...GLOBAL_OPTIONS]) command.option(flags, description);
+  for (const { flags, description } of spec.options ?? []) command.option(flags, description);
   return command.addHelpText("after", examplesOf(spec.examples)).showHelpAfterError("(add --help for how to use it)");
 }
