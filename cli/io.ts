@@ -62,3 +62,7 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
 /** Text with its control characters replaced. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
 export const printable = (text: string): string => text.replace(/[\u0000-\u001f\u007f-\u009f]/g, "\ufffd");
+
+/** What --json prints of a command that failed. */
+export const errorDocument = (exitCode: number, message: string, hint: string | undefined): string =>
+  `${JSON.stringify({ error: { exit_code: exitCode, message, hint: hint ?? null } }, null, 2)}\n`;

@@ -3,6 +3,7 @@ import { EXIT } from "../config/errors.ts";
 import { VERSION } from "../config/version.ts";
 import type { CommandSpec, Invocation, OptionSpec } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
+import { errorDocument } from "./io.ts";
 
 export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
   { flags: "--dir <dir>", description: "The home (default $PRIMER_HOME, else ./primer-data)" },
@@ -42,7 +43,11 @@ export async function parseCommandLine(args: readonly string[]): Promise<Parsed>
   try {
     await program.parseAsync([...args], { from: "user" });
   } catch (error) {
-    return { exitCode: (error as CommanderError).exitCode === 0 ? EXIT.done : EXIT.usage };
+    const { exitCode, message } = error as CommanderError;
+    if (exitCode === 0) return { exitCode: EXIT.done };
+    if (args.includes("--json"))
+      process.stdout.write(errorDocument(EXIT.usage, message.replace(/^error: /, ""), undefined));
+    return { exitCode: EXIT.usage };
   }
   return parsed ?? { exitCode: EXIT.usage };
 }

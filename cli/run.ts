@@ -3,7 +3,7 @@ import type { Variables } from "../config/load.ts";
 import { redactText } from "../config/log.ts";
 import type { CommandContext, CommandSpec, Invocation } from "./command.ts";
 import { hasSocket, runInHolder } from "./holder.ts";
-import { dim, type Io, red } from "./io.ts";
+import { dim, errorDocument, type Io, red } from "./io.ts";
 import { ownWorkspace, type WorkspaceSource } from "./workspace.ts";
 
 /** How long a command waits for another one that has the embedded database for a moment (milliseconds). */
@@ -96,7 +96,7 @@ interface Explained {
 
 function explain(error: unknown, io: Io, json: boolean): number {
   const { code, message, hint } = explained(error);
-  if (json) io.out(`${JSON.stringify({ error: { exit_code: code, message, hint: hint ?? null } }, null, 2)}\n`);
+  if (json) io.out(errorDocument(code, message, hint));
   io.note(`${red(io, "primer:")} ${message}\n${hint ? `${dim(io, `  ${hint}`)}\n` : ""}`);
   return code;
 }

@@ -7,15 +7,23 @@ import type { UserDeps } from "../server/features/users/service.ts";
 
 /** How a command gets at the database: opened for it alone, or the one that this process already owns. */
 export interface WorkspaceSource {
-  /** Runs `work` on the database of these settings and closes it again if it was opened for that. */
-  withDatabase<T>(settings: Settings, work: (database: Database) => Promise<T>): Promise<T>;
+  /**
+   * Runs `work` on the database of these settings and closes it again if it was opened for that.
+   *
+   * @param options.create whether an embedded database is made where there is none
+   */
+  withDatabase<T>(
+    settings: Settings,
+    work: (database: Database) => Promise<T>,
+    options?: { create: boolean },
+  ): Promise<T>;
 }
 
 /** For a command that runs by itself. */
 export const ownWorkspace = (home: string): WorkspaceSource => ({
-  async withDatabase(settings, work) {
+  async withDatabase(settings, work, options = { create: false }) {
     const { openDatabase } = await import("../db/open.ts");
-    const database = await openDatabase(settings, home);
+    const database = await openDatabase(settings, home, options.create);
     try {
       return await work(database);
     } finally {

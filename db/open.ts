@@ -1,3 +1,4 @@
+import { misused } from "../config/errors.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Database } from "./database.ts";
 
@@ -5,11 +6,16 @@ import type { Database } from "./database.ts";
  * Opens the database that the settings name: PostgreSQL where there is a URL, else the embedded one in the home.
  * Each driver is loaded only where it is used.
  *
- * @throws OperatorError (exit 3) where it is not to be had
+ * @param create whether an embedded database may come into being; else a mistyped home would get one
+ * @throws OperatorError: exit 3 where it is not to be had, exit 2 where there is none in this home
  */
-export async function openDatabase(settings: Settings, home: string): Promise<Database> {
-  if (settings.database.url !== "") return (await import("./postgres.ts")).openPostgres(settings.database);
-  return (await import("./pglite.ts")).openPglite(home);
+export async function openDatabase(settings: Settings, home: string, create: boolean): Promise<Database> {
+  if (!isEmbedded(settings)) return (await import("./postgres.ts")).openPostgres(settings.database);
+  const { hasPglite, openPglite } = await import("./pglite.ts");
+  if (!create && !hasPglite(home)) {
+    throw misused(`${home} is not initialised yet.`, "Run `primer init` first, or name another home with --dir.");
+  }
+  return openPglite(home);
 }
 
 /** Whether these settings mean the embedded database, which one process owns. */

@@ -60,6 +60,9 @@ async function createPglite(fs: PGliteOptions["fs"], loadDataDir?: Blob): Promis
   });
 }
 
+/** Whether a home has an embedded database. */
+export const hasPglite = (home: string): boolean => existsSync(join(home, DATA_FOLDER));
+
 /** Another process owns the embedded database of this home. */
 function heldElsewhere(home: string): OperatorError {
   return new OperatorError(

@@ -1,4 +1,4 @@
-import { statfsSync, statSync } from "node:fs";
+import { existsSync, statfsSync, statSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { EXIT, OperatorError, textOf } from "../../config/errors.ts";
@@ -112,6 +112,8 @@ function checkSettings(settings: Settings): Finding[] {
 }
 
 function checkDisk(home: string): Finding {
+  if (!existsSync(home))
+    return broken("home", `${home} does not exist`, "Run `primer init`, or name another with --dir.");
   const { bsize, bavail, blocks } = statfsSync(home);
   const free = bsize * bavail;
   const text = `${(free / GIB).toFixed(1)} GiB free in ${home}`;

@@ -49,7 +49,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
   const loaded = loadSettings(home, context.environment, flags);
   if (password !== undefined) explainWeakness(() => assertPasswordAllowed(loaded.settings, password));
 
-  return context.workspace.withDatabase(loaded.settings, async (database) => {
+  const setUp = async (database: Database): Promise<Outcome> => {
     await refuseForeignDatabase(database, home, context);
     const finished = await isFinished(database);
     const replace = !finished || Boolean(options.force);
@@ -68,7 +68,8 @@ export async function run(context: CommandContext): Promise<Outcome> {
       }
       return outcome;
     });
-  });
+  };
+  return context.workspace.withDatabase(loaded.settings, setUp, { create: true });
 }
 
 const stringOption = (value: unknown) => (typeof value === "string" && value !== "" ? value : undefined);

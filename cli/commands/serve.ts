@@ -107,12 +107,19 @@ function changedKeys(before: object, after: object, prefix = ""): string[] {
   });
 }
 
+/** Resolves at SIGTERM or SIGINT; rejects where something was thrown that nobody caught, since then nothing is certain. */
 function untilStopped(log: Log): Promise<void> {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       process.once(signal, () => {
         log.info("Stopping", { event: "server.stopping", signal });
         resolve();
+      });
+    }
+    for (const event of ["uncaughtException", "unhandledRejection"] as const) {
+      process.on(event, (error: unknown) => {
+        log.error("An error that nobody caught; stopping", { event: "server.crashed", error });
+        reject(failed(`The server stopped on an error that nobody caught: ${textOf(error)}`));
       });
     }
   });
