@@ -49,8 +49,26 @@ class DurableNodeFS extends NodeFS {
   }
 }
 
+/** How long queries may follow each other before everything else in the process gets its turn (milliseconds). */
+const MAX_BLOCK_MS = 4;
+
+/** PGlite runs in this thread, and waiting queries would follow one another without ever letting the event loop go on. */
+class YieldingPglite extends PGlite {
+  #lastTurn = 0;
+
+  override _runExclusiveQuery<T>(work: () => Promise<T>): Promise<T> {
+    return super._runExclusiveQuery(async () => {
+      if (performance.now() - this.#lastTurn > MAX_BLOCK_MS) {
+        await new Promise((resolve) => setImmediate(resolve));
+        this.#lastTurn = performance.now();
+      }
+      return work();
+    });
+  }
+}
+
 async function createPglite(fs: PGliteOptions["fs"], loadDataDir?: Blob): Promise<PGlite> {
-  return PGlite.create({
+  const pglite = new YieldingPglite({
     ...(fs ? { fs } : {}),
     ...(loadDataDir ? { loadDataDir } : {}),
     startParams: START_PARAMETERS,
@@ -58,6 +76,8 @@ async function createPglite(fs: PGliteOptions["fs"], loadDataDir?: Blob): Promis
     initdbWasmModule: new WebAssembly.Module(NO_INITDB),
     fsBundle: Bun.file(dataBundle),
   });
+  await pglite.waitReady;
+  return pglite;
 }
 
 /** Whether a home has an embedded database. */
