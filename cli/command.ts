@@ -1,5 +1,6 @@
 import type { Variables } from "../config/load.ts";
 import type { Io } from "./io.ts";
+import type { WorkspaceSource } from "./workspace.ts";
 
 /** What was given on the command line, by the option's name in camel case. */
 export type Options = Readonly<Record<string, string | boolean | string[] | undefined>>;
@@ -22,7 +23,9 @@ export interface CommandContext extends Invocation {
   /** The home as an absolute path. */
   readonly home: string;
   readonly environment: Variables;
-  readonly workspace: import("./workspace.ts").WorkspaceSource;
+  /** Every command there is. */
+  readonly commands: readonly CommandSpec[];
+  readonly workspace: WorkspaceSource;
 }
 
 /** The part of a command that is loaded only when it runs. */
@@ -54,3 +57,10 @@ export interface CommandSpec {
   readonly runsInHolder: boolean;
   load(): Promise<Implementation>;
 }
+
+/** The options that every command has. */
+export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
+  { flags: "--dir <dir>", description: "The home (default $PRIMER_HOME, else ./primer-data)" },
+  { flags: "--json", description: "One JSON document on standard output, everything else on standard error" },
+  { flags: "--no-color", description: "No colours" },
+];

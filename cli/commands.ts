@@ -1,4 +1,3 @@
-import { misused } from "../config/errors.ts";
 import type { CommandSpec } from "./command.ts";
 
 const user = { name: "user", description: "User name, e-mail address or id" };
@@ -165,10 +164,3 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: () => import("./commands/completions.ts"),
   },
 ];
-
-/** The command of this name. @throws OperatorError (exit 2) where there is none */
-export function findCommand(name: string): CommandSpec {
-  const found = COMMANDS.find((command) => command.name === name);
-  if (!found) throw misused(`There is no command ${name}.`);
-  return found;
-}

@@ -12,15 +12,18 @@ if (process.argv[2] === "--version" && process.argv.length === 3) {
 }
 
 async function main(args: readonly string[]): Promise<number> {
-  const { parseCommandLine } = await import("./program.ts");
-  const parsed = await parseCommandLine(args);
+  const [{ COMMANDS: commands }, { parseCommandLine }] = await Promise.all([
+    import("./commands.ts"),
+    import("./program.ts"),
+  ]);
+  const parsed = await parseCommandLine(commands, args);
   if ("exitCode" in parsed) return parsed.exitCode;
   const { spec, invocation } = parsed;
   const [{ runCommand }, { terminalIo }] = await Promise.all([import("./run.ts"), import("./io.ts")]);
   const environment = { ...process.env };
   const home = resolve(String(invocation.options.dir ?? environment.PRIMER_HOME ?? "primer-data"));
   const color = invocation.options.color !== false && !environment.NO_COLOR;
-  return runCommand(spec, invocation, { home, environment, io: terminalIo({ color }) });
+  return runCommand(spec, invocation, { home, environment, commands, io: terminalIo({ color }) });
 }
 
 /** What was written to a pipe may still wait for its reader. */

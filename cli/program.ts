@@ -1,15 +1,8 @@
 import { Command, type CommanderError } from "commander";
 import { EXIT } from "../config/errors.ts";
 import { VERSION } from "../config/version.ts";
-import type { CommandSpec, Invocation, OptionSpec } from "./command.ts";
-import { COMMANDS } from "./commands.ts";
+import { type CommandSpec, GLOBAL_OPTIONS, type Invocation } from "./command.ts";
 import { errorDocument } from "./io.ts";
-
-export const GLOBAL_OPTIONS: readonly OptionSpec[] = [
-  { flags: "--dir <dir>", description: "The home (default $PRIMER_HOME, else ./primer-data)" },
-  { flags: "--json", description: "One JSON document on standard output, everything else on standard error" },
-  { flags: "--no-color", description: "No colours" },
-];
 
 /** What the command line asks for: a command to run, or an exit code where there is nothing to run. */
 export type Parsed = { readonly spec: CommandSpec; readonly invocation: Invocation } | { readonly exitCode: number };
@@ -22,16 +15,16 @@ const GROUP_SUMMARIES: Readonly<Record<string, string>> = {
 const examplesOf = (examples: readonly string[]) =>
   `\nExample${examples.length === 1 ? "" : "s"}:\n${examples.map((example) => `  ${example}`).join("\n")}\n`;
 
-/** Reads a command line. Help and usage errors are printed here; nothing else is done. */
-export async function parseCommandLine(args: readonly string[]): Promise<Parsed> {
+/** Reads a command line against the table of commands. Help and usage errors are printed here; nothing else is done. */
+export async function parseCommandLine(commands: readonly CommandSpec[], args: readonly string[]): Promise<Parsed> {
   let parsed: Parsed | undefined;
   const program = group(new Command("primer"), "Self-hosted authentication in one file.")
     .version(VERSION, "--version", "Print the version")
     .addHelpText("after", examplesOf(["primer init && primer serve", "primer users list", "primer doctor"]));
   for (const { flags, description } of GLOBAL_OPTIONS) program.option(flags, description);
-  for (const spec of COMMANDS) {
+  for (const spec of commands) {
     const [first = "", second] = spec.name.split(" ");
-    const parent = second ? groupOf(program, first) : program;
+    const parent = second ? groupOf(program, commands, first) : program;
     const command = define(new Command(second ?? first), spec);
     command.action((...given) => {
       const options = command.optsWithGlobals();
@@ -62,11 +55,11 @@ function group(command: Command, description: string): Command {
     .exitOverride();
 }
 
-function groupOf(program: Command, name: string): Command {
+function groupOf(program: Command, commands: readonly CommandSpec[], name: string): Command {
   const found = program.commands.find((command) => command.name() === name);
   if (found) return found;
   const made = group(new Command(name), GROUP_SUMMARIES[name] ?? name);
-  const examples = COMMANDS.filter((spec) => spec.name.startsWith(`${name} `)).flatMap((spec) => spec.examples);
+  const examples = commands.filter((spec) => spec.name.startsWith(`${name} `)).flatMap((spec) => spec.examples);
   program.addCommand(made.addHelpText("after", examplesOf(examples)));
   return made;
 }

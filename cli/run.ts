@@ -1,4 +1,4 @@
-import { EXIT, OperatorError, textOf } from "../config/errors.ts";
+import { EXIT, misused, OperatorError, textOf } from "../config/errors.ts";
 import type { Variables } from "../config/load.ts";
 import { redactText } from "../config/log.ts";
 import type { CommandContext, CommandSpec, Invocation } from "./command.ts";
@@ -15,6 +15,7 @@ const WAIT_STEP_MS = 100;
 interface Surroundings {
   readonly home: string;
   readonly environment: Variables;
+  readonly commands: readonly CommandSpec[];
   readonly io: Io;
 }
 
@@ -35,14 +36,16 @@ export async function runCommand(spec: CommandSpec, invocation: Invocation, wher
   }
 }
 
-/** Runs a command in the process that owns the database, for another one. */
+/** Runs a command, by its name, in the process that owns the database, for another one. */
 export async function runHeldCommand(
-  spec: CommandSpec,
+  name: string,
   invocation: Invocation,
   where: Surroundings,
   workspace: WorkspaceSource,
 ): Promise<number> {
   try {
+    const spec = where.commands.find((command) => command.name === name && command.runsInHolder);
+    if (!spec) throw misused(`The running primer has no command ${name}.`);
     return await execute(spec, contextOf(invocation, where, workspace));
   } catch (error) {
     return explain(error, where.io, Boolean(invocation.options.json));
@@ -52,6 +55,7 @@ export async function runHeldCommand(
 const contextOf = (invocation: Invocation, where: Surroundings, workspace: WorkspaceSource): CommandContext => ({
   home: where.home,
   environment: where.environment,
+  commands: where.commands,
   io: where.io,
   arguments: invocation.arguments,
   options: invocation.options,

@@ -3,7 +3,7 @@ import type { Settings } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import type { Database } from "../db/database.ts";
 import type { JobQueue } from "../db/jobs.ts";
-import type { KeyRing } from "./features/keys/service.ts";
+import type { KeyRing } from "./features/keys/key-ring.ts";
 import type { HashPool } from "./features/passwords/hash-pool.ts";
 import type { Clock } from "./ports/clock.ts";
 import type { Random } from "./ports/random.ts";

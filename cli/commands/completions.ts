@@ -1,7 +1,5 @@
 import { misused } from "../../config/errors.ts";
-import type { CommandContext, Outcome } from "../command.ts";
-import { COMMANDS } from "../commands.ts";
-import { GLOBAL_OPTIONS } from "../program.ts";
+import { type CommandContext, type CommandSpec, GLOBAL_OPTIONS, type Outcome } from "../command.ts";
 
 interface Word {
   readonly word: string;
@@ -9,13 +7,13 @@ interface Word {
 }
 
 /** What can follow each beginning of a command line: "" → commands, "users" → its verbs and options. */
-function vocabulary(): Map<string, Word[]> {
+function vocabulary(commands: readonly CommandSpec[]): Map<string, Word[]> {
   const words = new Map<string, Word[]>();
   const add = (after: string, word: string, help: string) => {
     const known = words.get(after) ?? [];
     if (!known.some((entry) => entry.word === word)) words.set(after, [...known, { word, help }]);
   };
-  for (const { name, summary, options = [], arguments: parameters = [] } of COMMANDS) {
+  for (const { name, summary, options = [], arguments: parameters = [] } of commands) {
     const [first = "", second] = name.split(" ");
     add("", first, second ? `${first} commands` : summary);
     if (second) add(first, second, summary);
@@ -76,6 +74,6 @@ export async function run(context: CommandContext): Promise<Outcome> {
   const generate = Object.hasOwn(GENERATORS, shell) ? GENERATORS[shell] : undefined;
   if (!generate)
     throw misused(`There are no completions for ${shell}.`, `Shells: ${Object.keys(GENERATORS).join(", ")}`);
-  const script = generate(vocabulary());
+  const script = generate(vocabulary(context.commands));
   return { json: { shell, script }, text: script };
 }

@@ -10,7 +10,6 @@ import { createHashPool } from "../../server/features/passwords/hash-pool.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { openDeps, type RunningServer, startServer } from "../../server/start.ts";
 import type { CommandContext, Outcome } from "../command.ts";
-import { findCommand } from "../commands.ts";
 import { listenForCommands } from "../holder.ts";
 import { bold } from "../io.ts";
 import { runHeldCommand } from "../run.ts";
@@ -30,7 +29,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
     const deps = await openDeps({ settings: loaded.settings, secrets, db, log });
     const socket = isEmbedded(loaded.settings)
       ? listenForCommands(context.home, (name, invocation, io) =>
-          runHeldCommand(findCommand(name), invocation, { ...context, io }, heldWorkspace(db)),
+          runHeldCommand(name, invocation, { ...context, io }, heldWorkspace(db)),
         )
       : undefined;
     try {

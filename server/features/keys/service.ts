@@ -10,7 +10,7 @@ import {
 } from "jose";
 import { failed } from "../../../config/errors.ts";
 import { SIGNATURE_ALGORITHMS, type SignatureAlgorithm } from "../../../config/schema.ts";
-import { type SecretKey, seal, secretKey, unseal } from "../../../config/secrets.ts";
+import { seal, secretKey, unseal } from "../../../config/secrets.ts";
 import type { Tx } from "../../../db/database.ts";
 import {
   insertSecretKey,
@@ -20,37 +20,7 @@ import {
 } from "../../../db/queries/keys.ts";
 import type { Deps } from "../../deps.ts";
 import { audit } from "../audit/service.ts";
-
-type CryptoKeyLike = Awaited<ReturnType<typeof importPKCS8>>;
-
-export interface SigningKey {
-  readonly kid: string;
-  readonly algorithm: SignatureAlgorithm;
-  readonly privateKey: CryptoKeyLike;
-}
-
-export interface VerificationKey {
-  readonly algorithm: SignatureAlgorithm;
-  readonly publicKey: CryptoKeyLike;
-}
-
-/** The published key set in the form in which it is served. */
-export interface PublishedKeys {
-  readonly body: string;
-  readonly etag: string;
-}
-
-/** The keys of this installation, opened and ready in memory. */
-export interface KeyRing {
-  signing(): SigningKey;
-  /** The key that a token's `kid` names, where it is one of ours that may still count. */
-  verification(kid: string): VerificationKey | undefined;
-  published(): PublishedKeys;
-  /** The key that seals refresh tokens made now. */
-  refresh(): SecretKey;
-  /** The refresh key that sealed a token, where it still counts. */
-  refreshById(id: string): SecretKey | undefined;
-}
+import type { CryptoKeyLike, KeyRing, PublishedKeys, VerificationKey } from "./key-ring.ts";
 
 export const REFRESH_PURPOSE = "refresh";
 
