@@ -23,7 +23,7 @@ export const keyRoutes = (deps: Deps) =>
     ({ request, set }) => {
       const { body, etag } = deps.keys.published();
       set.headers["cache-control"] = `public, max-age=${JWKS_MAX_AGE_SECONDS}`;
-      set.headers["access-control-allow-origin"] = "*";
+      set.headers["access-control-allow-origin"] ??= "*";
       set.headers["cross-origin-resource-policy"] = "cross-origin";
       set.headers.etag = etag;
       if (request.headers.get("if-none-match") === etag) {
