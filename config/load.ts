@@ -202,7 +202,8 @@ function assemble(resolved: ReadonlyMap<string, ResolvedSetting>): Settings {
     else settings[setting.table] = { ...(settings[setting.table] as object), [setting.name]: value };
   }
   const typed = settings as Settings;
-  const host = typed.server.host.includes(":") ? `[${typed.server.host}]` : typed.server.host;
+  const own = ["0.0.0.0", "::"].includes(typed.server.host) ? "127.0.0.1" : typed.server.host;
+  const host = own.includes(":") ? `[${own}]` : own;
   const publicUrl = typed.server.public_url || `http://${host}:${typed.server.port}`;
   return {
     ...typed,
