@@ -1,6 +1,6 @@
 import { chmodSync, closeSync, existsSync, mkdirSync, openSync, rmSync } from "node:fs";
 import { join, relative } from "node:path";
-import { failed, OperatorError, textOf } from "../config/errors.ts";
+import { codeOf, failed, OperatorError, textOf } from "../config/errors.ts";
 import { VERSION } from "../config/version.ts";
 import type { Invocation } from "./command.ts";
 import type { Io } from "./io.ts";
@@ -21,6 +21,9 @@ interface Request extends Invocation {
   readonly color: boolean;
   readonly columns: number;
 }
+
+/** A command may be silent for longer than a server usually waits. The runtime's types leave this out for sockets. */
+const NEVER_IDLE = { idleTimeout: 0, development: false } as { development: false };
 
 type Frame = { readonly out: string } | { readonly note: string } | { readonly exit: number };
 
@@ -49,9 +52,11 @@ export function listenForCommands(home: string, run: HeldRunner): CommandSocket 
   const path = join(home, SOCKET_FILE);
   mkdirSync(home, { recursive: true, mode: 0o700 });
   rmSync(path, { force: true });
+  const umask = process.umask(0o177);
   const server = withSocketPath(home, (unix) =>
-    Bun.serve({ unix, fetch: async (request) => answer((await request.json()) as Request, run) }),
+    Bun.serve({ ...NEVER_IDLE, unix, fetch: async (request) => answer((await request.json()) as Request, run) }),
   );
+  process.umask(umask);
   chmodSync(path, 0o600);
   return {
     close() {
@@ -106,10 +111,15 @@ export const hasSocket = (home: string): boolean => existsSync(join(home, SOCKET
 /**
  * Has the holder run a command, and passes on what it writes.
  *
- * @returns the command's exit code
+ * @returns the command's exit code; undefined where nobody listens at the socket, since its process was killed
  * @throws OperatorError where the holder goes away before it has answered
  */
-export async function runInHolder(home: string, command: string, invocation: Invocation, io: Io): Promise<number> {
+export async function runInHolder(
+  home: string,
+  command: string,
+  invocation: Invocation,
+  io: Io,
+): Promise<number | undefined> {
   const needsInput = Object.keys(invocation.options).some((name) => name.endsWith("Stdin"));
   const body: Request = {
     version: VERSION,
@@ -126,6 +136,8 @@ export async function runInHolder(home: string, command: string, invocation: Inv
     return await relay(response, io);
   } catch (error) {
     if (error instanceof OperatorError) throw error;
+    if (["ECONNREFUSED", "ENOENT", "ConnectionRefused", "FailedToOpenSocket"].includes(codeOf(error) ?? ""))
+      return undefined;
     throw failed(`The running primer did not answer at ${join(home, SOCKET_FILE)}: ${textOf(error)}`, undefined, error);
   }
 }

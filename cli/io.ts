@@ -28,10 +28,14 @@ async function readStandardInput(): Promise<string> {
 
 /** The terminal of this process. */
 export function terminalIo(options: { color: boolean }): Io {
+  let input: Promise<string> | undefined;
   return {
     out: (text) => void process.stdout.write(text),
     note: (text) => void process.stderr.write(text),
-    input: readStandardInput,
+    input: () => {
+      input ??= readStandardInput();
+      return input;
+    },
     interactive: Boolean(process.stdin.isTTY),
     color: options.color && Boolean(process.stderr.isTTY),
     columns: process.stdout.columns ?? 100,

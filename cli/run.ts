@@ -77,12 +77,9 @@ async function hereOrInHolder(spec: CommandSpec, context: CommandContext, run: (
     } catch (error) {
       if (!isHeld(error)) throw error;
       if (spec.runsInHolder && hasSocket(context.home)) {
-        return runInHolder(
-          context.home,
-          spec.name,
-          { arguments: context.arguments, options: context.options },
-          context.io,
-        );
+        const invocation = { arguments: context.arguments, options: context.options };
+        const exitCode = await runInHolder(context.home, spec.name, invocation, context.io);
+        if (exitCode !== undefined) return exitCode;
       }
       if (performance.now() > deadline) throw error;
       await Bun.sleep(WAIT_STEP_MS);

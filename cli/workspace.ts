@@ -76,7 +76,7 @@ export async function servicesOn<T>(
   ]);
   const secrets = readSecrets(variables);
   const jobs = await openJobQueue(db);
-  const hashPool = createHashPool(settings.password);
+  const hashPool = createHashPool(settings.password, systemClock);
   try {
     return await work({ settings, db, secrets, jobs, hashPool, clock: systemClock, random: systemRandom });
   } finally {

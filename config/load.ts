@@ -51,7 +51,8 @@ export class SettingsError extends OperatorError {
 }
 
 const ALL_SETTINGS = [ENVIRONMENT_SETTING, ...SETTING_LIST];
-const SECRET_VARIABLES = ["PRIMER_MASTER_KEY", "PRIMER_PEPPER"];
+/** The variables that hold the installation's own secrets. */
+export const SECRET_VARIABLES = ["PRIMER_MASTER_KEY", "PRIMER_PEPPER"];
 
 /** The setting with this dotted key. */
 export const findSetting = (key: string): NamedSetting | undefined => ALL_SETTINGS.find((entry) => entry.key === key);
@@ -112,7 +113,8 @@ function rawValue(entry: NamedSetting, sources: Sources): [unknown, string] | un
   for (const name of [entry.variable, entry.alias]) {
     const value = name === undefined ? undefined : sources.variables[name];
     if (value === undefined) continue;
-    const origin = sources.environment[name as string] === undefined ? SECRETS_FILE : "environment";
+    const fromProcess = sources.environment[name as string] ?? sources.environment[`${name}_FILE`];
+    const origin = fromProcess === undefined ? SECRETS_FILE : "environment";
     return [value, `${origin} ${name}`];
   }
   return sources.file.has(entry.key) ? [sources.file.get(entry.key), SETTINGS_FILE] : undefined;
@@ -120,31 +122,46 @@ function rawValue(entry: NamedSetting, sources: Sources): [unknown, string] | un
 
 const shown = (entry: NamedSetting, raw: unknown) => (entry.secret ? "" : `, not ${JSON.stringify(raw)}`);
 
-/** The process's variables over those of secrets.env, with NAME_FILE read into NAME. Unknown PRIMER_*__* are faults. */
+const KNOWN_VARIABLES = new Set([
+  ...ALL_SETTINGS.flatMap((entry) => (entry.alias ? [entry.variable, entry.alias] : [entry.variable])),
+  ...SECRET_VARIABLES,
+]);
+
+/** The process's variables, with NAME_FILE read into NAME, over those of secrets.env. Mistyped names are faults. */
 function readVariables(home: string, environment: Variables, faults: Fault[]): Variables {
-  const merged: Record<string, string | undefined> = { ...readSecretsFile(home), ...environment };
-  const known = new Set([
-    ...ALL_SETTINGS.flatMap((entry) => (entry.alias ? [entry.variable, entry.alias] : [entry.variable])),
-    ...SECRET_VARIABLES,
-  ]);
-  for (const [name, value] of Object.entries(merged)) {
-    const target = name.endsWith("_FILE") ? name.slice(0, -5) : undefined;
-    if (target !== undefined && known.has(target) && value !== undefined && !known.has(name)) {
-      if (merged[target] !== undefined) {
-        faults.push({ key: target, origin: "environment", expected: `either ${target} or ${name}, not both` });
-        continue;
-      }
-      try {
-        merged[target] = readFileSync(value, "utf8").trim();
-      } catch (error) {
-        faults.push({ key: target, origin: `environment ${name}`, expected: `a readable file (${textOf(error)})` });
-      }
-    } else if (/^PRIMER_[A-Z0-9_]*__/.test(name) && !known.has(name)) {
-      const key = name.slice(7).toLowerCase().replace("__", ".");
-      faults.push({ key, origin: `environment ${name}`, expected: `a known setting${suggestion(key)}` });
-    }
+  const own: Record<string, string | undefined> = { ...environment };
+  for (const [name, path] of Object.entries(environment)) {
+    const target = name.endsWith("_FILE") && !KNOWN_VARIABLES.has(name) ? name.slice(0, -5) : "";
+    if (!KNOWN_VARIABLES.has(target) || path === undefined) continue;
+    if (environment[target] === undefined) own[target] = readVariableFile(target, name, path, faults);
+    else faults.push({ key: target, origin: "environment", expected: `either ${target} or ${name}, not both` });
   }
+  const merged = { ...readSecretsFile(home), ...own };
+  for (const name of Object.keys(merged)) checkVariableName(name, faults);
   return merged;
+}
+
+function readVariableFile(target: string, name: string, path: string, faults: Fault[]): string | undefined {
+  try {
+    return readFileSync(path, "utf8").trim();
+  } catch (error) {
+    faults.push({ key: target, origin: `environment ${name}`, expected: `a readable file (${textOf(error)})` });
+    return undefined;
+  }
+}
+
+/** PRIMER_*__* that is no setting, or a name one or two letters from a known one. Others are somebody else's. */
+function checkVariableName(name: string, faults: Fault[]): void {
+  if (!name.startsWith("PRIMER_") || KNOWN_VARIABLES.has(name.replace(/_FILE$/, "")) || KNOWN_VARIABLES.has(name))
+    return;
+  const origin = `environment ${name}`;
+  if (name.includes("__")) {
+    const key = name.slice(7).toLowerCase().replace("__", ".");
+    faults.push({ key, origin, expected: `a known setting${suggestion(key)}` });
+    return;
+  }
+  const near = [...KNOWN_VARIABLES].find((known) => !known.includes("__") && editDistance(known, name) <= 2);
+  if (near) faults.push({ key: name, origin, expected: `a known variable; did you mean ${near}?` });
 }
 
 function suggestion(key: string): string {

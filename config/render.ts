@@ -1,3 +1,4 @@
+import { misused } from "./errors.ts";
 import { defaultOf, ENVIRONMENT_SETTING, type Environment, type NamedSetting, SETTING_LIST } from "./schema.ts";
 
 type RawValues = Readonly<Record<string, unknown>>;
@@ -34,11 +35,19 @@ function line(entry: NamedSetting, environment: Environment, values: RawValues):
 
 /** The text of secrets.env: one variable a line. */
 export function renderSecretsFile(variables: Readonly<Record<string, string>>): string {
-  const lines = Object.entries(variables).map(([name, value]) => `${name}=${quoted(value)}`);
+  const lines = Object.entries(variables).map(quoted);
   return `# Secrets of primer. Keep a copy apart from the database's backups, and show it to nobody:
 # without the master key the keys in the database cannot be opened, by anybody.
 ${lines.join("\n")}
 `;
 }
 
-const quoted = (value: string) => (/^[\w.,:/@%+-]*$/.test(value) ? value : `'${value}'`);
+/** In the quotes that the value lacks. @throws OperatorError (exit 2) where no quotes can hold it */
+function quoted([name, value]: [string, string]): string {
+  if (/^[\w.,:/@%+-]*$/.test(value)) return `${name}=${value}`;
+  const quote = ["'", "`"].find((mark) => !value.includes(mark));
+  if (quote === undefined || /[\r\n]/.test(value)) {
+    throw misused(`${name} cannot be written to secrets.env.`, "Percent-encode the quotes in it: ' is %27.");
+  }
+  return `${name}=${quote}${value}${quote}`;
+}

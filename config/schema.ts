@@ -96,6 +96,7 @@ export const SETTINGS = {
   },
   telemetry: {
     otlp_endpoint: setting(url("http", "https"), "", "OpenTelemetry endpoint that metrics are sent to. Empty: none.", {
+      secret: true,
       alias: "OTEL_EXPORTER_OTLP_ENDPOINT",
     }),
   },

@@ -15,7 +15,7 @@ const CONNECTION_CODES = new Set([
 ]);
 
 /** SQLSTATEs of a server that is there and cannot serve now: shutting down, out of connections or disk, timed out, locked. */
-const UNAVAILABLE_STATES = /^(08|53|57|58)|^(55P03|25006)$/;
+const UNAVAILABLE_STATES = /^(08|40|53|57|58)|^(55P03|25006)$/;
 
 /** Whether an error says that the database cannot serve now, as opposed to that the statement was wrong. */
 export function isConnectionError(error: unknown): boolean {

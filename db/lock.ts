@@ -1,5 +1,5 @@
 import { Database as Sqlite } from "bun:sqlite";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /**
@@ -20,7 +20,9 @@ const HOLDER_FILE = "lock.pid";
  */
 export function tryLockFolder(home: string): FolderLock | undefined {
   mkdirSync(home, { recursive: true, mode: 0o700 });
-  const lock = new Sqlite(join(home, LOCK_FILE), { create: true });
+  const path = join(home, LOCK_FILE);
+  closeSync(openSync(path, "a", 0o600)); // whoever may read it could keep us out
+  const lock = new Sqlite(path);
   try {
     lock.run("PRAGMA busy_timeout = 0");
     lock.run("BEGIN IMMEDIATE");

@@ -1,4 +1,4 @@
-import { existsSync, fsyncSync, renameSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, fsyncSync, renameSync, rmSync, statfsSync } from "node:fs";
 import { join } from "node:path";
 import { PGlite, type PGliteOptions } from "@electric-sql/pglite";
 import { NodeFS } from "@electric-sql/pglite/nodefs";
@@ -11,6 +11,8 @@ import type { Database, Orm, Row } from "./database.ts";
 import { lockHolder, tryLockFolder } from "./lock.ts";
 
 const DATA_FOLDER = "pgdata";
+/** What an empty database takes. */
+const LEAST_ROOM_BYTES = 64 * 1024 * 1024;
 
 /**
  * PGlite's own parameters switch fsync off (-F) and its file system has no fsync at all. Both are put right here:
@@ -143,7 +145,14 @@ async function unpackTemplate(home: string, folder: string): Promise<void> {
   if (existsSync(folder)) return;
   const unfinished = join(home, `${DATA_FOLDER}.new`);
   rmSync(unfinished, { recursive: true, force: true });
-  await new Bun.Archive(await Bun.file(templateFile).bytes()).extract(unfinished);
+  try {
+    await new Bun.Archive(await Bun.file(templateFile).bytes()).extract(unfinished);
+    chmodSync(unfinished, 0o700);
+  } catch (error) {
+    rmSync(unfinished, { recursive: true, force: true });
+    const { bavail, bsize } = statfsSync(home);
+    throw bavail * bsize < LEAST_ROOM_BYTES ? new Error("the disk is full", { cause: error }) : error;
+  }
   renameSync(unfinished, folder);
 }
 

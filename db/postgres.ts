@@ -1,6 +1,6 @@
 import { drizzle } from "drizzle-orm/postgres-js";
 import postgres from "postgres";
-import { codeOf, type OperatorError, textOf, unreachable } from "../config/errors.ts";
+import { codeOf, misused, type OperatorError, textOf, unreachable } from "../config/errors.ts";
 import { redactText } from "../config/log.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Database, Orm, Row } from "./database.ts";
@@ -12,29 +12,19 @@ const OLDEST_VERSION = 150_000;
 /** No statement waits longer than this for a lock that another transaction holds. */
 const LOCK_TIMEOUT_MS = 2000;
 
+/** The wait for another process that migrates or initialises; both take seconds. */
+const EXCLUSIVE_TIMEOUT_MS = 60_000;
+
 /**
  * Connects to PostgreSQL and checks that it answers.
  *
  * @throws OperatorError (exit 3) after three tries, naming the address and what to try
  */
 export async function openPostgres(settings: Settings["database"]): Promise<Database> {
-  const connect = (connections: number, statementTimeoutMs: number) =>
-    postgres(settings.url, {
-      max: connections,
-      connect_timeout: settings.connect_timeout / 1000,
-      idle_timeout: 60,
-      max_lifetime: 30 * 60,
-      onnotice: () => {},
-      connection: {
-        application_name: "primer",
-        TimeZone: "UTC",
-        statement_timeout: statementTimeoutMs,
-        lock_timeout: LOCK_TIMEOUT_MS,
-        idle_in_transaction_session_timeout: 30_000,
-      },
-    });
-  const client = connect(settings.pool_size, settings.statement_timeout);
-  const address = redactText(settings.url);
+  const options = connectionOptions(settings);
+  const client = postgres(settings.url, options);
+  const { protocol, host, pathname } = new URL(settings.url);
+  const address = `${protocol}//${host}${pathname}`;
   await answering(client, address);
 
   const orm = drizzle(client) as unknown as Orm;
@@ -44,18 +34,73 @@ export async function openPostgres(settings: Settings["database"]): Promise<Data
     orm,
     transaction: (work) => orm.transaction(work),
     query: <R extends Row>(statement: string, values: readonly unknown[] = []) => run<R>(client, statement, values),
-    async exclusively(lock, work) {
-      const alone = connect(1, 0);
-      try {
-        await alone.unsafe("SET lock_timeout = 0");
-        await alone.unsafe("SELECT pg_advisory_lock(hashtext($1))", [lock]);
-        return await work({ query: (statement, values = []) => run(alone, statement, values) });
-      } finally {
-        await alone.end({ timeout: 5 });
-      }
-    },
+    exclusively: (lock, work) => onLockedConnection(settings.url, options, lock, work),
     close: () => client.end({ timeout: 5 }),
   };
+}
+
+function connectionOptions(settings: Settings["database"]) {
+  return {
+    ...tlsOf(settings.url),
+    max: settings.pool_size,
+    connect_timeout: settings.connect_timeout / 1000,
+    idle_timeout: 60,
+    max_lifetime: 30 * 60,
+    onnotice: () => {},
+    connection: {
+      application_name: "primer",
+      TimeZone: "UTC",
+      statement_timeout: settings.statement_timeout,
+      lock_timeout: LOCK_TIMEOUT_MS,
+      idle_in_transaction_session_timeout: 30_000,
+    },
+  } satisfies postgres.Options<Record<string, never>>;
+}
+
+/**
+ * `sslmode=require` means a verified certificate here: encryption to whoever answers protects nothing. The modes that
+ * fall back to plain text are refused.
+ */
+function tlsOf(url: string): { ssl?: "verify-full" } {
+  const mode = new URL(url).searchParams.get("sslmode");
+  if (mode === "prefer" || mode === "allow") {
+    throw misused(`sslmode=${mode} in DATABASE_URL may end in plain text.`, "Use sslmode=verify-full, or disable.");
+  }
+  return mode === "require" ? { ssl: "verify-full" } : {};
+}
+
+/** An advisory lock lives as long as its connection, so this one is never given back, and its loss ends the work. */
+async function onLockedConnection<T>(
+  url: string,
+  options: ReturnType<typeof connectionOptions>,
+  lock: string,
+  work: (connection: Pick<Database, "query">) => Promise<T>,
+): Promise<T> {
+  let held = false;
+  let lost = false;
+  const alone = postgres(url, {
+    ...options,
+    max: 1,
+    idle_timeout: 0,
+    max_lifetime: null,
+    connection: { ...options.connection, statement_timeout: 0, lock_timeout: EXCLUSIVE_TIMEOUT_MS },
+    onclose: () => {
+      lost = held;
+    },
+  });
+  try {
+    await alone.unsafe("SELECT pg_advisory_lock(hashtext($1))", [lock]);
+    held = true;
+    return await work({
+      query(statement, values = []) {
+        if (lost) throw unreachable(`The connection that held the lock "${lock}" was lost.`, "Run the command again.");
+        return run(alone, statement, values);
+      },
+    });
+  } finally {
+    held = false;
+    await alone.end({ timeout: 5 });
+  }
 }
 
 async function run<R extends Row>(client: postgres.Sql, statement: string, values: readonly unknown[]): Promise<R[]> {

@@ -6,7 +6,7 @@ import { docsRoutes } from "./features/docs/routes.ts";
 import { healthRoutes } from "./features/health/routes.ts";
 import { keyRoutes } from "./features/keys/routes.ts";
 import { readJsonBody } from "./http/body.ts";
-import { contextOf, openContext } from "./http/context.ts";
+import { contextOf, loggedPathOf, openContext, pathOf } from "./http/context.ts";
 import { answerError } from "./http/error-handler.ts";
 import { corsHeaders, preflightHeaders, securityHeaders } from "./http/headers.ts";
 import { assertPlainQuery } from "./http/query.ts";
@@ -47,7 +47,13 @@ export function createApp(deps: Deps): AnyElysia {
       return answer.body;
     })
     .onParse(({ request }) => readJsonBody(request, deps.settings.server.max_body_bytes))
-    .onAfterResponse({ as: "global" }, ({ request, set }) => logRequest(deps, request, set.status));
+    .onAfterResponse({ as: "global" }, ({ request, set }) => {
+      try {
+        logRequest(deps, request, set.status);
+      } catch (error) {
+        deps.log.error("A request could not be logged", { event: "request.not_logged", error });
+      }
+    });
 
   for (const feature of features(deps)) app.use(feature);
   app.use(docsRoutes(deps, () => describeApi(deps)));
@@ -55,7 +61,7 @@ export function createApp(deps: Deps): AnyElysia {
   const routes = createRouteTable(app.routes);
   /** No such path: 404. A path that other methods have: 405, or the answer to a preflight of an allowed origin. */
   function notFound(request: Request, set: Context["set"]): AppError | undefined {
-    const methods = routes.methodsOf(new URL(request.url).pathname);
+    const methods = routes.methodsOf(pathOf(request));
     if (methods.length === 0) return new AppError("NOT_FOUND");
     set.headers.allow = methods.join(", ");
     const isPreflight = request.method === "OPTIONS" && request.headers.has("access-control-request-method");
@@ -73,7 +79,7 @@ function logRequest(deps: Deps, request: Request, status: number | string | unde
     event: "request.answered",
     request_id: requestId,
     method: request.method,
-    path: new URL(request.url).pathname,
+    path: loggedPathOf(request),
     status: status ?? 200,
     duration_ms: Math.round((deps.clock.elapsed() - startedAt) * 10) / 10,
     ip,

@@ -24,6 +24,7 @@ export interface Assembly {
 /** Everything that services work with, from a migrated and initialised database. */
 export async function openDeps(parts: Assembly): Promise<Deps> {
   const { settings, secrets, db, log } = parts;
+  const clock = parts.clock ?? systemClock;
   const [keys, jobs] = await Promise.all([openKeyRing(db.orm, { secrets }), openJobQueue(db)]);
   return {
     settings,
@@ -32,8 +33,8 @@ export async function openDeps(parts: Assembly): Promise<Deps> {
     log,
     keys,
     jobs,
-    hashPool: createHashPool(settings.password),
-    clock: parts.clock ?? systemClock,
+    hashPool: createHashPool(settings.password, clock),
+    clock,
     random: parts.random ?? systemRandom,
     version: VERSION,
     lifecycle: { draining: false },
@@ -54,7 +55,14 @@ const IDLE_TIMEOUT_SECONDS = 30;
 export function startServer(deps: Deps): RunningServer {
   const { host, port } = deps.settings.server;
   const app: AnyElysia = createApp(deps);
-  app.listen({ hostname: host, port, idleTimeout: IDLE_TIMEOUT_SECONDS, maxRequestBodySize: MAX_BODY_BYTES });
+  app.listen({
+    hostname: host,
+    port,
+    idleTimeout: IDLE_TIMEOUT_SECONDS,
+    development: false,
+    reusePort: false,
+    maxRequestBodySize: MAX_BODY_BYTES,
+  });
   return {
     url: `http://${host.includes(":") ? `[${host}]` : host}:${app.server?.port ?? port}`,
     async stop() {
@@ -68,4 +76,4 @@ export function startServer(deps: Deps): RunningServer {
 }
 
 /** Where the server itself cuts a body off; the setting's own limit is lower and answers in the envelope. */
-const MAX_BODY_BYTES = 2 * 1024 * 1024;
+const MAX_BODY_BYTES = 1024 ** 4;

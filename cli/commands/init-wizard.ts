@@ -8,20 +8,23 @@ import { parseEmail, parseUsername } from "../../server/features/users/names.ts"
 import type { CommandContext, Options } from "../command.ts";
 
 const MIN_PASSWORD = 15;
+/** Standard output is for the result alone. */
+const output = process.stderr;
 
 /** Asks on the terminal for what the flags leave open. Answers the flags that they amount to. */
 export async function askInit(context: CommandContext): Promise<Options> {
   const { options, home } = context;
   if (options.yes || options.adminPasswordStdin) return options;
-  intro("primer: set up a new installation");
+  intro("primer: set up a new installation", { output });
   if (existsSync(join(home, SETTINGS_FILE))) {
-    log.info(`${home} has settings already; what was begun there is finished, and what is there stays.`);
+    log.info(`${home} has settings already; what was begun there is finished, and what is there stays.`, { output });
     if (!options.force) return { ...options, yes: true };
   }
   const answers = await group(
     {
       environment: () =>
         select({
+          output,
           message: "What is it for?",
           options: ENVIRONMENTS.map((value) => ({ value, label: value, hint: HINTS[value] })),
           initialValue: "development" as (typeof ENVIRONMENTS)[number],
@@ -30,41 +33,52 @@ export async function askInit(context: CommandContext): Promise<Options> {
         results.environment === "development"
           ? Promise.resolve("")
           : text({
+              output,
               message: "At what address do people reach it?",
               placeholder: "https://login.example.org",
               validate: setting("server.public_url", true),
             }),
       databaseUrl: () =>
         text({
+          output,
           message: "PostgreSQL URL (empty: the embedded database)",
           placeholder: "postgres://user:password@host/db",
           validate: setting("database.url"),
         }),
       redisUrl: () =>
-        text({ message: "Redis URL (empty: none)", placeholder: "redis://host:6379", validate: setting("redis.url") }),
+        text({
+          output,
+          message: "Redis URL (empty: none)",
+          placeholder: "redis://host:6379",
+          validate: setting("redis.url"),
+        }),
       smtpUrl: () =>
         text({
+          output,
           message: "Mail server URL (empty: none)",
           placeholder: "smtps://user:password@host",
           validate: setting("mail.smtp_url"),
         }),
       adminUsername: () =>
         text({
+          output,
           message: "User name of the first administrator",
           initialValue: "admin",
           validate: (value) => (parseUsername(value ?? "") ? undefined : "2 to 64 of a-z, 0-9, . _ -"),
         }),
       adminEmail: () =>
         text({
+          output,
           message: "Their e-mail address",
           placeholder: "you@example.org",
           validate: (value) => (parseEmail(value ?? "") ? undefined : "An e-mail address, please"),
         }),
       ownPassword: () =>
-        confirm({ message: "Choose the password yourself? (else one is made and shown)", initialValue: false }),
+        confirm({ output, message: "Choose the password yourself? (else one is made and shown)", initialValue: false }),
       adminPassword: ({ results }) =>
         results.ownPassword
           ? password({
+              output,
               message: `Password (at least ${MIN_PASSWORD} characters)`,
               validate: (value) =>
                 [...(value ?? "")].length < MIN_PASSWORD ? `At least ${MIN_PASSWORD} characters` : undefined,
@@ -73,9 +87,9 @@ export async function askInit(context: CommandContext): Promise<Options> {
     },
     { onCancel: () => stop() },
   );
-  const go = await confirm({ message: `Set it up in ${home}?`, initialValue: true });
+  const go = await confirm({ output, message: `Set it up in ${home}?`, initialValue: true });
   if (isCancel(go) || !go) stop();
-  outro("Setting up");
+  outro("Setting up", { output });
   const { ownPassword: _, ...given } = answers;
   const filled = Object.entries(given).filter(([, value]) => typeof value === "string" && value !== "");
   return { ...options, ...(Object.fromEntries(filled) as Options), yes: true };
@@ -96,6 +110,6 @@ const setting =
   };
 
 function stop(): never {
-  cancel("Cancelled");
+  cancel("Cancelled", { output });
   throw failed("Cancelled; nothing was set up.");
 }

@@ -1,21 +1,16 @@
-import { existsSync } from "node:fs";
 import { isIP } from "node:net";
-import { join } from "node:path";
-import { codeOf, failed, misused, textOf } from "../../config/errors.ts";
-import { type LoadedSettings, loadSettings, readSecretsFile, SECRETS_FILE, SETTINGS_FILE } from "../../config/load.ts";
-import { renderSecretsFile, renderSettingsFile } from "../../config/render.ts";
-import { SETTING_LIST } from "../../config/schema.ts";
-import { generateSecret } from "../../config/secrets.ts";
+import { misused } from "../../config/errors.ts";
+import { type LoadedSettings, loadSettings } from "../../config/load.ts";
 import type { Database } from "../../db/database.ts";
 import { migrate } from "../../db/migrate.ts";
 import { findInstallation } from "../../db/queries/installation.ts";
 import { type Administrator, finishInitialising, initialise } from "../../server/features/installation/service.ts";
 import { assertPasswordAllowed } from "../../server/features/passwords/service.ts";
-import { setPassword, type UserView } from "../../server/features/users/service.ts";
+import { findUserByAny, setPassword, type UserDeps, type UserView } from "../../server/features/users/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { systemRandom } from "../../server/ports/random.ts";
 import type { CommandContext, Outcome } from "../command.ts";
-import { writePrivateFile } from "../files.ts";
+import { assertSecretsKept, writeInstallationFiles } from "../installation-files.ts";
 import { bold, dim } from "../io.ts";
 import { servicesOn } from "../workspace.ts";
 
@@ -49,27 +44,47 @@ export async function run(context: CommandContext): Promise<Outcome> {
   const loaded = loadSettings(home, context.environment, flags);
   if (password !== undefined) explainWeakness(() => assertPasswordAllowed(loaded.settings, password));
 
-  const setUp = async (database: Database): Promise<Outcome> => {
-    await refuseForeignDatabase(database, home, context);
-    const finished = await isFinished(database);
-    const replace = !finished || Boolean(options.force);
-    const complete = writeFiles(home, context, loaded, flags, replace);
-    const migrated = await migrate(database, systemClock.now);
-    return servicesOn(complete, database, async (deps) => {
-      const admin = administratorOf(context, complete, password);
-      if (!finished) io.note(dim(io, `Making a signing key (${signatureOf(complete)}); this takes some seconds.\n`));
-      const { keyCreated, administrator } = await initialise(deps, async () => admin);
-      const changed =
-        administrator ?? (options.force && password !== undefined ? await resetAdmin(deps, admin) : undefined);
-      const outcome = describe(context, { changed, admin, generated: password === undefined, migrated, keyCreated });
-      if (administrator) {
-        showCredentials(context, admin, password === undefined);
-        await finishInitialising(deps);
-      }
-      return outcome;
-    });
-  };
+  const setUp = (database: Database) =>
+    database.exclusively(LOCK, () => setUpDatabase(context, database, loaded, flags, password));
   return context.workspace.withDatabase(loaded.settings, setUp, { create: true });
+}
+
+/** One process at a time sets up a database. */
+const LOCK = "primer init";
+
+async function setUpDatabase(
+  context: CommandContext,
+  database: Database,
+  loaded: LoadedSettings,
+  flags: Readonly<Record<string, unknown>>,
+  password: string | undefined,
+): Promise<Outcome> {
+  const { io, home, environment } = context;
+  const installed = await findInstalled(database);
+  if (installed) assertSecretsKept(home, loaded, installed.masterKeyId);
+  const finished = Boolean(installed?.initialisedAt);
+  const replace = !finished || Boolean(context.options.force);
+  const files = writeInstallationFiles({ home, environment, loaded, flags, replace, random: systemRandom.bytes });
+  const migrations = await migrate(database, systemClock.now);
+  return servicesOn(files.loaded, database, async (deps) => {
+    if (!finished) io.note(dim(io, `Making a signing key (${signatureOf(files.loaded)}); this takes some seconds.\n`));
+    const admin = administratorOf(context, files.loaded, password);
+    const done = await initialise(deps, async () => admin);
+    const reset =
+      finished && context.options.force && password !== undefined ? await resetAdmin(deps, admin) : undefined;
+    const administrator = done.administrator ?? reset;
+    if (done.administrator) {
+      if (password === undefined) showCredentials(context, done.administrator.username, admin.password);
+      await finishInitialising(deps);
+    }
+    return describe(home, {
+      files: files.written,
+      migrations,
+      keyCreated: done.keyCreated,
+      administrator,
+      shownPassword: password === undefined && done.administrator ? admin.password : null,
+    });
+  });
 }
 
 const stringOption = (value: unknown) => (typeof value === "string" && value !== "" ? value : undefined);
@@ -84,62 +99,10 @@ function flagSettings(options: CommandContext["options"]): Record<string, unknow
   return Object.fromEntries(given.map(([flag, key]) => [key, options[flag]]));
 }
 
-async function isFinished(database: Database): Promise<boolean> {
+async function findInstalled(database: Database) {
   const [row] = await database.query<{ found: string | null }>("SELECT to_regclass('installation')::text AS found");
-  return row?.found ? Boolean((await findInstallation(database.orm))?.initialisedAt) : false;
+  return row?.found ? findInstallation(database.orm) : undefined;
 }
-
-/** Where the database is somebody's already and this home has no secrets, making new ones would lock it. */
-async function refuseForeignDatabase(database: Database, home: string, context: CommandContext): Promise<void> {
-  const [row] = await database.query<{ found: string | null }>("SELECT to_regclass('installation')::text AS found");
-  const installed = row?.found ? await findInstallation(database.orm) : undefined;
-  const hasSecrets = existsSync(join(home, SECRETS_FILE)) || context.environment.PRIMER_MASTER_KEY !== undefined;
-  if (!installed || hasSecrets || context.environment.PRIMER_MASTER_KEY_FILE !== undefined) return;
-  throw misused(
-    `The database at ${database.address} is sealed with master key ${installed.masterKeyId}, and ${home} has no ${SECRETS_FILE}.`,
-    `Copy ${SECRETS_FILE} from the home that this database was set up from, or from its backup. Nothing was changed.`,
-  );
-}
-
-/** Writes primer.toml and secrets.env where they are missing or to be replaced. Secrets that are there always stay. */
-function writeFiles(
-  home: string,
-  context: CommandContext,
-  loaded: LoadedSettings,
-  flags: Readonly<Record<string, unknown>>,
-  replace: boolean,
-): LoadedSettings {
-  const written = new Map([...loaded.resolved].filter(([key, { origin }]) => key in flags || origin === SETTINGS_FILE));
-  const values = Object.fromEntries([...written].map(([key, { raw }]) => [key, typed(raw)]));
-  const secrets = readSecretsFile(home);
-  const made = {
-    PRIMER_MASTER_KEY: secrets.PRIMER_MASTER_KEY ?? generateSecret(systemRandom.bytes),
-    PRIMER_PEPPER: secrets.PRIMER_PEPPER ?? generateSecret(systemRandom.bytes),
-  };
-  const urls = SETTING_LIST.filter((entry) => entry.secret && entry.alias && flags[entry.key] !== undefined);
-  const named = Object.fromEntries(urls.map((entry) => [entry.alias ?? entry.variable, String(flags[entry.key])]));
-  try {
-    if (replace || !existsSync(join(home, SECRETS_FILE))) {
-      writePrivateFile(join(home, SECRETS_FILE), renderSecretsFile({ ...secrets, ...named, ...made }));
-    }
-    if (replace || !existsSync(join(home, SETTINGS_FILE))) {
-      writePrivateFile(join(home, SETTINGS_FILE), renderSettingsFile(loaded.settings.environment, values));
-    }
-  } catch (error) {
-    throw cannotWrite(home, error);
-  }
-  return loadSettings(home, context.environment, replace ? flags : {});
-}
-
-/** A flag's text as the TOML value it stands for. */
-const typed = (raw: unknown) => (typeof raw === "string" && /^\d+$/.test(raw) ? Number(raw) : raw);
-
-const cannotWrite = (home: string, error: unknown) =>
-  failed(
-    `${home} cannot be written: ${codeOf(error) === "ENOSPC" ? "the disk is full" : textOf(error)}`,
-    "Free some space or choose another home with --dir, then run `primer init` again: it goes on where it stopped.",
-    error,
-  );
 
 function administratorOf(
   context: CommandContext,
@@ -160,49 +123,45 @@ function readablePassword(): string {
   return [0, 5, 10, 15, 20].map((start) => letters.slice(start, start + 5).join("")).join("-");
 }
 
-async function resetAdmin(deps: Parameters<typeof setPassword>[0], admin: Administrator): Promise<UserView> {
-  const { findUserByAny } = await import("../../server/features/users/service.ts");
+async function resetAdmin(deps: UserDeps, admin: Administrator): Promise<UserView> {
   const user = await findUserByAny(deps, admin.username);
   return setPassword(deps, user.id, admin.password, { actor: { kind: "operator" } });
 }
 
-/** The password is on the screen before it is recorded that it was shown: a run cut off in between repeats it. */
-function showCredentials({ io }: CommandContext, admin: Administrator, generated: boolean): void {
-  if (!generated) return;
-  io.note(`\n  ${bold(io, "Administrator")}  ${admin.username}\n  ${bold(io, "Password")}       ${admin.password}\n`);
+/** The password is on the screen before it is recorded that it was shown: a run cut off in between makes another. */
+function showCredentials({ io }: CommandContext, username: string, password: string): void {
+  io.note(`\n  ${bold(io, "Administrator")}  ${username}\n  ${bold(io, "Password")}       ${password}\n`);
   io.note(dim(io, "  It is shown this once. Change it with: primer users set-password\n\n"));
 }
 
 interface Done {
-  readonly changed: UserView | undefined;
-  readonly admin: Administrator;
-  readonly generated: boolean;
-  readonly migrated: readonly string[];
+  readonly files: boolean;
+  readonly migrations: readonly string[];
   readonly keyCreated: boolean;
+  readonly administrator: UserView | undefined;
+  readonly shownPassword: string | null;
 }
 
-function describe({ home }: CommandContext, done: Done): Outcome {
-  const { changed, admin, generated } = done;
+function describe(home: string, { files, migrations, keyCreated, administrator, shownPassword }: Done): Outcome {
+  const changed = files || keyCreated || administrator !== undefined || migrations.length > 0;
   if (!changed) {
     return {
-      json: { home, changed: false },
+      json: { home, changed },
       text: `${home} is initialised already; nothing was changed. (--force replaces the settings and never a key.)\n`,
     };
   }
-  const json = {
-    home,
-    changed: true,
-    migrations: done.migrated,
-    key_created: done.keyCreated,
-    admin: {
-      id: changed.id,
-      username: changed.username,
-      email: changed.email,
-      password: generated ? admin.password : null,
-    },
+  const done = [
+    files ? "settings written" : "",
+    migrations.length > 0 ? `applied ${migrations.join(", ")}` : "",
+    keyCreated ? "signing key made" : "",
+    administrator ? `administrator ${administrator.username} <${administrator.email}>` : "",
+  ].filter((part) => part !== "");
+  const { id, username, email } = administrator ?? {};
+  const admin = administrator ? { id, username, email, password: shownPassword } : null;
+  return {
+    json: { home, changed, settings_written: files, migrations, key_created: keyCreated, admin },
+    text: `Initialised ${home}: ${done.join(", ")}.\nNext: primer serve\n`,
   };
-  const text = `Initialised ${home}.\n  Administrator ${changed.username} <${changed.email}>\nNext: primer serve\n`;
-  return { json, text };
 }
 
 function explainWeakness(check: () => void): void {

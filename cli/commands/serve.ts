@@ -17,10 +17,12 @@ import { heldWorkspace } from "../workspace.ts";
 
 /** Serves the HTTP API until SIGTERM or SIGINT. On an embedded database it also runs other commands for their callers. */
 export async function run(context: CommandContext): Promise<Outcome> {
-  const load = () => loadSettings(context.home, context.environment, flagSettings(context));
+  const load = (fixed: Record<string, unknown> = {}) =>
+    loadSettings(context.home, context.environment, { ...flagSettings(context), ...fixed });
   const loaded = load();
   const current = { settings: loaded.settings };
-  const log = createLog(() => current.settings.log.level, process.stdout, systemClock.now);
+  const sink = context.options.json ? process.stderr : process.stdout;
+  const log = createLog(() => current.settings.log.level, sink, systemClock.now);
 
   await context.workspace.withDatabase(loaded.settings, async (db) => {
     if (!(await isMigrated(db))) throw notSetUp(context.home);
@@ -83,13 +85,20 @@ function announce(context: CommandContext, deps: Deps, { url }: RunningServer): 
 /** What only counts from the next start on: it was used once, when the process began. */
 const FIXED_AT_START = /^(environment|server\.(host|port)|database\.|redis\.)/;
 
-function reload(deps: Deps, current: { settings: Deps["settings"] }, load: () => LoadedSettings, log: Log): void {
+function reload(
+  deps: Deps,
+  current: { settings: Deps["settings"] },
+  load: (fixed?: Record<string, unknown>) => LoadedSettings,
+  log: Log,
+): void {
   try {
-    const { settings } = load();
-    const changed = changedKeys(deps.settings, settings);
+    const changed = changedKeys(deps.settings, load().settings);
+    const { host, port } = deps.settings.server;
+    const { settings } = load({ "server.host": host, "server.port": String(port) });
     deps.settings = settings;
     current.settings = settings;
-    if (changed.some((key) => key.startsWith("password."))) deps.hashPool = createHashPool(settings.password);
+    if (changed.some((key) => key.startsWith("password.")))
+      deps.hashPool = createHashPool(settings.password, deps.clock);
     const waiting = changed.filter((key) => FIXED_AT_START.test(key));
     log.info("Settings were read again", { event: "settings.reloaded", changed, after_restart: waiting });
   } catch (error) {

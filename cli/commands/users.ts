@@ -58,7 +58,7 @@ async function passwordFrom(context: CommandContext): Promise<string> {
 /** Asks for the password on the terminal, where it was not promised on standard input. */
 async function ask(context: CommandContext): Promise<Options> {
   if (context.options.passwordStdin) return context.options;
-  const answer = await askPassword({ message: "Password" });
+  const answer = await askPassword({ message: "Password", output: process.stderr });
   if (isCancel(answer)) throw failed("Cancelled; nothing was changed.");
   return { ...context.options, password: answer };
 }

@@ -69,6 +69,25 @@ export const insertUser = (tx: Tx, row: typeof users.$inferInsert) => tx.insert(
 export const updateUser = (tx: Tx, id: string, change: Partial<typeof users.$inferInsert>) =>
   tx.update(users).set(change).where(eq(users.id, id));
 
+/**
+ * Notes a login on an account and keeps its row locked until the transaction ends: whatever disables the account or
+ * changes its password meanwhile is either seen here, or comes after and ends the session that is made here.
+ *
+ * @returns false where the account is not active any more or its password was changed since it was read
+ */
+export async function markLogin(tx: Tx, { user, password }: LoginAccount, at: Date): Promise<boolean> {
+  const active = await tx
+    .update(users)
+    .set({ lastLoginAt: at })
+    .where(and(eq(users.id, user.id), eq(users.status, "active")))
+    .returning({ id: users.id });
+  const [now] = await tx
+    .select({ changedAt: credentials.updatedAt })
+    .from(credentials)
+    .where(and(eq(credentials.userId, user.id), eq(credentials.kind, "password")));
+  return active.length === 1 && now?.changedAt.getTime() === password?.updatedAt.getTime();
+}
+
 /** Sets the password of an account, whether it had one or not. */
 export const upsertPassword = (tx: Tx, row: typeof credentials.$inferInsert) =>
   tx
@@ -80,17 +99,11 @@ export const upsertPassword = (tx: Tx, row: typeof credentials.$inferInsert) =>
       set: { secret: row.secret, pepperId: row.pepperId ?? null, updatedAt: row.updatedAt },
     });
 
-/** Replaces a password's hash with another of the same password, unless it was changed in between. */
-export const replaceHash = (
-  tx: Tx,
-  id: string,
-  from: string,
-  to: { secret: string; pepperId: string | null },
-  at: Date,
-) =>
+/** Replaces a password's hash with another of the same password, unless it was changed in between; so `updatedAt` stays. */
+export const replaceHash = (tx: Tx, id: string, from: string, to: { secret: string; pepperId: string | null }) =>
   tx
     .update(credentials)
-    .set({ ...to, updatedAt: at })
+    .set(to)
     .where(and(eq(credentials.id, id), eq(credentials.secret, from)));
 
 export const listRoleNames = async (tx: Tx): Promise<string[]> =>

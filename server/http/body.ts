@@ -65,7 +65,8 @@ function parseJson(text: string): unknown {
     throw badRequest("The body is not JSON", error);
   }
   visit(text, visitor);
-  return value;
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
+  throw new AppError("VALIDATION_FAILED", { details: { fields: [{ path: "", message: "Expected object" }] } });
 }
 
 /** Before anything recursive sees it: counts the brackets that stand outside of strings. */

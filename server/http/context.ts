@@ -11,6 +11,7 @@ export interface RequestContext extends Caller {
 
 const WELL_FORMED_ID = /^[A-Za-z0-9._-]{8,128}$/;
 const MAX_USER_AGENT = 512;
+const MAX_LOGGED_PATH = 512;
 const contexts = new WeakMap<Request, RequestContext>();
 const proxyTests = new WeakMap<readonly string[], (address: string) => boolean>();
 
@@ -36,6 +37,15 @@ export function openContext(deps: Deps, request: Request, peer: string | null): 
 }
 
 const NOBODY: RequestContext = { requestId: "unknown", ip: null, userAgent: null, startedAt: 0 };
+
+/**
+ * The path of a request, without its query. Taken by hand: where the Host header is missing (HTTP/1.0) or no host, the
+ * request's URL is none that `new URL` would read.
+ */
+export const pathOf = ({ url }: Request): string => /^(?:https?:\/\/[^/?#]*)?([^?#]*)/i.exec(url)?.[1] || "/";
+
+/** The path as a log line keeps it. */
+export const loggedPathOf = (request: Request): string => pathOf(request).slice(0, MAX_LOGGED_PATH);
 
 /** The context of a request that {@link openContext} has seen. */
 export const contextOf = (request: Request): RequestContext => contexts.get(request) ?? NOBODY;

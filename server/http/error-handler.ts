@@ -2,7 +2,7 @@ import { NotFoundError, ParseError, ValidationError } from "elysia";
 import { isConnectionError } from "../../db/errors.ts";
 import type { Deps } from "../deps.ts";
 import { AppError, ERRORS, type ErrorCode, unavailable } from "../errors.ts";
-import { contextOf } from "./context.ts";
+import { contextOf, loggedPathOf } from "./context.ts";
 
 export interface ErrorEnvelope {
   readonly error: {
@@ -34,7 +34,7 @@ export function answerError(deps: Deps, thrown: unknown, request: Request): Erro
       event: status === 500 ? "request.failed" : "request.unavailable",
       request_id: requestId,
       method: request.method,
-      path: new URL(request.url).pathname,
+      path: loggedPathOf(request),
       error,
     });
   }

@@ -8,6 +8,8 @@ export interface RouteDescription {
   readonly tag: string;
   /** Whether the route asks for a bearer token. */
   readonly bearer?: boolean | "optional";
+  /** Whether the route does with no body too. */
+  readonly bodyOptional?: boolean;
   /** The answers that are no errors: by status the schema, or the sentence of one without a body. */
   readonly answers: Readonly<Record<number, TSchema | string>>;
   /** Errors beside those that every route can answer. */
@@ -42,6 +44,7 @@ export function describe(route: RouteDescription) {
     ...(route.description ? { description: route.description } : {}),
     tags: [route.tag],
     security,
+    ...(route.bodyOptional ? { "x-body-optional": true } : {}),
     responses: responses as Record<string, never>,
   };
 }

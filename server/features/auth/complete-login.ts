@@ -1,6 +1,6 @@
 import { insertLoginRecord } from "../../../db/queries/logins.ts";
 import { insertSession } from "../../../db/queries/sessions.ts";
-import { type LoginAccount, replaceHash, updateUser } from "../../../db/queries/users.ts";
+import { type LoginAccount, markLogin, replaceHash } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { audit } from "../audit/service.ts";
 import type { StoredPassword } from "../passwords/service.ts";
@@ -22,7 +22,7 @@ export interface ProvenLogin {
  * The only place where a session comes into being: every factor has been proven, whatever they were. The session, its
  * refresh family, the login record and the audit row commit together.
  */
-export async function completeLogin(deps: Deps, login: ProvenLogin, caller: Caller): Promise<TokenAnswer> {
+export async function completeLogin(deps: Deps, login: ProvenLogin, caller: Caller): Promise<TokenAnswer | undefined> {
   const { account } = login;
   const now = deps.clock.now();
   const { tokens } = deps.settings;
@@ -52,10 +52,10 @@ export async function completeLogin(deps: Deps, login: ProvenLogin, caller: Call
     idleExpiresAt: new Date(now.getTime() + tokens.refresh_idle),
   };
   const committed = deps.db.transaction(async (tx) => {
+    if (!(await markLogin(tx, account, now))) return false;
     await insertSession(tx, session, family);
-    await updateUser(tx, account.user.id, { lastLoginAt: now });
     if (account.password && login.rehashed) {
-      await replaceHash(tx, account.password.id, account.password.secret, login.rehashed, now);
+      await replaceHash(tx, account.password.id, account.password.secret, login.rehashed);
     }
     await insertLoginRecord(tx, {
       id: deps.random.id(now),
@@ -73,7 +73,8 @@ export async function completeLogin(deps: Deps, login: ProvenLogin, caller: Call
       subject: { kind: "session", id: session.id },
       caller,
     });
+    return true;
   });
-  const [answer] = await Promise.all([issueTokens(deps, { ...account, session, family }), committed]);
-  return answer;
+  const [answer, done] = await Promise.all([issueTokens(deps, { ...account, session, family }), committed]);
+  return done ? answer : undefined;
 }

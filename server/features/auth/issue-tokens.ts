@@ -47,7 +47,7 @@ export async function issueTokens(
     token_type: "bearer",
     expires_in: access.expiresIn,
     refresh_token: refreshToken,
-    refresh_expires_in: Math.max(0, Math.floor((refreshUntil - deps.clock.now().getTime()) / 1000)),
+    refresh_expires_in: Math.max(0, Math.round((refreshUntil - deps.clock.now().getTime()) / 1000)),
     session_id: session.id,
   };
 }

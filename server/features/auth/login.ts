@@ -3,7 +3,7 @@ import { findLoginAccount, type LoginAccount } from "../../../db/queries/users.t
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError, type ErrorCode } from "../../errors.ts";
 import { audit } from "../audit/service.ts";
-import { checkPassword } from "../passwords/service.ts";
+import { assertPasswordBounded, checkPassword } from "../passwords/service.ts";
 import { parseIdentifier } from "../users/names.ts";
 import { completeLogin } from "./complete-login.ts";
 import type { TokenAnswer } from "./issue-tokens.ts";
@@ -21,13 +21,15 @@ type FailureReason =
   | "wrong_password"
   | "disabled"
   | "deactivated"
-  | "email_not_verified";
+  | "email_not_verified"
+  | "account_changed";
 
 interface Refusal {
   readonly code: ErrorCode;
   readonly reason: FailureReason;
 }
 
+const CHANGED_MEANWHILE: Refusal = { code: "AUTH_INVALID_CREDENTIALS", reason: "account_changed" };
 const UNKNOWN_ACCOUNT: Refusal = { code: "AUTH_INVALID_CREDENTIALS", reason: "unknown_account" };
 
 /** What an account that may not log in is told once the password was right: before, it is like any other failure. */
@@ -46,16 +48,24 @@ const REFUSED: Partial<Record<LoginAccount["user"]["status"], Refusal>> = {
  */
 export async function login(deps: Deps, input: LoginInput, caller: Caller): Promise<TokenAnswer> {
   const arrived = deps.clock.elapsed();
+  assertPasswordBounded(input.password);
   const account = await findLoginAccount(deps.db.orm, parseIdentifier(input.username));
   const { correct, rehashed } = await checkPassword(deps, input.password, account?.password ?? undefined);
   const refusal = refusalOf(account, correct);
   if (account && !refusal) {
-    return completeLogin(deps, { account, amr: ["pwd"], deviceName: input.device_name ?? null, rehashed }, caller);
+    const proven = { account, amr: ["pwd"], deviceName: input.device_name ?? null, rehashed };
+    const tokens = await completeLogin(deps, proven, caller);
+    if (tokens) return tokens;
   }
-  const { code, reason } = refusal ?? UNKNOWN_ACCOUNT;
+  const { code, reason } = refusal ?? CHANGED_MEANWHILE;
   await recordFailure(deps, account, reason, caller);
-  await deps.clock.sleep(deps.settings.password.failure_floor - (deps.clock.elapsed() - arrived));
+  await deps.clock.sleep(failureFloor(deps) - (deps.clock.elapsed() - arrived));
   throw new AppError(code, { internal: reason });
+}
+
+/** When a refusal is answered (milliseconds after it arrived): no sooner than the slowest kind of hash in use takes. */
+function failureFloor({ settings, hashPool }: Deps): number {
+  return Math.max(settings.password.failure_floor, Math.min(hashPool.slowestMs(), settings.password.hash_timeout));
 }
 
 function refusalOf(account: LoginAccount | undefined, correct: boolean): Refusal | undefined {

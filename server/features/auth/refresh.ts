@@ -1,13 +1,13 @@
 import { timingSafeEqual } from "node:crypto";
 import type { Tx } from "../../../db/database.ts";
-import { advanceRefreshFamily, findRefreshFamily, revokeSessions } from "../../../db/queries/sessions.ts";
+import { advanceRefreshFamily, lockRefreshFamily, revokeSessions } from "../../../db/queries/sessions.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError, type ErrorCode } from "../../errors.ts";
 import { audit } from "../audit/service.ts";
 import { generationSecret, hashSecret, openRefreshToken, type RefreshPointer } from "../tokens/service.ts";
 import { issueTokens, type TokenAnswer } from "./issue-tokens.ts";
 
-type Family = NonNullable<Awaited<ReturnType<typeof findRefreshFamily>>>;
+type Family = NonNullable<Awaited<ReturnType<typeof lockRefreshFamily>>>;
 type Decision = "rotate" | "repeat" | ErrorCode;
 
 /**
@@ -44,7 +44,7 @@ async function spend(tx: Tx, deps: Deps, pointer: RefreshPointer, caller: Caller
 
 async function findFamily(tx: Tx, pointer: RefreshPointer): Promise<Family | undefined> {
   const isUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/.test(pointer.familyId);
-  return isUuid ? findRefreshFamily(tx, pointer.familyId) : undefined;
+  return isUuid ? lockRefreshFamily(tx, pointer.familyId) : undefined;
 }
 
 /** What API.md says of a token that opened, in the order of what wins. */

@@ -60,6 +60,7 @@ export const authRoutes = (deps: Deps) =>
           summary: "End a session",
           description: "By bearer token or by refresh token, expired or not. Its access token is dead at once.",
           bearer: "optional",
+          bodyOptional: true,
           answers: { 204: "The session has ended" },
           errors: [
             "VALIDATION_FAILED",

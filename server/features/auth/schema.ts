@@ -7,7 +7,16 @@ export const LoginBody = t.Object(
   {
     username: t.String({ minLength: 1, maxLength: 320, description: "User name or e-mail address" }),
     password: t.String({ minLength: 1, maxLength: MAX_PASSWORD_BYTES }),
-    device_name: t.Optional(t.String({ maxLength: 100, description: "What the person calls this device" })),
+    cookies: t.Optional(
+      t.Literal(false, { description: "Tokens in the body; the only way until cookie mode is there" }),
+    ),
+    device_name: t.Optional(
+      t.String({
+        maxLength: 100,
+        pattern: "^[^\\u0000-\\u001f\\u007f]*$",
+        description: "What the person calls this device",
+      }),
+    ),
   },
   { ...strict, examples: [{ username: "admin", password: "correct horse battery staple" }] },
 );
@@ -19,12 +28,16 @@ export const LogoutBody = t.Object(
     refresh_token: t.Optional(t.String({ minLength: 1, maxLength: 4096 })),
     all: t.Optional(t.Boolean({ description: "End every session of the user" })),
   },
-  strict,
+  { ...strict, examples: [{ all: false }] },
 );
 
+/** Gateways pass on whatever they were asked with, so nothing here may be a reason for another status than API.md's. */
 export const VerifyQuery = t.Object(
-  { permission: t.Optional(t.String({ maxLength: 128, description: "Answer 403 unless the user has it" })) },
-  strict,
+  {
+    permission: t.Optional(t.String({ description: "Answer 403 unless the user has it" })),
+    resource: t.Optional(t.String({ description: "What it is wanted on" })),
+  },
+  { additionalProperties: true },
 );
 
 export const TokenAnswer = t.Object(

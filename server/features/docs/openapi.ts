@@ -1,11 +1,24 @@
 import { swagger } from "@elysiajs/swagger";
 import { type AnyElysia, Elysia } from "elysia";
 import { ErrorSchema } from "../../http/openapi.ts";
+import { asOpenapiSchema } from "./openapi-schema.ts";
 
 const SPEC_PATH = "/openapi/json";
 
+type Schema = Readonly<Record<string, unknown>>;
+type Content = Record<string, { schema?: Schema }>;
+
 interface Operation {
-  requestBody?: { content: Record<string, unknown> };
+  operationId: string;
+  parameters?: { schema?: Schema }[];
+  requestBody?: { content: Content; required: boolean };
+  responses?: Record<string, { content?: Content }>;
+  "x-body-optional"?: boolean;
+}
+
+interface Document {
+  paths: Record<string, Record<string, Operation>>;
+  components: { schemas: Record<string, Schema> };
 }
 
 /** The OpenAPI 3 document of the routes of an app: every route, every status it can answer, every schema. */
@@ -31,9 +44,22 @@ export async function openapiDocument(api: AnyElysia, version: string): Promise<
     }),
   );
   const response = await generator.handle(new Request(`http://localhost${SPEC_PATH}`));
-  const document = (await response.json()) as { paths: Record<string, Record<string, Operation>> };
-  for (const operations of Object.values(document.paths)) Object.values(operations).forEach(onlyJson);
-  return document;
+  const document = (await response.json()) as Document;
+  for (const operations of Object.values(document.paths)) Object.values(operations).forEach(tidy);
+  const { schemas } = document.components;
+  for (const [name, schema] of Object.entries(schemas)) schemas[name] = asOpenapiSchema(schema);
+  return { ...document };
+}
+
+/** Turns what the generator makes of a route into what OpenAPI 3.0 and generators of clients ask for. */
+function tidy(operation: Operation): void {
+  onlyJson(operation);
+  if (operation.requestBody) operation.requestBody.required = !operation["x-body-optional"];
+  delete operation["x-body-optional"];
+  operation.operationId = operation.operationId.replace(/[^a-z0-9]+(.)/gi, (_, next: string) => next.toUpperCase());
+  const contents = [operation.requestBody?.content, ...Object.values(operation.responses ?? {}).map((r) => r.content)];
+  const places = [...(operation.parameters ?? []), ...contents.flatMap((content) => Object.values(content ?? {}))];
+  for (const place of places) if (place.schema) place.schema = asOpenapiSchema(place.schema);
 }
 
 /** The generator offers every body as form and text too; we take JSON alone. */

@@ -5,6 +5,10 @@ import { describe } from "../../http/openapi.ts";
 /** How long others may keep the key set (seconds); rotation waits at least this long before a new key signs. */
 export const JWKS_MAX_AGE_SECONDS = 300;
 
+/** RFC 9110, section 13.1.2: a list of tags, compared weakly. */
+const matches = (header: string | null, etag: string) =>
+  header?.split(",").some((tag) => tag.trim() === "*" || tag.trim().replace(/^W\//, "") === etag) ?? false;
+
 const KeySet = t.Object(
   {
     keys: t.Array(
@@ -26,7 +30,7 @@ export const keyRoutes = (deps: Deps) =>
       set.headers["access-control-allow-origin"] ??= "*";
       set.headers["cross-origin-resource-policy"] = "cross-origin";
       set.headers.etag = etag;
-      if (request.headers.get("if-none-match") === etag) {
+      if (matches(request.headers.get("if-none-match"), etag)) {
         set.status = 304;
         return;
       }

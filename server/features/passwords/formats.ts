@@ -13,6 +13,8 @@ interface HashFormat {
 
 /** The most work that a stored hash may ask for: a forged or mistaken one must not stop the service. */
 const MAX_PBKDF2_ITERATIONS = 5_000_000;
+const MAX_ARGON2_KIB = 1_048_576;
+const MAX_ARGON2_KIB_PASSES = 4_194_304;
 
 const derive = promisify(pbkdf2);
 
@@ -21,6 +23,7 @@ async function verifyPbkdf2(password: string, iterations: number, salt: Uint8Arr
   return timingSafeEqual(await derive(password, salt, iterations, expected.length, "sha256"), expected);
 }
 
+const ARGON2 = /^\$argon2(?:id|i)\$v=19\$m=(\d{1,7}),t=(\d{1,3}),p=\d{1,2}\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+$/;
 const PASSLIB = /^\$pbkdf2-sha256\$(?:i=)?(\d{1,8})(?:,l=\d+)?\$([A-Za-z0-9+/.]+)\$([A-Za-z0-9+/.]+)$/;
 const DJANGO = /^pbkdf2_sha256\$(\d{1,8})\$([^$]+)\$([A-Za-z0-9+/=]+)$/;
 /** passlib writes "." where base64 has "+". */
@@ -33,12 +36,16 @@ const bcrypt = () => import("@node-rs/bcrypt");
 const FORMATS: readonly HashFormat[] = [
   {
     name: "argon2",
-    pattern: /^\$argon2(id|i)\$v=19\$m=\d{1,7},t=\d{1,3},p=\d{1,2}\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+$/,
-    verify: async (password, hash) => (await argon2()).verify(hash, password),
+    pattern: ARGON2,
+    async verify(password, hash) {
+      const [, kib, passes] = ARGON2.exec(hash)?.map(Number) ?? [];
+      const bounded = Number(kib) <= MAX_ARGON2_KIB && Number(kib) * Number(passes) <= MAX_ARGON2_KIB_PASSES;
+      return bounded && (await argon2()).verify(hash, password);
+    },
   },
   {
     name: "bcrypt",
-    pattern: /^\$2[aby]\$(0[4-9]|1\d)\$[./A-Za-z0-9]{53}$/,
+    pattern: /^\$2[aby]\$(0[4-9]|1[0-6])\$[./A-Za-z0-9]{53}$/,
     verify: async (password, hash) => (await bcrypt()).verify(password, hash),
   },
   {

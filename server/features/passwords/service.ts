@@ -31,6 +31,13 @@ const normalise = (password: string) => password.normalize("NFC");
 const withPepper = (password: string, pepper: SecretKey) =>
   createHmac("sha256", pepper.bytes).update(normalise(password)).digest("base64url");
 
+/** Before anything is computed. @throws AppError VALIDATION_FAILED past {@link MAX_PASSWORD_BYTES} */
+export function assertPasswordBounded(password: string): void {
+  if (Buffer.byteLength(password) <= MAX_PASSWORD_BYTES) return;
+  const fields = [{ path: "password", message: `At most ${MAX_PASSWORD_BYTES} bytes` }];
+  throw new AppError("VALIDATION_FAILED", { details: { fields } });
+}
+
 /** Hashes a password for keeping. @throws AppError SERVICE_UNAVAILABLE when the hash pool is full */
 export async function hashPassword(deps: PasswordDeps, password: string): Promise<StoredPassword> {
   const pepper = deps.secrets.pepper[0];
@@ -58,7 +65,9 @@ export async function checkPassword(
   }
   const correct = await deps.hashPool.run(() => format.verify(peppered, stored.secret).catch(() => false));
   const outdated = stored.pepperId !== deps.secrets.pepper[0].id || isOutdated(stored.secret, deps.settings.password);
-  return { correct, rehashed: correct && outdated ? await hashPassword(deps, password) : undefined };
+  if (!correct || !outdated) return { correct, rehashed: undefined };
+  // A full pool must not turn a right password into a failure: the hash is renewed next time.
+  return { correct, rehashed: await hashPassword(deps, password).catch(() => undefined) };
 }
 
 /** What was hashed: with the pepper that the row names, or bare. Undefined where that pepper is gone. */

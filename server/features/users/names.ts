@@ -1,7 +1,7 @@
 /** 2 to 64 characters, so never an "@": a user name and an e-mail address cannot be mistaken for each other. */
 const USERNAME = /^[a-z0-9][a-z0-9._-]{1,63}$/;
 /** Deliberately loose (RFC 5321 allows much): one "@", something on both sides, no spaces, at most 254 characters. */
-const EMAIL = /^[^\s@<>(),;:"[\]\\]{1,64}@[^\s@<>(),;:"[\]\\]{1,189}$/u;
+const EMAIL = /^[^\s\p{Cc}@<>(),;:"[\]\\]{1,64}@[^\s\p{Cc}@<>(),;:"[\]\\]{1,189}$/u;
 
 /** The one spelling under which a name is kept and looked up. */
 const fold = (text: string) => text.trim().normalize("NFKC").toLowerCase();
@@ -20,6 +20,6 @@ export function parseEmail(text: string): { email: string; emailKey: string } | 
 
 /** What somebody typed to log in with: a user name or an address, in the spelling that is looked up. */
 export function parseIdentifier(text: string): { kind: "email" | "username"; key: string } {
-  const key = fold(text);
+  const key = fold(text.replaceAll("\u0000", "\ufffd"));
   return { kind: key.includes("@") ? "email" : "username", key };
 }

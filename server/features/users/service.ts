@@ -212,8 +212,8 @@ export async function setPassword(deps: UserDeps, id: string, password: string, 
   const now = deps.clock.now();
   return deps.db.transaction(async (tx) => {
     await requireUser(tx, id);
-    await keepPassword(tx, deps, id, stored, now);
     await updateUser(tx, id, { passwordChangeRequired: false, updatedAt: now });
+    await keepPassword(tx, deps, id, stored, now);
     const ended = await revokeSessions(tx, { userId: id }, "password_changed", now);
     await record(tx, deps, "password.changed", id, by, { sessions_ended: ended.length });
     const request_id = by.caller?.requestId ?? null;
