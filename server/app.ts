@@ -36,7 +36,7 @@ export function createApp(deps: Deps): AnyElysia {
         corsHeaders(deps.settings, request.headers.get("origin")),
       );
       set.headers["x-request-id"] = requestId;
-      assertPlainQuery(request.url);
+      assertPlainQuery(request);
     })
     .onError(({ error, request, set, code }) => {
       const thrown = code === "NOT_FOUND" ? notFound(request, set) : error;

@@ -124,11 +124,13 @@ function untilStopped(log: Log): Promise<void> {
         resolve();
       });
     }
-    for (const event of ["uncaughtException", "unhandledRejection"] as const) {
-      process.on(event, (error: unknown) => {
-        log.error("An error that nobody caught; stopping", { event: "server.crashed", error });
-        reject(failed(`The server stopped on an error that nobody caught: ${textOf(error)}`));
-      });
-    }
+    process.on("uncaughtException", (error) => {
+      log.error("An error that nobody caught; stopping", { event: "server.crashed", error });
+      reject(failed(`The server stopped on an error that nobody caught: ${textOf(error)}`));
+    });
+    // One request's forgotten promise is no reason to end everybody else's.
+    process.on("unhandledRejection", (error) => {
+      log.error("A promise was rejected and nobody cared", { event: "server.unhandled_rejection", error });
+    });
   });
 }

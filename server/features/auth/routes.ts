@@ -4,6 +4,7 @@ import { AppError } from "../../errors.ts";
 import { access } from "../../http/access.ts";
 import { callerOf } from "../../http/context.ts";
 import { describe } from "../../http/openapi.ts";
+import { queryFault } from "../../http/query.ts";
 import { can } from "../rights/service.ts";
 import { LoginBody, LogoutBody, RefreshBody, TokenAnswer, VerifyAnswer, VerifyQuery } from "./schema.ts";
 import { login, logout, refresh } from "./service.ts";
@@ -74,7 +75,9 @@ export const authRoutes = (deps: Deps) =>
     )
     .get(
       "/verify",
-      ({ claims, principal, query, set }) => {
+      ({ claims, principal, query, request, set }) => {
+        const reason = queryFault(request.url);
+        if (reason !== undefined) throw new AppError("FORBIDDEN", { internal: reason, details: { reason } });
         if (query.permission !== undefined && !can(principal, query.permission)) {
           throw new AppError("FORBIDDEN", { details: { permission: query.permission } });
         }
