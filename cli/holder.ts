@@ -34,29 +34,32 @@ export interface CommandSocket {
   close(): void;
 }
 
-/** A path to the socket that fits into a socket address, however deep the home is. */
-function withSocketPath<T>(home: string, use: (path: string) => T): T {
+/**
+ * A path to the socket that fits into a socket address, however deep the home is. It is good until `use` is done: a
+ * request connects some time after it was begun.
+ */
+async function withSocketPath<T>(home: string, use: (path: string) => T | Promise<T>): Promise<T> {
   const path = join(home, SOCKET_FILE);
   const candidates = [path, relative(process.cwd(), path)].sort((a, b) => a.length - b.length);
-  if ((candidates[0] ?? "").length <= MAX_SOCKET_PATH) return use(candidates[0] ?? path);
+  if ((candidates[0] ?? "").length <= MAX_SOCKET_PATH) return await use(candidates[0] ?? path);
   const folder = openSync(home, "r");
   try {
-    return use(`/proc/self/fd/${folder}/${SOCKET_FILE}`);
+    return await use(`/proc/self/fd/${folder}/${SOCKET_FILE}`);
   } finally {
     closeSync(folder);
   }
 }
 
 /** Listens for commands in the home. The caller owns the home's lock, so a socket that lies there is a dead one's. */
-export function listenForCommands(home: string, run: HeldRunner): CommandSocket {
+export async function listenForCommands(home: string, run: HeldRunner): Promise<CommandSocket> {
   const path = join(home, SOCKET_FILE);
   mkdirSync(home, { recursive: true, mode: 0o700 });
   rmSync(path, { force: true });
   const umask = process.umask(0o177);
-  const server = withSocketPath(home, (unix) =>
-    Bun.serve({ ...NEVER_IDLE, unix, fetch: async (request) => answer((await request.json()) as Request, run) }),
+  const fetch = async (request: globalThis.Request) => answer((await request.json()) as Request, run);
+  const server = await withSocketPath(home, (unix) => Bun.serve({ ...NEVER_IDLE, unix, fetch })).finally(() =>
+    process.umask(umask),
   );
-  process.umask(umask);
   chmodSync(path, 0o600);
   return {
     close() {

@@ -88,7 +88,7 @@ export const url = (...schemes: readonly string[]): Kind<string> => ({
 
 /** A web origin and nothing more: "https://login.example.org", no path, no trailing slash. */
 const isOrigin = (value: string) =>
-  URL.canParse(value) && /^https?:\/\//.test(value) && new URL(value).origin === value;
+  URL.canParse(value) && /^https?:\/\/[^*]+$/.test(value) && new URL(value).origin === value;
 
 export const origin: Kind<string> = {
   name: "origin",
@@ -115,9 +115,13 @@ export const originList = listOf(
 
 /** Networks as "10.0.0.0/8", "::1" or "192.0.2.7"; see {@link matchesNetwork}. */
 export const networkList = listOf("networks", 'a list of addresses or networks such as ["10.0.0.0/8"]', (item) => {
-  const [address = "", prefix] = item.split("/");
+  const [address = "", prefix, ...more] = item.split("/");
   const bits = isIP(address) === 6 ? 128 : 32;
-  return isIP(address) !== 0 && (prefix === undefined || (/^\d{1,3}$/.test(prefix) && Number(prefix) <= bits));
+  return (
+    isIP(address) !== 0 &&
+    more.length === 0 &&
+    (prefix === undefined || (/^\d{1,3}$/.test(prefix) && Number(prefix) <= bits))
+  );
 });
 
 /** A test for "is this address in one of these networks". IPv4 addresses written as IPv6 (::ffff:) count as IPv4. */

@@ -84,9 +84,9 @@ export function loadSettings(
   const profile = pick(ENVIRONMENT_SETTING, sources, "development", faults);
   const resolved = new Map<string, ResolvedSetting>([["environment", profile]]);
   for (const entry of SETTING_LIST) {
-    resolved.set(entry.key, pick(entry, sources, profile.value as Environment, faults));
+    resolved.set(entry.key, pick(entry, sources, (profile.value ?? "development") as Environment, faults));
   }
-  if (faults.length === 0) checkTogether(resolved, faults);
+  checkTogether(resolved, faults);
   if (faults.length > 0) throw new SettingsError(faults);
   return { settings: assemble(resolved), resolved, variables };
 }
@@ -112,10 +112,9 @@ function rawValue(entry: NamedSetting, sources: Sources): [unknown, string] | un
   if (flag !== undefined) return [flag, "flag"];
   for (const name of [entry.variable, entry.alias]) {
     const value = name === undefined ? undefined : sources.variables[name];
-    if (value === undefined) continue;
-    const fromProcess = sources.environment[name as string] ?? sources.environment[`${name}_FILE`];
-    const origin = fromProcess === undefined ? SECRETS_FILE : "environment";
-    return [value, `${origin} ${name}`];
+    if (name === undefined || value === undefined) continue;
+    const own = [name, `${name}_FILE`].find((given) => sources.environment[given] !== undefined);
+    return [value, own === undefined ? `${SECRETS_FILE} ${name}` : `environment ${own}`];
   }
   return sources.file.has(entry.key) ? [sources.file.get(entry.key), SETTINGS_FILE] : undefined;
 }
@@ -137,7 +136,9 @@ function readVariables(home: string, environment: Variables, faults: Fault[]): V
     else faults.push({ key: target, origin: "environment", expected: `either ${target} or ${name}, not both` });
   }
   const merged = { ...readSecretsFile(home), ...own };
-  for (const name of Object.keys(merged)) checkVariableName(name, faults);
+  for (const name of Object.keys(merged)) {
+    checkVariableName(name, environment[name] === undefined ? SECRETS_FILE : "environment", faults);
+  }
   return merged;
 }
 
@@ -151,10 +152,10 @@ function readVariableFile(target: string, name: string, path: string, faults: Fa
 }
 
 /** PRIMER_*__* that is no setting, or a name one or two letters from a known one. Others are somebody else's. */
-function checkVariableName(name: string, faults: Fault[]): void {
+function checkVariableName(name: string, place: string, faults: Fault[]): void {
   if (!name.startsWith("PRIMER_") || KNOWN_VARIABLES.has(name.replace(/_FILE$/, "")) || KNOWN_VARIABLES.has(name))
     return;
-  const origin = `environment ${name}`;
+  const origin = `${place} ${name}`;
   if (name.includes("__")) {
     const key = name.slice(7).toLowerCase().replace("__", ".");
     faults.push({ key, origin, expected: `a known setting${suggestion(key)}` });
@@ -236,28 +237,58 @@ const ARGON2_FLOORS = [
   [12_288, 3],
 ] as const;
 
-/** What one value alone cannot show: contradictions between settings. */
-function checkTogether(resolved: ReadonlyMap<string, ResolvedSetting>, faults: Fault[]): void {
-  const of = <T>(key: string) => resolved.get(key)?.value as T;
-  const fault = (key: string, expected: string) =>
-    faults.push({ key, origin: resolved.get(key)?.origin ?? "default", expected });
+type ValueOf = <T>(key: string) => T;
 
-  const environment = of<Environment>("environment");
-  const publicUrl = of<string>("server.public_url");
-  if (environment !== "development" && publicUrl === "") {
-    fault("server.public_url", `the address that people reach primer at, which ${environment} needs`);
-  } else if (environment === "production" && !publicUrl.startsWith("https://")) {
-    fault("server.public_url", "an https:// origin: production never runs over plain http");
-  }
-  const [memory, passes] = [of<number>("password.memory_kib"), of<number>("password.iterations")];
-  if (!ARGON2_FLOORS.some(([kib, count]) => memory >= kib && passes >= count)) {
-    fault("password.memory_kib", "at least 19456 with 2 iterations, 47104 with 1 or 12288 with 3 (OWASP's floor)");
-  }
-  if (of<number>("tokens.refresh_idle") > of<number>("tokens.refresh_absolute")) {
-    fault("tokens.refresh_idle", "no more than tokens.refresh_absolute");
-  }
-  if (of<string>("cookies.same_site") === "none" && !publicUrl.startsWith("https://")) {
-    fault("cookies.same_site", '"lax" or "strict": browsers accept "none" over https only');
+/** What one value alone cannot show. `complain` answers what was expected of the first key instead. */
+interface Contradiction {
+  readonly keys: readonly [string, ...string[]];
+  complain(of: ValueOf): string | undefined;
+}
+
+const CONTRADICTIONS: readonly Contradiction[] = [
+  {
+    keys: ["server.public_url", "environment"],
+    complain(of) {
+      const [url, environment] = [of<string>("server.public_url"), of<Environment>("environment")];
+      if (environment !== "development" && url === "") {
+        return `the address that people reach primer at, which ${environment} needs`;
+      }
+      const plain = environment === "production" && !url.startsWith("https://");
+      return plain ? "an https:// origin: production never runs over plain http" : undefined;
+    },
+  },
+  {
+    keys: ["password.memory_kib", "password.iterations"],
+    complain(of) {
+      const [memory, passes] = [of<number>("password.memory_kib"), of<number>("password.iterations")];
+      if (ARGON2_FLOORS.some(([kib, count]) => memory >= kib && passes >= count)) return undefined;
+      return "at least 19456 with 2 iterations, 47104 with 1 or 12288 with 3 (OWASP's floor)";
+    },
+  },
+  {
+    keys: ["tokens.refresh_idle", "tokens.refresh_absolute"],
+    complain(of) {
+      const longer = of<number>("tokens.refresh_idle") > of<number>("tokens.refresh_absolute");
+      return longer ? "no more than tokens.refresh_absolute" : undefined;
+    },
+  },
+  {
+    keys: ["cookies.same_site", "server.public_url"],
+    complain(of) {
+      const https = of<string>("server.public_url").startsWith("https://");
+      if (of<string>("cookies.same_site") !== "none" || https) return undefined;
+      return '"lax" or "strict": browsers accept "none" over https only';
+    },
+  },
+];
+
+/** Contradictions between settings; those of a setting that has a fault of its own are left out. */
+function checkTogether(resolved: ReadonlyMap<string, ResolvedSetting>, faults: Fault[]): void {
+  const of: ValueOf = <T>(key: string) => resolved.get(key)?.value as T;
+  for (const { keys, complain } of CONTRADICTIONS) {
+    if (keys.some((key) => of(key) === undefined)) continue;
+    const expected = complain(of);
+    if (expected) faults.push({ key: keys[0], origin: resolved.get(keys[0])?.origin ?? "default", expected });
   }
 }
 

@@ -15,7 +15,7 @@ export interface Log {
 /** Names under which a value is never written, whatever it is nested in. */
 const SECRET_NAMES =
   /^(.*_)?(password|passwd|secret|token|authorization|cookie|set-cookie|pepper|master_key|private_key|smtp_url|hash|body|html|text)$/i;
-const EMAIL = /(?<![\p{L}\p{N}._%+-])([\p{L}\p{N}._%+-])[\p{L}\p{N}._%+-]*@([\p{L}\p{N}.-]+\.[\p{L}]{2,})/gu;
+const EMAIL = /(?<![\p{L}\p{N}._%+-])([\p{L}\p{N}._%+-])[\p{L}\p{N}._%+-]*@([\p{L}\p{N}.-]+\.[\p{L}]{2,}|localhost)/gu;
 const TOKEN = /(?<![A-Za-z0-9_-])ey[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]*/g;
 const URL_CREDENTIALS = /\b([a-z][a-z0-9+]{0,30}:\/\/)[^\s/]+@/gi;
 /** The query builder's errors end with the values of the statement, which may be hashes and addresses. */

@@ -6,7 +6,14 @@ import { migrate } from "../../db/migrate.ts";
 import { findInstallation } from "../../db/queries/installation.ts";
 import { type Administrator, finishInitialising, initialise } from "../../server/features/installation/service.ts";
 import { assertPasswordAllowed } from "../../server/features/passwords/service.ts";
-import { findUserByAny, setPassword, type UserDeps, type UserView } from "../../server/features/users/service.ts";
+import {
+  findUserByAny,
+  parseEmail,
+  parseUsername,
+  setPassword,
+  type UserDeps,
+  type UserView,
+} from "../../server/features/users/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { systemRandom } from "../../server/ports/random.ts";
 import type { CommandContext, Outcome } from "../command.ts";
@@ -43,10 +50,18 @@ export async function run(context: CommandContext): Promise<Outcome> {
   const flags = flagSettings(options);
   const loaded = loadSettings(home, context.environment, flags);
   if (password !== undefined) explainWeakness(() => assertPasswordAllowed(loaded.settings, password));
+  assertNames(administratorOf(context, loaded, password));
 
   const setUp = (database: Database) =>
     database.exclusively(LOCK, () => setUpDatabase(context, database, loaded, flags, password));
   return context.workspace.withDatabase(loaded.settings, setUp, { create: true });
+}
+
+/** What somebody mistyped is found out before anything is written. */
+function assertNames({ username, email }: Administrator): void {
+  if (!parseUsername(username))
+    throw misused(`--admin-username: expected 2 to 64 of a-z, 0-9, . _ -, not ${username}.`);
+  if (!parseEmail(email)) throw misused(`--admin-email: expected an address such as ada@example.org, not ${email}.`);
 }
 
 /** One process at a time sets up a database. */

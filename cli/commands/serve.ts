@@ -30,7 +30,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
     if (!(await checkInstallation(db.orm, secrets.master))?.initialisedAt) throw notSetUp(context.home);
     const deps = await openDeps({ settings: loaded.settings, secrets, db, log });
     const socket = isEmbedded(loaded.settings)
-      ? listenForCommands(context.home, (name, invocation, io) =>
+      ? await listenForCommands(context.home, (name, invocation, io) =>
           runHeldCommand(name, invocation, { ...context, io }, heldWorkspace(db)),
         )
       : undefined;

@@ -34,7 +34,7 @@ const rowsOf = (users: readonly UserView[]) =>
 
 const outcomeOf = (user: UserView, sentence: string): Outcome => ({
   json: user,
-  text: `${sentence}\n${rowsOf([user])}`,
+  text: `${sentence === "" ? "" : `${sentence}\n`}${rowsOf([user])}`,
 });
 
 /** A command that changes the one user named by its first argument. */
@@ -67,9 +67,10 @@ export const create: Implementation = {
   ask,
   run: async (context) => {
     const { email, role } = context.options;
+    if (typeof email !== "string") throw misused("There is no e-mail address.", "Give it: --email ada@example.org");
     const input = {
       username: context.arguments[0] ?? "",
-      email: typeof email === "string" ? email : "",
+      email,
       password: await passwordFrom(context),
       roles: Array.isArray(role) ? role : ["user"],
     };

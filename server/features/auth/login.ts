@@ -4,7 +4,7 @@ import type { Caller, Deps } from "../../deps.ts";
 import { AppError, type ErrorCode } from "../../errors.ts";
 import { audit } from "../audit/service.ts";
 import { assertPasswordBounded, checkPassword } from "../passwords/service.ts";
-import { parseIdentifier } from "../users/names.ts";
+import { parseIdentifier } from "../users/service.ts";
 import { completeLogin } from "./complete-login.ts";
 import type { TokenAnswer } from "./issue-tokens.ts";
 

@@ -1,0 +1,136 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { chmodSync, copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { VERSION } from "../config/version.ts";
+import { jsonOf } from "./cli/support/home.ts";
+import { type Serving, serve } from "./cli/support/serve.ts";
+import { type Ran, runPrimer } from "./support/server.ts";
+
+const built = join(import.meta.dir, "../dist/primer");
+const folder = mkdtempSync(join(tmpdir(), "primer-binary-"));
+const binary = join(folder, "primer");
+/** By default the key has 4096 bits, which takes seconds to make; the long form makes that one. */
+const KEY = process.env.TEST_FULL ? [] : ["--key-bits", "3072"];
+const VERSION_RUNS = 20;
+
+/** The binary in its folder, with no more variables than it needs: none. */
+const run = (...args: string[]): Promise<Ran> =>
+  runPrimer(args, { primer: [binary], cwd: folder, environment: { PATH: "", HOME: "" } });
+
+beforeAll(() => {
+  if (!existsSync(built))
+    throw new Error("There is no dist/primer: `bun run build` makes it, `bun run test` does so first");
+  copyFileSync(built, binary);
+  chmodSync(binary, 0o755);
+  // What lies in the folder is not the program's: neither file may change what it does.
+  writeFileSync(join(folder, "hostile.ts"), 'await Bun.write("was-here", ""); process.exit(99);');
+  writeFileSync(join(folder, "bunfig.toml"), 'preload = ["./hostile.ts"]\n[run]\npreload = ["./hostile.ts"]\n');
+  writeFileSync(
+    join(folder, ".env"),
+    "PRIMER_SERVER__PORT=broken\nPRIMER_NO__SUCH=1\nDATABASE_URL=postgres://nowhere:1/x\n",
+  );
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** Memory that a process has in RAM, in MiB. */
+const residentMib = (pid: number) =>
+  Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) / 1024;
+
+test("--version says the version, quickly", async () => {
+  const times: number[] = [];
+  for (let index = 0; index < VERSION_RUNS; index++) {
+    const began = performance.now();
+    expect(await run("--version")).toEqual({ exitCode: 0, stdout: `${VERSION}\n`, stderr: "" });
+    times.push(performance.now() - began);
+  }
+  const median = times.sort((a, b) => a - b)[VERSION_RUNS / 2] ?? Number.NaN;
+  process.stdout.write(`--version of the binary: ${median.toFixed(0)} ms (median of ${VERSION_RUNS} runs)\n`);
+  expect(median).toBeLessThan(500);
+});
+
+// One file in an empty folder is a whole installation: nothing beside it is needed, nothing that lies there is heeded.
+describe("the binary alone in a folder", () => {
+  const home = join(folder, "primer-data");
+  let password = "";
+  let serving: Serving;
+
+  beforeAll(async () => {
+    const init = await run("init", "--yes", "--json", ...KEY);
+    if (init.exitCode !== 0) throw new Error(`init ended with ${init.exitCode}: ${init.stderr}`);
+    password = jsonOf(init).admin.password;
+    const began = performance.now();
+    serving = await serve(home, { primer: [binary], cwd: folder, environment: { PATH: "" } });
+    process.stdout.write(`serve of the binary was ready after ${(performance.now() - began).toFixed(0)} ms\n`);
+  });
+  afterAll(async () => {
+    expect(await serving.stop()).toBe(0);
+  });
+
+  const api = async (method: string, path: string, options: { token?: string; body?: object } = {}) => {
+    const response = await fetch(`${serving.url}${path}`, {
+      method,
+      headers: {
+        ...(options.token ? { authorization: `Bearer ${options.token}` } : {}),
+        ...(options.body ? { "content-type": "application/json" } : {}),
+      },
+      ...(options.body ? { body: JSON.stringify(options.body) } : {}),
+    });
+    const text = await response.text();
+    return { status: response.status, text, body: text.startsWith("{") ? JSON.parse(text) : undefined };
+  };
+
+  test("login, verify, refresh, logout; then the tokens are dead", async () => {
+    const login = await api("POST", "/api/v1/auth/login", { body: { username: "admin", password } });
+    expect(login.status).toBe(200);
+    const verified = await api("GET", "/api/v1/auth/verify", { token: login.body.access_token });
+    expect(verified).toMatchObject({ status: 200, body: { active: true, username: "admin", roles: ["admin"] } });
+    const refreshed = await api("POST", "/api/v1/auth/refresh", { body: { refresh_token: login.body.refresh_token } });
+    expect(refreshed.status).toBe(200);
+    const token = refreshed.body.access_token;
+    expect((await api("GET", "/api/v1/auth/verify", { token })).status).toBe(200);
+    expect((await api("POST", "/api/v1/auth/logout", { token })).status).toBe(204);
+    for (const dead of [token, login.body.access_token]) {
+      expect((await api("GET", "/api/v1/auth/verify", { token: dead })).status).toBe(401);
+    }
+    const again = await api("POST", "/api/v1/auth/refresh", { body: { refresh_token: refreshed.body.refresh_token } });
+    expect(again.status).toBe(401);
+  });
+
+  test.each(["/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/docs/json"])(
+    "%s is in it",
+    async (path) => {
+      const answer = await api("GET", path);
+      expect(answer.status).toBe(200);
+      expect(answer.text.length).toBeGreaterThan(100);
+    },
+  );
+
+  test.each(["/livez", "/readyz", "/api/v1/health", "/.well-known/jwks.json"])("%s answers", async (path) => {
+    expect((await api("GET", path)).status).toBe(200);
+  });
+
+  test("doctor finds nothing wrong, and users can be listed, while it serves", async () => {
+    const [doctor, list] = await Promise.all([run("doctor", "--json"), run("users", "list", "--json")]);
+    expect({ exitCode: doctor.exitCode, ...jsonOf(doctor) }).toMatchObject({ exitCode: 0, ok: true });
+    expect({ exitCode: list.exitCode, users: jsonOf(list).data.length }).toEqual({ exitCode: 0, users: 1 });
+  });
+
+  test("memory while it serves", () => {
+    const resident = residentMib(serving.pid);
+    process.stdout.write(`serve of the binary has ${resident.toFixed(0)} MiB in memory after a login and the docs\n`);
+    expect(resident).toBeGreaterThan(0);
+    expect(resident).toBeLessThan(512);
+  });
+
+  test("commands that need no home work too", async () => {
+    const [openapi, completions] = await Promise.all([run("openapi"), run("completions", "bash")]);
+    expect(openapi.exitCode).toBe(0);
+    expect(jsonOf(openapi).info.version).toBe(VERSION);
+    expect(completions).toMatchObject({ exitCode: 0, stderr: "" });
+  });
+
+  test("nothing that lay in the folder was run", () => {
+    expect(existsSync(join(folder, "was-here"))).toBe(false);
+  });
+});

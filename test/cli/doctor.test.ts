@@ -1,0 +1,158 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { chmodSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { generateSecret } from "../../config/secrets.ts";
+import { openPglite } from "../../db/pglite.ts";
+import { systemRandom } from "../../server/ports/random.ts";
+import { runPrimer } from "../support/server.ts";
+import { freePort } from "../support/services.ts";
+import { jsonOf, openScratch } from "./support/home.ts";
+
+const scratch = openScratch();
+afterAll(() => scratch.remove());
+
+interface Finding {
+  readonly check: string;
+  readonly state: "ok" | "warning" | "failed";
+  readonly message: string;
+  readonly mend?: string;
+}
+
+const doctor = async (home: string, environment: Record<string, string> = {}) => {
+  const ran = await runPrimer(["doctor", "--json", "--dir", home], { environment });
+  return { ...ran, findings: jsonOf(ran).findings as Finding[], ok: jsonOf(ran).ok as boolean };
+};
+
+/** Puts another master key into a home's secrets.env. */
+function changeMasterKey(home: string): void {
+  const path = join(home, "secrets.env");
+  const other = `PRIMER_MASTER_KEY=${generateSecret(systemRandom.bytes)}`;
+  writeFileSync(path, readFileSync(path, "utf8").replace(/^PRIMER_MASTER_KEY=.*$/m, other));
+}
+
+/** Takes the job queue's tables away, as they are missing before an upgrade has been migrated. */
+async function unmigrate(home: string): Promise<void> {
+  const database = await openPglite(home);
+  await database.query("DROP SCHEMA jobs CASCADE");
+  await database.close();
+}
+
+describe("doctor", () => {
+  test("a healthy home: exit 0, and every check named", async () => {
+    const { exitCode, ok, findings } = await doctor(await scratch.home());
+    expect({ exitCode, ok }).toEqual({ exitCode: 0, ok: true });
+    const checks = ["settings", "public URL", "disk", "secrets", "database", "migrations", "clock", "keys"];
+    expect(findings.map((finding) => finding.check)).toEqual(expect.arrayContaining(checks));
+    expect(findings.filter((finding) => finding.state === "failed")).toEqual([]);
+  });
+
+  interface Broken {
+    readonly name: string;
+    /** Breaks the home; answers the variables to run with. */
+    break(home: string): Promise<Record<string, string>> | Record<string, string>;
+    readonly check: string;
+  }
+
+  const UNREACHABLE: readonly (readonly [check: string, variable: string, scheme: string])[] = [
+    ["redis", "REDIS_URL", "redis"],
+    ["mail", "SMTP_URL", "smtp"],
+    ["telemetry", "OTEL_EXPORTER_OTLP_ENDPOINT", "http"],
+  ];
+
+  const BROKEN: readonly Broken[] = [
+    {
+      name: "secrets that others can read",
+      check: "secrets",
+      break: (home) => {
+        chmodSync(join(home, "secrets.env"), 0o644);
+        return {};
+      },
+    },
+    {
+      name: "another master key",
+      check: "keys",
+      break: (home) => {
+        changeMasterKey(home);
+        return {};
+      },
+    },
+    {
+      name: "neighbours that are not there",
+      check: "redis",
+      break: async () => {
+        const port = await freePort();
+        return Object.fromEntries(UNREACHABLE.map(([, name, scheme]) => [name, `${scheme}://u:p@127.0.0.1:${port}`]));
+      },
+    },
+    {
+      name: "migrations that are pending",
+      check: "migrations",
+      break: async (home) => {
+        await unmigrate(home);
+        return {};
+      },
+    },
+    {
+      name: "settings that are wrong",
+      check: "settings",
+      break: () => ({ PRIMER_SERVER__PORT: "x" }),
+    },
+  ];
+
+  // Whatever is broken is one finding with the way to mend it, and exit 4.
+  test.concurrent.each(BROKEN.map((entry) => [entry.name, entry] as const))(
+    "%s: exit 4, with how to mend it",
+    async (_name, broken) => {
+      const home = await scratch.home();
+      const { exitCode, ok, findings } = await doctor(home, await broken.break(home));
+      expect({ exitCode, ok }).toEqual({ exitCode: 4, ok: false });
+      const failed = findings.filter((finding) => finding.state === "failed");
+      expect(failed.map((finding) => finding.check)).toContain(broken.check);
+      for (const finding of failed) expect(finding.mend).toEqual(expect.stringMatching(/\S/));
+      if (broken.check === "redis")
+        expect(failed.map(({ check }) => check)).toEqual(UNREACHABLE.map(([check]) => check));
+      else expect(failed).toHaveLength(1);
+    },
+  );
+
+  // A folder that nobody has set up is a finding like any other, and looking at it makes nothing there.
+  test("a home that is not there: exit 4, and it is still not there", async () => {
+    const home = scratch.path("missing");
+    const { exitCode } = await doctor(home);
+    expect(exitCode).toBe(4);
+    expect(existsSync(home)).toBe(false);
+  });
+});
+
+describe("migrate", () => {
+  let home: string;
+  beforeAll(async () => {
+    home = await scratch.home();
+    await unmigrate(home);
+  });
+  const migrate = (...args: string[]) => runPrimer(["migrate", ...args, "--json", "--dir", home]);
+
+  test("--status tells what is pending, exit 0", async () => {
+    const ran = await migrate("--status");
+    expect(ran.exitCode).toBe(0);
+    const states = jsonOf(ran).migrations.map((migration: { state: string }) => migration.state);
+    expect({ pending: jsonOf(ran).pending, states }).toEqual({ pending: 1, states: ["applied", "pending"] });
+  });
+
+  // A server never runs on a schema that it was not made for.
+  test("serve refuses a schema with pending migrations, exit 2", async () => {
+    expect((await runPrimer(["serve", "--dir", home])).exitCode).toBe(2);
+  });
+
+  test("applies what is pending, which --status has left as it was; once", async () => {
+    expect(jsonOf(await migrate()).applied).toHaveLength(1);
+    expect(jsonOf(await migrate()).applied).toEqual([]);
+  });
+
+  test("where nothing is set up: says so and makes nothing", async () => {
+    const missing = scratch.path("missing");
+    const ran = await runPrimer(["migrate", "--status", "--dir", missing]);
+    expect(ran.exitCode).not.toBe(0);
+    expect(existsSync(missing)).toBe(false);
+  });
+});
