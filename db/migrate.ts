@@ -55,7 +55,7 @@ async function appliedMigrations(connection: Connection) {
     "SELECT to_regclass('schema_migrations')::text AS found",
   );
   if (!tables[0]?.found) return [];
-  return connection.query<{ name: string; hash: string; applied_at: Date }>(
+  return connection.query<{ name: string; hash: string; applied_at: Date | string }>(
     "SELECT name, hash, applied_at FROM schema_migrations ORDER BY name",
   );
 }
@@ -89,7 +89,7 @@ export async function migrationStatus(database: Database): Promise<MigrationStat
   return [...tables, jobs];
 }
 
-const statusOf = (name: string, appliedAt: Date | undefined): MigrationStatus => ({
+const statusOf = (name: string, appliedAt: Date | string | undefined): MigrationStatus => ({
   name,
   state: appliedAt ? "applied" : "pending",
   applied_at: appliedAt ? new Date(appliedAt).toISOString() : null,

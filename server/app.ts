@@ -1,4 +1,4 @@
-import { type AnyElysia, type Context, Elysia } from "elysia";
+import { type AnyElysia, type Context, Elysia, NotFoundError } from "elysia";
 import type { Deps } from "./deps.ts";
 import { AppError } from "./errors.ts";
 import { authRoutes } from "./features/auth/routes.ts";
@@ -38,8 +38,8 @@ export function createApp(deps: Deps): AnyElysia {
       set.headers["x-request-id"] = requestId;
       assertPlainQuery(request);
     })
-    .onError(({ error, request, set, code }) => {
-      const thrown = code === "NOT_FOUND" ? notFound(request, set) : error;
+    .onError(({ error, request, set }) => {
+      const thrown = error instanceof NotFoundError ? notFound(request, set) : error;
       if (thrown === undefined) return new Response(null, { status: 204 });
       const answer = answerError(deps, thrown, request);
       Object.assign(set.headers, answer.headers);

@@ -7,6 +7,11 @@ export interface Random {
   token(): string;
 }
 
+const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/** Whether a value is an id as {@link Random.id} makes it: the database refuses to compare anything else with one. */
+export const isId = (value: unknown): value is string => typeof value === "string" && ID.test(value);
+
 const bytes = (length: number) => crypto.getRandomValues(new Uint8Array(length));
 
 export const systemRandom: Random = {

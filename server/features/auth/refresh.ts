@@ -26,7 +26,7 @@ export async function refresh(deps: Deps, input: { refresh_token: string }, call
 
 /** @returns what to issue tokens for, or why not. Nothing is thrown, so what was written here commits. */
 async function spend(tx: Tx, deps: Deps, pointer: RefreshPointer, caller: Caller): Promise<Family | ErrorCode> {
-  const found = await findFamily(tx, pointer);
+  const found = await lockRefreshFamily(tx, pointer.familyId);
   if (!found) return "AUTH_TOKEN_INVALID";
   const decision = decide(deps, found, pointer);
   if (decision === "AUTH_REFRESH_REUSED") await revokeReused(tx, deps, found, caller);
@@ -36,18 +36,14 @@ async function spend(tx: Tx, deps: Deps, pointer: RefreshPointer, caller: Caller
   const rotated = await rotate(tx, deps, found);
   if (rotated) return rotated;
   // Somebody else was faster: what they left behind decides.
-  const now = await findFamily(tx, pointer);
+  const now = await lockRefreshFamily(tx, pointer.familyId);
   if (!now) return "AUTH_TOKEN_INVALID";
   const second = decide(deps, now, pointer);
+  if (second === "AUTH_REFRESH_REUSED") await revokeReused(tx, deps, now, caller);
   return second === "repeat" ? now : second === "rotate" ? "AUTH_TOKEN_INVALID" : second;
 }
 
-async function findFamily(tx: Tx, pointer: RefreshPointer): Promise<Family | undefined> {
-  const isUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/.test(pointer.familyId);
-  return isUuid ? lockRefreshFamily(tx, pointer.familyId) : undefined;
-}
-
-/** What API.md says of a token that opened, in the order of what wins. */
+/** What becomes of a token that opened, in the order of what wins. */
 function decide(deps: Deps, { family, session, user }: Family, pointer: RefreshPointer): Decision {
   const now = deps.clock.now();
   const { tokens } = deps.settings;

@@ -1,6 +1,7 @@
 import { decodeProtectedHeader, errors, type JWTPayload, jwtVerify, SignJWT } from "jose";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
+import { isId } from "../../ports/random.ts";
 import { isCanonical } from "./compact.ts";
 
 /** RFC 9068: what an access token is, so that no other token passes for one. */
@@ -116,7 +117,6 @@ const isTime = (value: unknown): value is number =>
 
 function checkedClaims(payload: JWTPayload): AccessTokenClaims {
   const { sub, sid, jti, iat, exp } = payload;
-  if (!isText(sub) || !isText(sid) || !isText(jti) || !isTime(iat) || !isTime(exp))
-    throw invalid("A claim is malformed");
+  if (!isId(sub) || !isId(sid) || !isText(jti) || !isTime(iat) || !isTime(exp)) throw invalid("A claim is malformed");
   return { ...payload, sub, sid, jti, iat, exp };
 }

@@ -3,6 +3,7 @@ import { CompactEncrypt, compactDecrypt, decodeProtectedHeader } from "jose";
 import { deriveKey, type SecretKey } from "../../../config/secrets.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
+import { isId } from "../../ports/random.ts";
 import { isCanonical } from "./compact.ts";
 
 /**
@@ -47,7 +48,8 @@ export async function openRefreshToken(deps: Pick<Deps, "keys">, token: string):
       contentEncryptionAlgorithms: ["A256GCM"],
     });
     const { f, g, s } = JSON.parse(Buffer.from(plaintext).toString());
-    return { familyId: String(f), generation: Number(g), secret: String(s) };
+    if (!isId(f) || !Number.isSafeInteger(g) || g < 1 || typeof s !== "string") throw new Error("Not a pointer");
+    return { familyId: f, generation: g, secret: s };
   } catch (error) {
     throw new AppError("AUTH_TOKEN_INVALID", { internal: "The refresh token does not open", cause: error });
   }

@@ -15,6 +15,7 @@ import {
 } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
+import { isId } from "../../ports/random.ts";
 import { type AuditAction, type AuditEvent, audit } from "../audit/service.ts";
 import { assertPasswordAllowed, hashPassword, type StoredPassword } from "../passwords/service.ts";
 import { parseEmail, parseUsername } from "./names.ts";
@@ -159,13 +160,11 @@ export async function listUserPage(deps: UserDeps, page: { limit: number; search
   return { data: shown, next_cursor: rows.length > page.limit ? (shown.at(-1)?.id ?? null) : null };
 }
 
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
-
 /** The user that somebody names by id, user name or e-mail address. @throws AppError NOT_FOUND */
 export async function findUserByAny(deps: UserDeps, text: string): Promise<UserView> {
   const email = parseEmail(text);
   const username = parseUsername(text);
-  const by = UUID.test(text)
+  const by = isId(text.toLowerCase())
     ? { id: text.toLowerCase() }
     : email
       ? { emailKey: email.emailKey }

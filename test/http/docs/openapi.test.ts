@@ -1,0 +1,209 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { ERRORS } from "../../../server/errors.ts";
+import { openTestApp, PASSWORD } from "../../support/app.ts";
+import type { Operation } from "../support/contract.ts";
+import { type HttpApp, openHttpApp } from "../support/http-app.ts";
+import { faultsOf, type Schema } from "../support/json-schema.ts";
+
+let app: HttpApp;
+beforeAll(async () => {
+  app = await openHttpApp();
+  app.clock.advance(Date.now() - app.clock.now().getTime()); // readiness compares the clock with the database's
+  await app.createUser({ username: "ada" });
+});
+afterAll(() => app.close());
+
+interface Documented {
+  readonly method: string;
+  readonly path: string;
+  readonly operation: Operation;
+}
+
+const documented = (): Documented[] =>
+  Object.entries(app.document.paths).flatMap(([path, operations]) =>
+    Object.entries(operations).map(([method, operation]) => ({ method: method.toUpperCase(), path, operation })),
+  );
+
+const asDocumented = (path: string) => path.replace(/:([^/]+)/g, "{$1}");
+
+/** Every schema of the document, wherever it stands. */
+function* schemasIn(value: unknown): Generator<Schema> {
+  if (typeof value !== "object" || value === null) return;
+  for (const [name, inner] of Object.entries(value)) {
+    if (name === "schema" && typeof inner === "object" && inner !== null) yield inner as Schema;
+    if (name !== "example" && name !== "examples") yield* schemasIn(inner);
+  }
+}
+
+function* within(schema: Schema): Generator<Schema> {
+  yield schema;
+  const parts = [
+    ...Object.values((schema.properties ?? {}) as object),
+    schema.items,
+    ...((schema.anyOf ?? []) as object[]),
+  ];
+  for (const part of parts) if (part) yield* within(part as Schema);
+}
+
+/** What a Schema Object of OpenAPI 3.0 may hold (3.1 takes all of JSON Schema). */
+const KEYWORDS_OF_3_0 = new Set(
+  "title multipleOf maximum exclusiveMaximum minimum exclusiveMinimum maxLength minLength pattern maxItems minItems uniqueItems maxProperties minProperties required enum type allOf oneOf anyOf not items properties additionalProperties description format default nullable discriminator readOnly writeOnly xml externalDocs example deprecated $ref".split(
+    " ",
+  ),
+);
+
+describe("GET /docs/json", () => {
+  // The document and the application have the same routes: none is hidden, none is made up.
+  test("every route is in it, and nothing else", () => {
+    const there = app.app.routes
+      .filter(({ path }: { path: string }) => !path.startsWith("/docs"))
+      .map(({ method, path }: { method: string; path: string }) => `${method} ${asDocumented(path)}`);
+    expect(
+      documented()
+        .map(({ method, path }) => `${method} ${path}`)
+        .sort(),
+    ).toEqual([...there].sort());
+  });
+
+  test("every operation is described", () => {
+    const ids = documented().map(({ operation }) => (operation as { operationId?: string }).operationId);
+    expect(new Set(ids).size).toBe(ids.length);
+    for (const { path, operation } of documented()) {
+      expect({ path, summary: (operation.summary ?? "").length > 5 }).toEqual({ path, summary: true });
+      for (const status of ["500", "503"]) expect(Object.keys(operation.responses)).toContain(status);
+    }
+  });
+
+  // Each code is documented at its own status, with an example that is a real envelope.
+  test("errors stand at their status", () => {
+    const envelope = app.document.components.schemas.Error ?? {};
+    for (const { operation } of documented()) {
+      for (const [status, response] of Object.entries(operation.responses)) {
+        if (Number(status) < 400) continue;
+        const media = response.content?.["application/json"];
+        expect(media?.schema).toEqual({ $ref: "#/components/schemas/Error" });
+        for (const [code, example] of Object.entries(media?.examples ?? {})) {
+          expect(String(ERRORS[code as keyof typeof ERRORS].status)).toBe(status);
+          expect(faultsOf((example as { value: unknown }).value, envelope)).toEqual([]);
+        }
+      }
+    }
+  });
+
+  // Programs are generated from the document, so it must be valid in the version that it names.
+  test("schemas use what their version of OpenAPI has", () => {
+    if (!app.document.openapi.startsWith("3.0")) {
+      expect(app.document.openapi).toMatch(/^3\.1\./);
+      return;
+    }
+    const foreign = new Set<string>();
+    for (const outer of [...schemasIn(app.document.paths), ...Object.values(app.document.components.schemas)])
+      for (const schema of within(outer))
+        for (const keyword of Object.keys(schema)) if (!KEYWORDS_OF_3_0.has(keyword)) foreign.add(keyword);
+    expect([...foreign]).toEqual([]);
+  });
+
+  // A number is a number: what an answer holds is not described as a text as well.
+  test("answers have one type for each property", () => {
+    const doubtful: string[] = [];
+    for (const { method, path, operation } of documented()) {
+      for (const outer of schemasIn(operation.responses))
+        for (const schema of within(outer))
+          if (((schema.anyOf ?? []) as Schema[]).some(({ format }) => format === "integer"))
+            doubtful.push(`${method} ${path}: ${JSON.stringify(schema)}`);
+    }
+    expect(doubtful).toEqual([]);
+  });
+
+  // A body is required in the document exactly where the application asks for one.
+  test("required bodies", async () => {
+    const { access_token } = await app.login("ada");
+    for (const { method, path, operation } of documented()) {
+      if (!operation.requestBody) continue;
+      const { status } = await app.request(method, path, { token: access_token });
+      expect({ path, required: operation.requestBody.required ?? false }).toEqual({ path, required: status === 422 });
+    }
+  });
+
+  test("a body is JSON and nothing else", () => {
+    for (const { operation } of documented())
+      if (operation.requestBody) expect(Object.keys(operation.requestBody.content)).toEqual(["application/json"]);
+  });
+
+  // Every parameter that the contract names is in the document.
+  test("parameters of verify", () => {
+    const names = app.document.paths["/api/v1/auth/verify"]?.get?.parameters?.map(({ name }) => name) ?? [];
+    expect(names.sort()).toEqual(["permission", "resource"]);
+  });
+
+  // Every answer that is no error really occurs, in the form that the document gives it (the client here checks each).
+  test("every documented success occurs", async () => {
+    const seen = new Set<string>();
+    const call = async (method: string, path: string, options?: Parameters<HttpApp["request"]>[2]) => {
+      const answer = await app.request(method, path, options);
+      seen.add(`${method} ${path} ${answer.status}`);
+      return answer;
+    };
+    const { body: tokens } = await call("POST", "/api/v1/auth/login", {
+      body: { username: "ada", password: PASSWORD },
+    });
+    await call("GET", "/api/v1/auth/verify", { token: tokens.access_token });
+    await call("POST", "/api/v1/auth/refresh", { body: { refresh_token: tokens.refresh_token } });
+    await call("POST", "/api/v1/auth/logout", { token: tokens.access_token });
+    const { headers } = await call("GET", "/.well-known/jwks.json");
+    await call("GET", "/.well-known/jwks.json", { headers: { "if-none-match": headers.get("etag") ?? "" } });
+    for (const path of ["/api/v1/health", "/livez", "/readyz"]) await call("GET", path);
+    const expected = documented().flatMap(({ method, path, operation }) =>
+      Object.keys(operation.responses)
+        .filter((status) => Number(status) < 400)
+        .map((status) => `${method} ${path} ${status}`),
+    );
+    expect([...seen].sort()).toEqual(expected.sort());
+  });
+});
+
+const pages = () =>
+  app.app.routes.map(({ path }: { path: string }) => path).filter((path: string) => path.startsWith("/docs"));
+
+describe("/docs", () => {
+  // The page comes from the binary and loads nothing from elsewhere: no other host, no script inside of it.
+  test("the page and its parts", async () => {
+    for (const path of pages()) {
+      const response = await app.app.handle(new Request(`http://localhost${path}`));
+      expect({ path, status: response.status }).toEqual({ path, status: 200 });
+      const policy = response.headers.get("content-security-policy") ?? "";
+      expect(policy).toContain("default-src 'none'");
+      expect(policy).toMatch(/script-src 'self'(;|$)/);
+      expect(policy).not.toMatch(/https?:|\*/);
+      expect(response.headers.get("content-type")).toMatch(/; ?charset=utf-8$/i);
+      expect((await response.text()).length).toBeGreaterThan(50);
+    }
+    const page = await (await app.app.handle(new Request("http://localhost/docs"))).text();
+    expect(page).not.toMatch(/(src|href)="(https?:)?\/\//);
+    expect(page).not.toMatch(/<script(?![^>]*\bsrc=)/);
+  });
+
+  // Where the docs are switched off, and so in production by default, nothing is left of them.
+  for (const [name, variables] of Object.entries({
+    "switched off": { PRIMER_DOCS__ENABLED: "false" },
+    "in production": { PRIMER_ENVIRONMENT: "production", PRIMER_SERVER__PUBLIC_URL: "https://primer.test" },
+  })) {
+    test(`404 ${name}`, async () => {
+      const closed = await openTestApp(variables);
+      try {
+        const missing = await closed.request("GET", "/docs-that-never-were");
+        for (const path of pages()) {
+          const answer = await closed.request("GET", path);
+          expect({ path, status: answer.status, code: answer.body.error.code }).toEqual({
+            path,
+            status: 404,
+            code: "NOT_FOUND",
+          });
+          expect(answer.headers.get("content-security-policy")).toBe(missing.headers.get("content-security-policy"));
+        }
+      } finally {
+        await closed.close();
+      }
+    });
+  }
+});
