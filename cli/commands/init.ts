@@ -146,7 +146,7 @@ async function resetAdmin(deps: UserDeps, admin: Administrator): Promise<UserVie
 /** The password is on the screen before it is recorded that it was shown: a run cut off in between makes another. */
 function showCredentials({ io }: CommandContext, username: string, password: string): void {
   io.note(`\n  ${bold(io, "Administrator")}  ${username}\n  ${bold(io, "Password")}       ${password}\n`);
-  io.note(dim(io, "  It is shown this once. Change it with: primer users set-password\n\n"));
+  io.note(dim(io, `  It is shown this once. Change it with: primer users set-password ${username}\n\n`));
 }
 
 interface Done {
