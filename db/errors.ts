@@ -17,10 +17,14 @@ const CONNECTION_CODES = new Set([
 /** SQLSTATEs of a server that is there and cannot serve now: shutting down, out of connections or disk, timed out, locked. */
 const UNAVAILABLE_STATES = /^(08|40|53|57|58)|^(55P03|25006)$/;
 
+/** What the embedded database throws, without a code, once it is closed. */
+const EMBEDDED_GONE = /^PGlite is clos(ed|ing)/;
+
 /** Whether an error says that the database cannot serve now, as opposed to that the statement was wrong. */
 export function isConnectionError(error: unknown): boolean {
   for (let cause: unknown = error, depth = 0; cause instanceof Error && depth < 5; cause = cause.cause, depth++) {
     const code = codeOf(cause) ?? "";
+    if (EMBEDDED_GONE.test(cause.message)) return true;
     if (CONNECTION_CODES.has(code) || UNAVAILABLE_STATES.test(code)) return true;
   }
   return false;

@@ -159,6 +159,8 @@ async function unpackTemplate(home: string, folder: string): Promise<void> {
 function wrapPglite(pglite: PGlite, address: string, released: () => void): Database {
   const orm = drizzle(pglite) as unknown as Orm;
   let closing: Promise<void> | undefined;
+  /** Whoever else wants a lock is in this process too, since no other one has the database. */
+  const turns = new Map<string, Promise<unknown>>();
   return {
     kind: "pglite",
     address,
@@ -169,8 +171,14 @@ function wrapPglite(pglite: PGlite, address: string, released: () => void): Data
       const results = await pglite.exec(statement);
       return (results.at(-1)?.rows ?? []) as R[];
     },
-    async exclusively(_lock, work) {
-      return work(this);
+    async exclusively(lock, work) {
+      const before = turns.get(lock) ?? Promise.resolve();
+      const turn = before.then(() => work(this));
+      turns.set(
+        lock,
+        turn.catch(() => {}),
+      );
+      return turn;
     },
     close() {
       closing ??= pglite.close().finally(released);

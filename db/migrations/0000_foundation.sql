@@ -29,7 +29,8 @@ CREATE TABLE "secret_keys" (
 	"state" text NOT NULL,
 	"sealed_key" text NOT NULL,
 	"created_at" timestamp (3) with time zone NOT NULL,
-	"retired_at" timestamp (3) with time zone
+	"retired_at" timestamp (3) with time zone,
+	CONSTRAINT "secret_keys_state_known" CHECK ("secret_keys"."state" IN ('next', 'active', 'retiring', 'retired'))
 );
 --> statement-breakpoint
 CREATE TABLE "signing_keys" (
@@ -151,6 +152,7 @@ CREATE TABLE "users" (
 	"last_login_at" timestamp (3) with time zone,
 	"deactivated_at" timestamp (3) with time zone,
 	CONSTRAINT "users_username_is_lower_case" CHECK ("users"."username" = lower("users"."username")),
+	CONSTRAINT "users_email_key_is_lower_case" CHECK ("users"."email_key" = lower("users"."email_key")),
 	CONSTRAINT "users_status_known" CHECK ("users"."status" IN ('active', 'pending', 'disabled', 'deactivated'))
 );
 --> statement-breakpoint

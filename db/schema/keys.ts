@@ -45,5 +45,6 @@ export const secretKeys = pgTable(
     uniqueIndex("secret_keys_key_id_key").on(t.keyId),
     uniqueIndex("secret_keys_one_active_key").on(t.purpose).where(sql`${t.state} = 'active'`),
     index("secret_keys_purpose_idx").on(t.purpose),
+    check("secret_keys_state_known", sql`${t.state} IN ('next', 'active', 'retiring', 'retired')`),
   ],
 );

@@ -26,6 +26,7 @@ export const users = pgTable(
     uniqueIndex("users_email_key").on(t.emailKey),
     index("users_created_at_idx").on(t.createdAt.desc(), t.id.desc()),
     check("users_username_is_lower_case", sql`${t.username} = lower(${t.username})`),
+    check("users_email_key_is_lower_case", sql`${t.emailKey} = lower(${t.emailKey})`),
     check("users_status_known", sql`${t.status} IN ('active', 'pending', 'disabled', 'deactivated')`),
   ],
 );

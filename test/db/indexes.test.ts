@@ -1,0 +1,110 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { drizzle } from "drizzle-orm/pg-proxy";
+import type { Database, Tx } from "../../db/database.ts";
+import {
+  advanceRefreshFamily,
+  findRefreshFamily,
+  findSession,
+  insertSession,
+  lockRefreshFamily,
+  revokeSessions,
+} from "../../db/queries/sessions.ts";
+import { findLoginAccount, findUser, insertUser } from "../../db/queries/users.ts";
+import { openTestDatabase } from "../support/database.ts";
+import { NOW, newId, sessionRows, userRow } from "./rows.ts";
+
+let db: Database;
+beforeAll(async () => {
+  db = await openTestDatabase();
+  for (let count = 0; count < 50; count++) {
+    const user = userRow({});
+    await insertUser(db.orm, user);
+    const { session, family } = sessionRows(user.id);
+    await insertSession(db.orm, session, family);
+  }
+});
+afterAll(() => db.close());
+
+/** The first statement that a query function sends, without a database. */
+async function statementOf(query: (tx: Tx) => Promise<unknown>): Promise<{ text: string; values: unknown[] }> {
+  const sent: { text: string; values: unknown[] }[] = [];
+  const recorder = drizzle(async (text, values) => {
+    sent.push({ text, values });
+    return { rows: [] };
+  });
+  await query(recorder as unknown as Tx);
+  const [first] = sent;
+  if (!first) throw new Error("The query sent nothing");
+  return first;
+}
+
+interface PlanNode {
+  readonly "Node Type": string;
+  readonly "Relation Name"?: string;
+  readonly "Index Name"?: string;
+  readonly Plans?: readonly PlanNode[];
+}
+
+const nodesOf = (node: PlanNode): PlanNode[] => [node, ...(node.Plans ?? []).flatMap(nodesOf)];
+
+/** How the database would run a statement where reading a whole table is the last resort. */
+async function planOf({ text, values }: { text: string; values: unknown[] }): Promise<PlanNode[]> {
+  return db.exclusively("explain", async (connection) => {
+    await connection.query("SET enable_seqscan = off");
+    const rows = await connection.query<{ "QUERY PLAN": [{ Plan: PlanNode }] }>(
+      `EXPLAIN (FORMAT JSON) ${text}`,
+      values,
+    );
+    await connection.query("RESET enable_seqscan");
+    return nodesOf(rows[0]?.["QUERY PLAN"][0].Plan as PlanNode);
+  });
+}
+
+const id = newId();
+const family = { id, sessionId: id, generation: 1 };
+const next = { keyId: "key", secretHash: "hash", rotatedAt: NOW, idleExpiresAt: NOW };
+
+// Login, refresh and the check of a token stay fast however many accounts and sessions there are.
+describe("an index serves", () => {
+  test.each<[string, (tx: Tx) => Promise<unknown>, string[]]>([
+    [
+      "the login by user name",
+      (tx) => findLoginAccount(tx, { kind: "username", key: "ada" }),
+      ["users_username_key", "credentials_one_password_key", "user_roles_user_id_role_pk"],
+    ],
+    [
+      "the login by e-mail address",
+      (tx) => findLoginAccount(tx, { kind: "email", key: "ada@example.test" }),
+      ["users_email_key", "credentials_one_password_key", "user_roles_user_id_role_pk"],
+    ],
+    ["a user by name", (tx) => findUser(tx, { username: "ada" }), ["users_username_key"]],
+    ["the session of a token", (tx) => findSession(tx, id), ["sessions_pkey", "users_pkey"]],
+    [
+      "the family of a refresh token",
+      (tx) => findRefreshFamily(tx, id),
+      ["refresh_families_pkey", "sessions_pkey", "users_pkey"],
+    ],
+    [
+      "the family that a refresh locks",
+      (tx) => lockRefreshFamily(tx, id),
+      ["refresh_families_pkey", "sessions_pkey", "users_pkey"],
+    ],
+    ["the rotation of a family", (tx) => advanceRefreshFamily(tx, family, next), ["refresh_families_pkey"]],
+    ["the end of one session", (tx) => revokeSessions(tx, { id }, "logout", NOW), ["sessions_pkey"]],
+    ["the end of a user's sessions", (tx) => revokeSessions(tx, { userId: id }, "x", NOW), ["sessions_user_id_idx"]],
+  ])("%s", async (_name, query, indexes) => {
+    const nodes = await planOf(await statementOf(query));
+    const wholeTables = nodes.filter((node) => node["Node Type"] === "Seq Scan").map((node) => node["Relation Name"]);
+    expect(wholeTables).toEqual([]);
+    const used = nodes.map((node) => node["Index Name"]);
+    for (const index of indexes) expect(used).toContain(index);
+  });
+
+  test("every foreign key, so that erasing a user reads no whole table", async () => {
+    const missing = await db.query<{ name: string }>(
+      `SELECT conname AS name FROM pg_constraint c WHERE contype = 'f' AND connamespace = 'public'::regnamespace
+       AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.conrelid AND i.indkey[0] = c.conkey[1])`,
+    );
+    expect(missing).toEqual([]);
+  });
+});
