@@ -1,5 +1,5 @@
 import { Database as Sqlite } from "bun:sqlite";
-import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 /**
@@ -21,7 +21,7 @@ const HOLDER_FILE = "lock.pid";
 export function tryLockFolder(home: string): FolderLock | undefined {
   mkdirSync(home, { recursive: true, mode: 0o700 });
   const path = join(home, LOCK_FILE);
-  closeSync(openSync(path, "a", 0o600)); // whoever may read it could keep us out
+  createPrivately(path);
   const lock = new Sqlite(path);
   try {
     lock.run("PRAGMA busy_timeout = 0");
@@ -33,6 +33,14 @@ export function tryLockFolder(home: string): FolderLock | undefined {
     throw error;
   }
   return { release: () => lock.close() };
+}
+
+/**
+ * Whoever may read the file could keep us out, so it is made readable to nobody else. One that is there is never opened
+ * here: closing it would give back the lock that this process may hold on it (POSIX, fcntl).
+ */
+function createPrivately(path: string): void {
+  if (!existsSync(path)) closeSync(openSync(path, "a", 0o600));
 }
 
 /** The process id of whoever holds the lock of this home, as it wrote it down itself. */

@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, fsyncSync, renameSync, rmSync, statfsSync } from "node:fs";
+import { chmodSync, existsSync, fsyncSync, renameSync, rmSync, statfsSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { PGlite, type PGliteOptions } from "@electric-sql/pglite";
 import { NodeFS } from "@electric-sql/pglite/nodefs";
@@ -35,6 +35,25 @@ interface EmscriptenModule {
   NODEFS: { stream_ops: { fsync?: (stream: { nfd: number }) => number } };
 }
 
+/**
+ * Where PostgreSQL cannot go on (no room for its log, a failed fsync) it panics, and PGlite would run the same message
+ * again for ever, with the whole process. What was acknowledged is on the disk, so the process says why and ends.
+ */
+function endOnPanic(isOpen: () => boolean) {
+  let lastWords = "";
+  return {
+    printErr(line: string) {
+      if (/ (PANIC|FATAL): /.test(line)) lastWords = line.replace(/^.*? (?=PANIC|FATAL)/, "");
+    },
+    onAbort() {
+      if (!isOpen()) return; // it throws, and whoever opens it tells
+      writeSync(2, `primer: The embedded database gave up: ${lastWords || "it was aborted"}\n`);
+      writeSync(2, "  Nothing acknowledged is lost. See that the disk has room, then start again.\n");
+      process.exit(EXIT.failed);
+    },
+  };
+}
+
 /** PGlite's folder on the disk, with an fsync that reaches it. */
 class DurableNodeFS extends NodeFS {
   override async init(...[pg, options]: Parameters<NodeFS["init"]>): ReturnType<NodeFS["init"]> {
@@ -47,7 +66,9 @@ class DurableNodeFS extends NodeFS {
     };
     const preRun = [emscriptenOpts.preRun ?? []].flat() as ((module: unknown) => void)[];
     const added = [...preRun, addFsync as (module: unknown) => void];
-    return { emscriptenOpts: { ...emscriptenOpts, preRun: added } as typeof emscriptenOpts };
+    return {
+      emscriptenOpts: { ...emscriptenOpts, preRun: added, ...endOnPanic(() => pg.ready) } as typeof emscriptenOpts,
+    };
   }
 }
 

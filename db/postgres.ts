@@ -8,6 +8,8 @@ import { isConnectionError } from "./errors.ts";
 
 /** How many times a connection is tried when a process starts, and how long it waits before each further try. */
 const START_RETRY_MS = [250, 1000];
+/** While the server is away, a new connection is tried this often (seconds); queries wait no longer for one. */
+const RECONNECT_SECONDS = 0.1;
 const OLDEST_VERSION = 150_000;
 /** No statement waits longer than this for a lock that another transaction holds. */
 const LOCK_TIMEOUT_MS = 2000;
@@ -46,6 +48,7 @@ function connectionOptions(settings: Settings["database"]) {
     connect_timeout: settings.connect_timeout / 1000,
     idle_timeout: 60,
     max_lifetime: 30 * 60,
+    backoff: () => RECONNECT_SECONDS,
     onnotice: () => {},
     connection: {
       application_name: "primer",
