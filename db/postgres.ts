@@ -4,12 +4,15 @@ import { codeOf, misused, type OperatorError, textOf, unreachable } from "../con
 import { redactText } from "../config/log.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Database, Orm, Row } from "./database.ts";
+import { withDeadlines, withinDeadline } from "./deadline.ts";
 import { isConnectionError } from "./errors.ts";
 
 /** How many times a connection is tried when a process starts, and how long it waits before each further try. */
 const START_RETRY_MS = [250, 1000];
 /** While the server is away, a new connection is tried this often (seconds); queries wait no longer for one. */
 const RECONNECT_SECONDS = 0.1;
+/** How long an answer may take beyond the statement timeout before the server counts as hanging (milliseconds). */
+const ANSWER_MARGIN_MS = 1000;
 const OLDEST_VERSION = 150_000;
 /** No statement waits longer than this for a lock that another transaction holds. */
 const LOCK_TIMEOUT_MS = 2000;
@@ -29,13 +32,15 @@ export async function openPostgres(settings: Settings["database"]): Promise<Data
   const address = `${protocol}//${host}${pathname}`;
   await answering(client, address);
 
-  const orm = drizzle(client) as unknown as Orm;
+  const deadlineMs = settings.statement_timeout + ANSWER_MARGIN_MS;
+  const orm = drizzle(withDeadlines(client, deadlineMs)) as unknown as Orm;
   return {
     kind: "postgres",
     address,
     orm,
     transaction: (work) => orm.transaction(work),
-    query: <R extends Row>(statement: string, values: readonly unknown[] = []) => run<R>(client, statement, values),
+    query: <R extends Row>(statement: string, values: readonly unknown[] = []) =>
+      withinDeadline(run<R>(client, statement, values), deadlineMs),
     exclusively: (lock, work) => onLockedConnection(settings.url, options, lock, work),
     close: () => client.end({ timeout: 5 }),
   };
