@@ -12,6 +12,7 @@ import { startPostgres } from "./services.ts";
 const root = join(import.meta.dir, "../..");
 const full = process.argv.includes("--full");
 const inCi = Boolean(process.env.CI);
+const LEAST_COVERAGE = 0.8;
 const scratch = mkdtempSync(join(tmpdir(), "primer-test-run-"));
 
 interface Suite {
@@ -35,7 +36,9 @@ const ON_BOTH = ["test/http", "test/db", "test/flows"];
 async function runSuite(suite: Suite): Promise<Counts> {
   say(`${suite.name}: ${suite.paths.join(" ")}`);
   const report = join(scratch, `${suite.name.replaceAll(" ", "-")}.xml`);
-  const coverage = suite.coverage ? ["--coverage", "--coverage-reporter=text"] : [];
+  const coverage = suite.coverage
+    ? ["--coverage", "--coverage-reporter=text", "--coverage-reporter=lcov", `--coverage-dir=${scratch}`]
+    : [];
   const child = Bun.spawn(
     [
       process.execPath,
@@ -59,7 +62,18 @@ async function runSuite(suite: Suite): Promise<Counts> {
     say(`${suite.name} ended with exit code ${exitCode} although no test failed`);
     counts.failed = 1;
   }
+  if (suite.coverage) counts.failed += await coverageShortfall();
   return counts;
+}
+
+/** 1 where fewer of the lines ran than {@link LEAST_COVERAGE}, over all files together; what child processes ran counts for none. */
+async function coverageShortfall(): Promise<number> {
+  const report = await Bun.file(join(scratch, "lcov.info")).text();
+  const sum = (field: string) =>
+    [...report.matchAll(new RegExp(`^${field}:(\\d+)$`, "gm"))].reduce((total, [, count]) => total + Number(count), 0);
+  const share = sum("LH") / sum("LF");
+  say(`${(share * 100).toFixed(1)} % of the lines were run (at least ${LEAST_COVERAGE * 100} %)`);
+  return share >= LEAST_COVERAGE ? 0 : 1;
 }
 
 async function readCounts(report: string): Promise<Counts> {
