@@ -64,8 +64,7 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
 }
 
 /** Text with its control characters replaced. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
-export const printable = (text: string): string => text.replace(/[\u0000-\u001f\u007f-\u009f]/g, "\ufffd");
+export const printable = (text: string): string => text.replace(/\p{Cc}/gu, "\ufffd");
 
 /** What --json prints of a command that failed. */
 export const errorDocument = (exitCode: number, message: string, hint: string | undefined): string =>

@@ -31,7 +31,7 @@ export const LogoutBody = t.Object(
   { ...strict, examples: [{ all: false }] },
 );
 
-/** Gateways pass on whatever they were asked with, so nothing here may be a reason for another status than API.md's. */
+/** Gateways pass on whatever they were asked with, so nothing here is a reason for a 422. */
 export const VerifyQuery = t.Object(
   {
     permission: t.Optional(t.String({ description: "Answer 403 unless the user has it" })),
