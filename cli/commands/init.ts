@@ -3,8 +3,12 @@ import { misused } from "../../config/errors.ts";
 import { type LoadedSettings, loadSettings } from "../../config/load.ts";
 import type { Database } from "../../db/database.ts";
 import { migrate } from "../../db/migrate.ts";
-import { findInstallation } from "../../db/queries/installation.ts";
-import { type Administrator, finishInitialising, initialise } from "../../server/features/installation/service.ts";
+import {
+  type Administrator,
+  findInstalled,
+  finishInitialising,
+  initialise,
+} from "../../server/features/installation/service.ts";
 import { assertPasswordAllowed } from "../../server/features/passwords/service.ts";
 import {
   findUserByAny,
@@ -112,11 +116,6 @@ const signatureOf = ({ settings }: LoadedSettings) =>
 function flagSettings(options: CommandContext["options"]): Record<string, unknown> {
   const given = Object.entries(FLAG_SETTINGS).filter(([flag]) => options[flag] !== undefined);
   return Object.fromEntries(given.map(([flag, key]) => [key, options[flag]]));
-}
-
-async function findInstalled(database: Database) {
-  const [row] = await database.query<{ found: string | null }>("SELECT to_regclass('installation')::text AS found");
-  return row?.found ? findInstallation(database.orm) : undefined;
 }
 
 function administratorOf(

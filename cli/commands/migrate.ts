@@ -1,13 +1,15 @@
 import { EXIT } from "../../config/errors.ts";
 import { loadSettings } from "../../config/load.ts";
+import { readSecrets } from "../../config/secrets.ts";
 import { migrate, migrationStatus } from "../../db/migrate.ts";
+import { checkInstallation, findInstalled } from "../../server/features/installation/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { table } from "../io.ts";
 
 /** Brings the schema up to date, or with --status tells how it stands and changes nothing. */
 export async function run(context: CommandContext): Promise<Outcome> {
-  const { settings } = loadSettings(context.home, context.environment);
+  const { settings, variables } = loadSettings(context.home, context.environment);
   return context.workspace.withDatabase(settings, async (database) => {
     if (context.options.status) {
       const migrations = await migrationStatus(database);
@@ -19,6 +21,8 @@ export async function run(context: CommandContext): Promise<Outcome> {
         exitCode: EXIT.done,
       };
     }
+    // Another installation's database is not ours to change.
+    if (await findInstalled(database)) await checkInstallation(database.orm, readSecrets(variables).master);
     const applied = await migrate(database, systemClock.now);
     const text = applied.length === 0 ? "The schema is up to date.\n" : `Applied ${applied.join(", ")}.\n`;
     return { json: { database: database.address, applied }, text };

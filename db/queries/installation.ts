@@ -1,11 +1,18 @@
 import type { Tx } from "../database.ts";
 import { installation } from "../schema/installation.ts";
 
-export type InstallationRow = typeof installation.$inferSelect;
+export interface InstallationRow {
+  readonly masterKeyId: string;
+  readonly initialisedAt: Date | null;
+}
 
-/** What this installation is; undefined before `primer init` has reached the database. */
+/**
+ * What this installation is; undefined before `primer init` has reached the database. Asked before migrations too, so it
+ * reads only columns that were there from the first one on.
+ */
 export async function findInstallation(tx: Tx): Promise<InstallationRow | undefined> {
-  const [row] = await tx.select().from(installation);
+  const { masterKeyId, initialisedAt } = installation;
+  const [row] = await tx.select({ masterKeyId, initialisedAt }).from(installation);
   return row;
 }
 

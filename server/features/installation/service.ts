@@ -1,6 +1,6 @@
 import { misused } from "../../../config/errors.ts";
 import type { Keyring } from "../../../config/secrets.ts";
-import type { Tx } from "../../../db/database.ts";
+import type { Database, Tx } from "../../../db/database.ts";
 import {
   findInstallation,
   type InstallationRow,
@@ -19,6 +19,12 @@ import {
   type UserDeps,
   type UserView,
 } from "../users/service.ts";
+
+/** What this database was set up as; undefined where it was not, or has no tables yet. */
+export async function findInstalled(database: Database): Promise<InstallationRow | undefined> {
+  const [row] = await database.query<{ found: string | null }>("SELECT to_regclass('installation')::text AS found");
+  return row?.found ? findInstallation(database.orm) : undefined;
+}
 
 /**
  * Sees that the master key in hand is the one that this database was sealed with.
