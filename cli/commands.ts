@@ -46,6 +46,13 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: () => import("./commands/serve.ts"),
   },
   {
+    name: "worker",
+    summary: "Do background work beside `serve`; on the embedded database `serve` does it itself",
+    examples: ["primer worker"],
+    runsInHolder: false,
+    load: () => import("./commands/worker.ts"),
+  },
+  {
     name: "migrate",
     summary: "Bring the database's schema up to date",
     options: [{ flags: "--status", description: "Tell how it stands and change nothing" }],

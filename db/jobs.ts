@@ -37,9 +37,16 @@ const driver = (connection: Connection) => ({
   }),
 });
 
-function createBoss(connection: Connection, migrate: boolean): PgBoss {
-  const boss = new PgBoss({ db: driver(connection), schema: SCHEMA, migrate, supervise: false, schedule: false });
-  boss.on("error", () => {}); // every call that fails also rejects; without a listener the process would die of it
+interface BossOptions {
+  readonly migrate?: boolean;
+  readonly supervise?: boolean;
+  /** Without one, errors are only those that the failed call rejects with as well. */
+  readonly onError?: (error: unknown) => void;
+}
+
+function createBoss(connection: Connection, { migrate = false, supervise = false, onError }: BossOptions = {}): PgBoss {
+  const boss = new PgBoss({ db: driver(connection), schema: SCHEMA, migrate, supervise, schedule: false });
+  boss.on("error", onError ?? (() => {})); // without a listener the process would die of the first one
   return boss;
 }
 
@@ -57,7 +64,7 @@ export async function jobTablesCurrent(connection: Connection): Promise<boolean>
 
 /** Makes or upgrades the queue's own tables and the queues. */
 export async function installJobTables(connection: Connection): Promise<void> {
-  const boss = createBoss(connection, true);
+  const boss = createBoss(connection, { migrate: true });
   await boss.start();
   for (const [name, options] of Object.entries(QUEUES)) {
     await boss.createQueue(name, { ...options, retentionSeconds: RETENTION_SECONDS });
@@ -67,7 +74,7 @@ export async function installJobTables(connection: Connection): Promise<void> {
 
 /** The queue, ready before the first transaction: on the embedded database nothing may be looked up inside one. */
 export async function openJobQueue(database: Database): Promise<JobQueue> {
-  const boss = createBoss(database, false);
+  const boss = createBoss(database);
   await boss.start();
   return {
     async enqueue(tx, queue, payload, options = {}) {
@@ -77,4 +84,15 @@ export async function openJobQueue(database: Database): Promise<JobQueue> {
     },
     close: () => boss.stop({ close: false, graceful: false }),
   };
+}
+
+/** Looks after the queue until closed: lets jobs of dead workers be tried again, and removes what was kept long enough. */
+export async function superviseJobs(
+  database: Database,
+  onError: (error: unknown) => void,
+): Promise<{ close(): Promise<void> }> {
+  const boss = createBoss(database, { supervise: true, onError });
+  await boss.start();
+  await boss.supervise(); // the timer's first turn comes a minute later
+  return { close: () => boss.stop({ close: false, graceful: false }) };
 }

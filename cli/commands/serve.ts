@@ -1,21 +1,24 @@
-import { failed, misused, textOf } from "../../config/errors.ts";
+import { failed, textOf } from "../../config/errors.ts";
 import { type LoadedSettings, loadSettings } from "../../config/load.ts";
 import { createLog, type Log } from "../../config/log.ts";
-import { readSecrets } from "../../config/secrets.ts";
-import { isMigrated } from "../../db/migrate.ts";
+import type { Database } from "../../db/database.ts";
 import { isEmbedded } from "../../db/open.ts";
 import type { Deps } from "../../server/deps.ts";
-import { checkInstallation } from "../../server/features/installation/service.ts";
 import { createHashPool } from "../../server/features/passwords/hash-pool.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { openDeps, type RunningServer, startServer } from "../../server/start.ts";
+import { startWorker } from "../../worker/run.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { listenForCommands } from "../holder.ts";
 import { bold } from "../io.ts";
+import { secretsOfInstallation, untilStopped } from "../long-running.ts";
 import { runHeldCommand } from "../run.ts";
 import { heldWorkspace } from "../workspace.ts";
 
-/** Serves the HTTP API until SIGTERM or SIGINT. On an embedded database it also runs other commands for their callers. */
+/**
+ * Serves the HTTP API until SIGTERM or SIGINT. On an embedded database it is the worker too, and runs other commands for
+ * their callers.
+ */
 export async function run(context: CommandContext): Promise<Outcome> {
   const load = (fixed: Record<string, unknown> = {}) =>
     loadSettings(context.home, context.environment, { ...flagSettings(context), ...fixed });
@@ -25,15 +28,11 @@ export async function run(context: CommandContext): Promise<Outcome> {
   const log = createLog(() => current.settings.log.level, sink, systemClock.now);
 
   await context.workspace.withDatabase(loaded.settings, async (db) => {
-    if (!(await isMigrated(db))) throw notSetUp(context.home);
-    const secrets = readSecrets(loaded.variables);
-    if (!(await checkInstallation(db.orm, secrets.master))?.initialisedAt) throw notSetUp(context.home);
+    const secrets = await secretsOfInstallation(context.home, loaded, db);
     const deps = await openDeps({ settings: loaded.settings, secrets, db, log });
-    const socket = isEmbedded(loaded.settings)
-      ? await listenForCommands(context.home, (name, invocation, io) =>
-          runHeldCommand(name, invocation, { ...context, io }, heldWorkspace(db)),
-        )
-      : undefined;
+    const embedded = isEmbedded(loaded.settings);
+    const socket = embedded ? await hearCommands(context, db) : undefined;
+    const worker = embedded ? await startWorker(deps) : undefined;
     try {
       const server = listen(deps);
       announce(context, deps, server);
@@ -42,10 +41,11 @@ export async function run(context: CommandContext): Promise<Outcome> {
       await server.stop();
     } finally {
       socket?.close();
+      await worker?.stop();
       await deps.jobs.close();
     }
   });
-  log.info("Stopped", { event: "server.stopped" });
+  log.info("Stopped", { event: "process.stopped" });
   return { json: { stopped: true }, text: "" };
 }
 
@@ -56,8 +56,11 @@ function flagSettings({ options }: CommandContext): Record<string, unknown> {
   return given;
 }
 
-const notSetUp = (home: string) =>
-  misused(`${home} is not initialised yet.`, "Run `primer init` first; after an upgrade `primer migrate`.");
+/** Runs other commands for their callers: this process owns the database. */
+const hearCommands = (context: CommandContext, db: Database) =>
+  listenForCommands(context.home, (name, invocation, io) =>
+    runHeldCommand(name, invocation, { ...context, io }, heldWorkspace(db)),
+  );
 
 function listen(deps: Deps): RunningServer {
   try {
@@ -112,25 +115,5 @@ function changedKeys(before: object, after: object, prefix = ""): string[] {
     const isTable = typeof value === "object" && value !== null && !Array.isArray(value) && prefix === "";
     if (isTable) return changedKeys(old as object, value, `${name}.`);
     return JSON.stringify(old) === JSON.stringify(value) ? [] : [prefix + name];
-  });
-}
-
-/** Resolves at SIGTERM or SIGINT; rejects where something was thrown that nobody caught, since then nothing is certain. */
-function untilStopped(log: Log): Promise<void> {
-  return new Promise((resolve, reject) => {
-    for (const signal of ["SIGTERM", "SIGINT"] as const) {
-      process.once(signal, () => {
-        log.info("Stopping", { event: "server.stopping", signal });
-        resolve();
-      });
-    }
-    process.on("uncaughtException", (error) => {
-      log.error("An error that nobody caught; stopping", { event: "server.crashed", error });
-      reject(failed(`The server stopped on an error that nobody caught: ${textOf(error)}`));
-    });
-    // One request's forgotten promise is no reason to end everybody else's.
-    process.on("unhandledRejection", (error) => {
-      log.error("A promise was rejected and nobody cared", { event: "server.unhandled_rejection", error });
-    });
   });
 }

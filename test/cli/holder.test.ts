@@ -121,7 +121,7 @@ describe("after the process that served", () => {
     idle.close();
     expect(existsSync(socketOf(home))).toBe(false);
     expect(serving.log().map((line) => line.event)).toEqual(
-      expect.arrayContaining(["server.stopping", "server.stopped"]),
+      expect.arrayContaining(["process.stopping", "process.stopped"]),
     );
   });
 

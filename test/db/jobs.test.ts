@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import type { Database } from "../../db/database.ts";
-import { type JobPayloads, type JobQueue, openJobQueue } from "../../db/jobs.ts";
+import { type JobPayloads, type JobQueue, openJobQueue, superviseJobs } from "../../db/jobs.ts";
 import { migrate } from "../../db/migrate.ts";
 import { openTestDatabase } from "../support/database.ts";
 import { newId } from "./rows.ts";
@@ -106,4 +106,15 @@ describe("enqueue", () => {
     expect(await migrate(db, () => new Date())).toEqual([]);
     expect(await findJob(id)).toHaveLength(1);
   });
+});
+
+// A worker that dies takes no job with it: another one's supervision gives the job back.
+test("a job whose worker has died is tried again", async () => {
+  const id = await db.transaction((tx) => jobs.enqueue(tx, "send-mail", mail(null)));
+  await db.query("UPDATE jobs.job SET state = 'active', started_on = now() - interval '1 hour' WHERE id = $1", [id]);
+  const errors: unknown[] = [];
+  const supervision = await superviseJobs(db, (error) => errors.push(error));
+  await supervision.close();
+  expect(await findJob(id)).toMatchObject([{ state: "retry" }]);
+  expect(errors).toEqual([]);
 });

@@ -141,7 +141,7 @@ async function commandsMeanwhile(home: string, stop: () => boolean): Promise<num
 
 // While one process serves, a second server is turned away, every other command works through it, and no row is lost.
 describe("a home that is being served", () => {
-  test(`${ROWS} logins while other commands run and a second server is tried`, async () => {
+  test(`${ROWS} logins while other commands run, and a second server and a worker are tried`, async () => {
     const home = join(scratch.path, "served");
     await initHome(home);
     const server = await serve(home);
@@ -154,12 +154,14 @@ describe("a home that is being served", () => {
         const outcome = await primer(home, ["serve", "--json"]).finished;
         return { ...outcome, tookMs: performance.now() - began };
       })();
+      const worker = primer(home, ["worker"]).finished;
       ids = await logInManyTimes(server, ROWS);
       done = true;
       const refused = await second;
       expect(refused.exitCode).toBe(3);
       expect(JSON.parse(refused.out).error.exit_code).toBe(3);
       expect(refused.notes).toContain(String(server.pid));
+      expect((await worker).exitCode).toBe(3);
       const ran = await commands;
       expect(ran).toBeGreaterThan(0);
       process.stderr.write(
@@ -177,14 +179,16 @@ describe("a home that is being served", () => {
     expect(ids.filter((id) => !found.has(id))).toEqual([]);
   });
 
-  // A second server is told within two seconds, so that a supervisor's log says at once what is wrong.
-  test("a second server gives up within 2 seconds", async () => {
+  // It is told within two seconds, so that a supervisor's log says at once what is wrong.
+  test.each(["serve", "worker"])("a second process, %s, gives up within 2 seconds", async (command) => {
     const home = join(scratch.path, "served");
     const server = await serve(home);
     try {
       await waitFor("a refusal within 2 s, whatever else this machine is doing", async () => {
         const began = performance.now();
-        expect((await primer(home, ["serve"]).finished).exitCode).toBe(3);
+        const { exitCode, notes } = await primer(home, [command]).finished;
+        expect(exitCode).toBe(3);
+        expect(notes).toContain(String(server.pid));
         return performance.now() - began < 2000;
       });
     } finally {
