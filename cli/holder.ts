@@ -1,7 +1,8 @@
 import { chmodSync, closeSync, existsSync, mkdirSync, openSync, rmSync } from "node:fs";
 import { join, relative } from "node:path";
-import { codeOf, failed, OperatorError, textOf } from "../config/errors.ts";
+import { codeOf, failed, OperatorError, textOf, unreachable } from "../config/errors.ts";
 import { VERSION } from "../config/version.ts";
+import { lockHolder } from "../db/lock.ts";
 import type { Invocation } from "./command.ts";
 import type { Io } from "./io.ts";
 
@@ -13,6 +14,8 @@ import type { Io } from "./io.ts";
 const SOCKET_FILE = "primer.sock";
 /** Longer paths do not fit into a socket address. */
 const MAX_SOCKET_PATH = 100;
+/** How long a caller waits for the first sign that its command was taken on: longer than a busy holder may stall. */
+const SIGN_OF_LIFE_MS = 90_000;
 
 interface Request extends Invocation {
   readonly version: string;
@@ -105,6 +108,7 @@ async function runFor(request: Request, run: HeldRunner, send: (frame: Frame) =>
     color: request.color,
     columns: request.columns,
   };
+  send({ note: "" }); // the caller waits no longer than for a sign of life
   return run(request.command, { arguments: request.arguments, options: request.options }, io);
 }
 
@@ -115,7 +119,7 @@ export const hasSocket = (home: string): boolean => existsSync(join(home, SOCKET
  * Has the holder run a command, and passes on what it writes.
  *
  * @returns the command's exit code; undefined where nobody listens at the socket, since its process was killed
- * @throws OperatorError where the holder goes away before it has answered
+ * @throws OperatorError where the holder goes away before it has answered, or gives no sign of life (exit 3)
  */
 export async function runInHolder(
   home: string,
@@ -132,16 +136,27 @@ export async function runInHolder(
     color: io.color,
     columns: io.columns,
   };
+  const silence = new AbortController();
+  const timer = setTimeout(() => silence.abort(), SIGN_OF_LIFE_MS);
   try {
     const response = await withSocketPath(home, (unix) =>
-      fetch("http://primer/", { unix, method: "POST", body: JSON.stringify(body) }),
+      fetch("http://primer/", { unix, method: "POST", body: JSON.stringify(body), signal: silence.signal }),
     );
+    clearTimeout(timer);
     return await relay(response, io);
   } catch (error) {
     if (error instanceof OperatorError) throw error;
+    if (silence.signal.aborted) {
+      throw unreachable(
+        `The running primer (process ${lockHolder(home) ?? "unknown"}) gave no sign of life for ${SIGN_OF_LIFE_MS / 1000} s.`,
+        "Look at that process: it may be stopped, or its machine overloaded.",
+      );
+    }
     if (["ECONNREFUSED", "ENOENT", "ConnectionRefused", "FailedToOpenSocket"].includes(codeOf(error) ?? ""))
       return undefined;
     throw failed(`The running primer did not answer at ${join(home, SOCKET_FILE)}: ${textOf(error)}`, undefined, error);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

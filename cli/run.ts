@@ -1,6 +1,7 @@
-import { EXIT, misused, OperatorError, textOf } from "../config/errors.ts";
+import { codeOf, EXIT, misused, OperatorError, textOf } from "../config/errors.ts";
 import type { Variables } from "../config/load.ts";
 import { redactText } from "../config/log.ts";
+import { isConnectionError } from "../db/errors.ts";
 import type { CommandContext, CommandSpec, Invocation } from "./command.ts";
 import { hasSocket, runInHolder } from "./holder.ts";
 import { dim, errorDocument, type Io, red } from "./io.ts";
@@ -102,13 +103,21 @@ function explain(error: unknown, io: Io, json: boolean): number {
   return code;
 }
 
+/** Codes of a connection's end that are as often a missing file, and those of a full disk or memory. */
+const OWN_FAULTS = /^(ENOENT|53...)$/;
+
 function explained(error: unknown): Explained {
   if (error instanceof OperatorError) return { code: error.exitCode, message: error.message, hint: error.hint };
   const service = serviceError(error);
   if (service) return service;
-  const hint = "If it happens again, report it with the command that you ran and this message.";
   const root = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-  return { code: EXIT.failed, message: redactText(textOf(root)), hint };
+  const message = redactText(textOf(root));
+  if (isConnectionError(error) && !OWN_FAULTS.test(codeOf(root) ?? "")) {
+    const hint = "See that it is up, reachable and not busy with something else; then run the command again.";
+    return { code: EXIT.unreachable, message: `The database cannot serve now: ${message}`, hint };
+  }
+  const hint = "If it happens again, report it with the command that you ran and this message.";
+  return { code: EXIT.failed, message, hint };
 }
 
 /** What a service refuses, in the words of the command line. */

@@ -4,7 +4,7 @@ import { codeOf, misused, type OperatorError, textOf, unreachable } from "../con
 import { redactText } from "../config/log.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Database, Orm, Row } from "./database.ts";
-import { withDeadlines, withinDeadline } from "./deadline.ts";
+import { boundedPool, withinDeadline } from "./deadline.ts";
 import { isConnectionError } from "./errors.ts";
 
 /** How many times a connection is tried when a process starts, and how long it waits before each further try. */
@@ -19,6 +19,10 @@ const LOCK_TIMEOUT_MS = 2000;
 
 /** The wait for another process that migrates or initialises; both take seconds. */
 const EXCLUSIVE_TIMEOUT_MS = 60_000;
+/** The longest that one statement of a migration may take; the server's own limit is off then. */
+const EXCLUSIVE_STATEMENT_MS = 30 * 60_000;
+/** SQLSTATE of a wait for a lock that took too long. */
+const LOCK_NOT_AVAILABLE = "55P03";
 
 /**
  * Connects to PostgreSQL and checks that it answers.
@@ -27,22 +31,24 @@ const EXCLUSIVE_TIMEOUT_MS = 60_000;
  */
 export async function openPostgres(settings: Settings["database"]): Promise<Database> {
   const options = connectionOptions(settings);
-  const client = postgres(settings.url, options);
+  const pool = boundedPool(settings.url, options, settings.statement_timeout + ANSWER_MARGIN_MS);
+  const { client } = pool;
   const { protocol, host, pathname } = new URL(settings.url);
   const address = `${protocol}//${host}${pathname}`;
-  await answering(client, address);
+  await answering(client, address).catch(async (error) => {
+    await pool.close().catch(() => {});
+    throw error;
+  });
 
-  const deadlineMs = settings.statement_timeout + ANSWER_MARGIN_MS;
-  const orm = drizzle(withDeadlines(client, deadlineMs)) as unknown as Orm;
+  const orm = drizzle(client) as unknown as Orm;
   return {
     kind: "postgres",
     address,
     orm,
     transaction: (work) => orm.transaction(work),
-    query: <R extends Row>(statement: string, values: readonly unknown[] = []) =>
-      withinDeadline(run<R>(client, statement, values), deadlineMs),
+    query: (statement, values = []) => run(client, statement, values),
     exclusively: (lock, work) => onLockedConnection(settings.url, options, lock, work),
-    close: () => client.end({ timeout: 5 }),
+    close: () => pool.close(),
   };
 }
 
@@ -97,17 +103,32 @@ async function onLockedConnection<T>(
     },
   });
   try {
-    await alone.unsafe("SELECT pg_advisory_lock(hashtext($1))", [lock]);
+    await takeLock(alone, lock);
     held = true;
     return await work({
       query(statement, values = []) {
         if (lost) throw unreachable(`The connection that held the lock "${lock}" was lost.`, "Run the command again.");
-        return run(alone, statement, values);
+        return withinDeadline(run(alone, statement, values), EXCLUSIVE_STATEMENT_MS);
       },
     });
   } finally {
     held = false;
     await alone.end({ timeout: 5 });
+  }
+}
+
+async function takeLock(client: postgres.Sql, lock: string): Promise<void> {
+  const taken = client.unsafe("SELECT pg_advisory_lock(hashtext($1))", [lock]);
+  try {
+    await withinDeadline(Promise.resolve(taken), EXCLUSIVE_TIMEOUT_MS + ANSWER_MARGIN_MS);
+  } catch (error) {
+    if (codeOf(error) !== LOCK_NOT_AVAILABLE) throw error;
+    const waited = `${EXCLUSIVE_TIMEOUT_MS / 1000} s`;
+    throw unreachable(
+      `Another process has held the lock "${lock}" on this database for ${waited}.`,
+      "Another primer is migrating or initialising it: wait for that one, or end it; then run the command again.",
+      error,
+    );
   }
 }
 
@@ -119,7 +140,7 @@ async function run<R extends Row>(client: postgres.Sql, statement: string, value
 async function answering(client: postgres.Sql, address: string): Promise<void> {
   for (let attempt = 0; ; attempt++) {
     try {
-      const [row] = await client`SELECT current_setting('server_version_num')::int AS version`;
+      const [row] = await client.unsafe("SELECT current_setting('server_version_num')::int AS version");
       if (row?.version >= OLDEST_VERSION) return;
       throw unreachable(`${address} is PostgreSQL ${row?.version}; primer needs version 15 or later.`);
     } catch (error) {
@@ -128,7 +149,6 @@ async function answering(client: postgres.Sql, address: string): Promise<void> {
         await Bun.sleep(pause);
         continue;
       }
-      await client.end({ timeout: 1 }).catch(() => {});
       throw explain(error, address);
     }
   }

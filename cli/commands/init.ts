@@ -1,10 +1,12 @@
 import { isIP } from "node:net";
 import { misused } from "../../config/errors.ts";
 import { type LoadedSettings, loadSettings } from "../../config/load.ts";
+import { readSecrets } from "../../config/secrets.ts";
 import type { Database } from "../../db/database.ts";
 import { migrate } from "../../db/migrate.ts";
 import {
   type Administrator,
+  checkInstallation,
   findInstalled,
   finishInitialising,
   initialise,
@@ -80,7 +82,10 @@ async function setUpDatabase(
 ): Promise<Outcome> {
   const { io, home, environment } = context;
   const installed = await findInstalled(database);
-  if (installed) assertSecretsKept(home, loaded, installed.masterKeyId);
+  if (installed) {
+    assertSecretsKept(home, loaded, installed.masterKeyId);
+    await checkInstallation(database.orm, readSecrets(loaded.variables).master);
+  }
   const finished = Boolean(installed?.initialisedAt);
   const replace = !finished || Boolean(context.options.force);
   const files = writeInstallationFiles({ home, environment, loaded, flags, replace, random: systemRandom.bytes });

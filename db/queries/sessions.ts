@@ -21,27 +21,31 @@ export async function findSession(tx: Tx, id: string) {
 
 export type SessionWithUser = NonNullable<Awaited<ReturnType<typeof findSession>>>;
 
-const familyById = (tx: Tx, id: string) =>
-  tx
+/** A line of refresh tokens with its session, its user and their rights as they are now. */
+export async function findRefreshFamily(tx: Tx, id: string) {
+  const [row] = await tx
     .select({ ...withUser, family: refreshFamilies })
     .from(refreshFamilies)
     .innerJoin(sessions, eq(sessions.id, refreshFamilies.sessionId))
     .innerJoin(users, eq(users.id, sessions.userId))
     .where(eq(refreshFamilies.id, id));
-
-/** A line of refresh tokens with its session, its user and their rights as they are now. */
-export async function findRefreshFamily(tx: Tx, id: string) {
-  const [row] = await familyById(tx, id);
   return row;
 }
 
 /**
  * The same, with the session's row locked until the transaction ends. Whoever changes a session and its family takes the
  * session first; in two orders, a refresh and a logout at once would wait for each other for ever.
+ *
+ * In two statements: one that had to wait for the lock answers the family as it was before the wait.
  */
 export async function lockRefreshFamily(tx: Tx, id: string) {
-  const [row] = await familyById(tx, id).for("update", { of: sessions });
-  return row;
+  await tx
+    .select({ id: sessions.id })
+    .from(refreshFamilies)
+    .innerJoin(sessions, eq(sessions.id, refreshFamilies.sessionId))
+    .where(eq(refreshFamilies.id, id))
+    .for("update", { of: sessions });
+  return findRefreshFamily(tx, id);
 }
 
 export async function insertSession(

@@ -6,12 +6,14 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 import { loadSettings } from "../../config/load.ts";
 import { generateSecret } from "../../config/secrets.ts";
+import { openPglite } from "../../db/pglite.ts";
 import { systemRandom } from "../../server/ports/random.ts";
 import { runPrimer } from "../support/server.ts";
 import { freePort } from "../support/services.ts";
@@ -227,6 +229,23 @@ describe("a home that was damaged", () => {
       expect(await passwordFits(home, ADMIN.username, ADMIN.password)).toBe(true);
     },
   );
+});
+
+// A home that was pointed at another installation's database by mistake leaves that database as it is.
+test("another installation's database is not migrated", async () => {
+  const home = await scratch.home();
+  const open = () => openPglite(home);
+  const db = await open();
+  await db.query("DROP SCHEMA jobs CASCADE");
+  await db.close();
+  rmSync(join(home, "primer.toml"));
+  const key = generateSecret(systemRandom.bytes);
+  const ran = await init(home, [], { environment: { PRIMER_MASTER_KEY: key } });
+  expect(ran.exitCode).toBe(2);
+  expect(existsSync(join(home, "primer.toml"))).toBe(false);
+  const after = await open();
+  expect(await after.query("SELECT to_regnamespace('jobs')::text AS found")).toEqual([{ found: null }]);
+  await after.close();
 });
 
 // Where the secrets come from outside, none of another kind are left in the home to be taken for the right ones.

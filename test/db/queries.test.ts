@@ -179,3 +179,22 @@ describe("the last administrator", () => {
     expect(await administrators()).toBe(1);
   });
 });
+
+// Whoever had to wait for a session's lock decides by what the others left behind, not by what was there before.
+test("a refresh that waited for another one sees the generation that one has made", async () => {
+  const { family } = await newSession();
+  const locked = Promise.withResolvers<void>();
+  const release = Promise.withResolvers<void>();
+  const first = db.transaction(async (tx) => {
+    await lockRefreshFamily(tx, family.id);
+    locked.resolve();
+    await release.promise;
+    await advanceRefreshFamily(tx, family, nextOf("the first"));
+  });
+  await locked.promise;
+  const second = db.transaction((tx) => lockRefreshFamily(tx, family.id));
+  await Bun.sleep(100); // on PostgreSQL the second one waits for the lock by now
+  release.resolve();
+  await first;
+  expect((await second)?.family.generation).toBe(2);
+});

@@ -18,7 +18,9 @@ import {
 
 const possible = canRun(whyNoPostgres(), "drill of a PostgreSQL that goes away");
 const GONE_MS = FULL ? 30_000 : 3000;
-inShort(`PostgreSQL is away for ${GONE_MS / 1000} s, 30 with TEST_FULL; it is frozen only there`);
+/** Longer than our own deadlines are, so that they are what ends the wait. */
+const FROZEN_MS = FULL ? 30_000 : 5000;
+inShort(`PostgreSQL is away for ${GONE_MS / 1000} s and frozen for ${FROZEN_MS / 1000} s, 30 s each with TEST_FULL`);
 const ANSWERS_WITHIN_MS = 2000;
 const BACK_WITHIN_MS = 10_000;
 
@@ -99,10 +101,10 @@ describe("PostgreSQL goes away", () => {
   });
 
   // A server that hangs refuses nothing: only our own deadlines end the wait.
-  test.if(possible && FULL)("frozen and thawed: 503 within 5 s, back within 10 s", async () => {
+  test.if(possible)("frozen and thawed: 503 within 5 s, back within 10 s", async () => {
     const { refresh_token } = (await login(server.url)).body;
     await postgres.freeze();
-    const [slowest] = await Promise.all([unavailableFor(GONE_MS, refresh_token), expectProbes()]).finally(
+    const [slowest] = await Promise.all([unavailableFor(FROZEN_MS, refresh_token), expectProbes()]).finally(
       postgres.thaw,
     );
     const back = await expectBack(refresh_token);
