@@ -5,15 +5,16 @@ import type { Log } from "../config/log.ts";
 import { readSecrets, type Secrets } from "../config/secrets.ts";
 import type { Database } from "../db/database.ts";
 import { isMigrated } from "../db/migrate.ts";
-import { checkInstallation } from "../server/features/installation/service.ts";
+import { openSecrets } from "../server/features/keys/service.ts";
 
-/** The secrets, which are those that this database was set up with; exit 2 where it was not set up to the end. */
+/** The secrets that this process was started with, which open this database; exit 2 where it was not set up to the end. */
 export async function secretsOfInstallation(home: string, loaded: LoadedSettings, db: Database): Promise<Secrets> {
   const notSetUp = () =>
     misused(`${home} is not initialised yet.`, "Run `primer init` first; after an upgrade `primer migrate`.");
   if (!(await isMigrated(db))) throw notSetUp();
   const secrets = readSecrets(loaded.variables);
-  if (!(await checkInstallation(db.orm, secrets.master))?.initialisedAt) throw notSetUp();
+  const { installation } = await openSecrets(db.orm, secrets);
+  if (!installation?.initialisedAt) throw notSetUp();
   return secrets;
 }
 

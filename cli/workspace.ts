@@ -47,34 +47,31 @@ export interface Place {
 export async function withUserDeps<T>(place: Place, work: (deps: UserDeps) => Promise<T>): Promise<T> {
   const loaded = loadSettings(place.home, place.environment);
   return place.workspace.withDatabase(loaded.settings, async (database) => {
-    const [{ isMigrated }, { checkInstallation }] = await Promise.all([
-      import("../db/migrate.ts"),
-      import("../server/features/installation/service.ts"),
-    ]);
+    const { isMigrated } = await import("../db/migrate.ts");
     if (!(await isMigrated(database))) {
       throw failed(
         "The database is not set up yet, or needs to be migrated.",
         "Run `primer init`, or `primer migrate`.",
       );
     }
-    await checkInstallation(database.orm, readSecrets(loaded.variables).master);
     return servicesOn(loaded, database, work);
   });
 }
 
-/** Runs `work` with services on an open and migrated database. */
+/** Runs `work` with services on an open and migrated database, which must be one of these secrets. */
 export async function servicesOn<T>(
   { settings, variables }: LoadedSettings,
   db: Database,
   work: (deps: UserDeps) => Promise<T>,
 ): Promise<T> {
-  const [{ openJobQueue }, { createHashPool }, { systemClock }, { systemRandom }] = await Promise.all([
+  const [{ openJobQueue }, { openSecrets }, { createHashPool }, { systemClock }, { systemRandom }] = await Promise.all([
     import("../db/jobs.ts"),
+    import("../server/features/keys/service.ts"),
     import("../server/features/passwords/hash-pool.ts"),
     import("../server/ports/clock.ts"),
     import("../server/ports/random.ts"),
   ]);
-  const secrets = readSecrets(variables);
+  const { secrets } = await openSecrets(db.orm, readSecrets(variables));
   const jobs = await openJobQueue(db);
   const hashPool = createHashPool(settings.password, systemClock);
   try {

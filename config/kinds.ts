@@ -74,6 +74,19 @@ export const text = (maxLength: number): Kind<string> => ({
   parse: (raw) => (typeof raw === "string" && raw.length <= maxLength ? raw.trim() : undefined),
 });
 
+/** A point in time with its zone (RFC 3339), in milliseconds since 1970; null where none is given. */
+export const timestamp: Kind<number | null> = {
+  name: "timestamp",
+  expected: 'a time with its zone such as "2027-01-31T00:00:00Z", or empty',
+  parse(raw) {
+    if (raw === "") return null;
+    const written = raw instanceof Date ? raw.toISOString() : raw;
+    const form = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)$/;
+    const time = typeof written === "string" && form.test(written) ? Date.parse(written) : Number.NaN;
+    return Number.isNaN(time) ? undefined : time;
+  },
+};
+
 /** A URL with one of the schemes, or the empty text where the thing is not used. */
 export const url = (...schemes: readonly string[]): Kind<string> => ({
   name: "URL",

@@ -273,6 +273,24 @@ const CONTRADICTIONS: readonly Contradiction[] = [
     },
   },
   {
+    keys: ["keys.rotate_every", "keys.publish_ahead"],
+    complain(of) {
+      const [every, ahead] = [of<number>("keys.rotate_every"), of<number>("keys.publish_ahead")];
+      return every === 0 || every >= 2 * ahead ? undefined : "0s, or at least twice keys.publish_ahead";
+    },
+  },
+  {
+    keys: ["tokens.legacy_secret", "tokens.legacy_issuer", "tokens.legacy_audience", "tokens.legacy_until"],
+    complain(of) {
+      const secret = of<string>("tokens.legacy_secret");
+      if (secret === "") return undefined;
+      if (Buffer.byteLength(secret) < 32) return "at least 32 bytes: HS256 is no stronger than its secret";
+      const missing = ["legacy_issuer", "legacy_audience"].filter((name) => of<string>(`tokens.${name}`) === "");
+      if (missing.length > 0) return `tokens.${missing.join(" and tokens.")} beside it`;
+      return of<number | null>("tokens.legacy_until") === null ? "tokens.legacy_until beside it" : undefined;
+    },
+  },
+  {
     keys: ["cookies.same_site", "server.public_url"],
     complain(of) {
       const https = of<string>("server.public_url").startsWith("https://");

@@ -9,6 +9,7 @@ import {
   originList,
   rate,
   text,
+  timestamp,
   url,
 } from "./kinds.ts";
 import { LOG_LEVELS } from "./log.ts";
@@ -123,6 +124,25 @@ export const SETTINGS = {
       "For this long after a refresh, the token just used still gets the session's current tokens. 0s is strict.",
     ),
     clock_skew: setting(duration("0s", "60s"), "30s", "How far apart clocks may be when a token's times are checked."),
+    fingerprint: setting(
+      flag,
+      false,
+      "Bind the tokens of a login in cookie mode to a random value in a cookie of the browser: alone they are worth nothing.",
+    ),
+    legacy_secret: setting(
+      text(1024),
+      "",
+      "Accept the HS256 tokens of an existing service that are signed with this, 32 bytes or more. Empty: none.",
+      { secret: true },
+    ),
+    legacy_issuer: setting(text(255), "", "The `iss` that those tokens must have."),
+    legacy_audience: setting(text(255), "", "The `aud` that those tokens must have."),
+    legacy_user_claim: setting(
+      text(64),
+      "sub",
+      "The claim of those tokens that names the user: a user name, an e-mail address or an id here.",
+    ),
+    legacy_until: setting(timestamp, "", "When those tokens are refused for good, such as 2027-01-31T00:00:00Z."),
   },
   keys: {
     bits: setting(integer(3072, 8192), 4096, "Size of RSA signing keys made from now on."),
@@ -130,6 +150,24 @@ export const SETTINGS = {
       duration("15m", "30d"),
       "24h",
       "How long a new signing key is published before it signs its first token.",
+    ),
+    rotate_every: setting(
+      duration("0s", "3650d"),
+      "0s",
+      "A signing key is replaced by stages once it is this old. 0s: only by `primer rotate-keys`.",
+    ),
+  },
+  sessions: {
+    max_per_user: setting(integer(0, 1000), 0, "Sessions that one user may have at the same time. 0: any number."),
+    when_full: setting(
+      oneOf("end_oldest", "refuse"),
+      "end_oldest",
+      "What one login too many does: end the oldest session, or be refused.",
+    ),
+    step_up_age: setting(
+      duration("30s", "24h"),
+      "5m",
+      "For how long after proving who one is the routes that ask for it again do not.",
     ),
   },
   password: {

@@ -8,6 +8,41 @@ export type Tx = Pick<Orm, "select" | "insert" | "update" | "delete" | "execute"
 
 export type Row = Record<string, unknown>;
 
+/** What may have changed for whoever has it in a cache: one session, one user, a role, a key, a client. */
+export interface Change {
+  readonly kind: "session" | "user" | "role" | "key" | "client";
+  readonly id: string;
+}
+
+export interface ChangeListener {
+  /** Called once a change has committed; with undefined where some may have been missed: then anything may be old. */
+  changed(change: Change | undefined): void;
+  /** The feed stands still, or goes on again. Until it does, {@link ChangeFeed.age} grows. */
+  feeding(works: boolean, error?: unknown): void;
+}
+
+/**
+ * The changes that every process tells the others of, through triggers of the database itself, so that none is forgotten.
+ * A feed that hangs gives no sign of it; so it is proven again and again, and says how old the last proof is.
+ */
+export interface ChangeFeed {
+  /** A point in time for {@link age}; take it before reading what will be cached. */
+  now(): number;
+  /** For how long (milliseconds) what was read at `since` may have changed without a word of it having arrived. */
+  age(since: number): number;
+  /** Resolves when every change that was committed before has been told here; if that takes long, anything may be old. */
+  settled(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export const CHANGE_CHANNEL = "primer_changes";
+
+/** Reads what the triggers tell: "kind:id". */
+export function parseChange(payload: string): Change {
+  const colon = payload.indexOf(":");
+  return { kind: payload.slice(0, colon) as Change["kind"], id: payload.slice(colon + 1) };
+}
+
 /** An open database, embedded or not. */
 export interface Database {
   readonly kind: "pglite" | "postgres";
@@ -15,6 +50,11 @@ export interface Database {
   readonly address: string;
   readonly orm: Orm;
   transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
+  /**
+   * A transaction that changes what processes remember, see {@link ChangeFeed}: when it returns, this one has been told.
+   * The others are told at the same time, and may hear of it a moment later.
+   */
+  change<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
   /** One parameterised statement, or a text of several statements without parameters. Answers the last one's rows. */
   query<R extends Row>(statement: string, values?: readonly unknown[]): Promise<R[]>;
   /**
@@ -22,6 +62,8 @@ export interface Database {
    * name. Waits for its turn.
    */
   exclusively<T>(lock: string, work: (connection: Pick<Database, "query">) => Promise<T>): Promise<T>;
+  /** Tells of what changes in the database, whichever process changes it; see {@link ChangeFeed}. */
+  watch(listener: ChangeListener): ChangeFeed;
   close(): Promise<void>;
   /** A copy of the whole data folder as a tar archive; embedded database only. */
   dump?(): Promise<Blob>;

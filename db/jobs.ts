@@ -37,16 +37,9 @@ const driver = (connection: Connection) => ({
   }),
 });
 
-interface BossOptions {
-  readonly migrate?: boolean;
-  readonly supervise?: boolean;
-  /** Without one, errors are only those that the failed call rejects with as well. */
-  readonly onError?: (error: unknown) => void;
-}
-
-function createBoss(connection: Connection, { migrate = false, supervise = false, onError }: BossOptions = {}): PgBoss {
-  const boss = new PgBoss({ db: driver(connection), schema: SCHEMA, migrate, supervise, schedule: false });
-  boss.on("error", onError ?? (() => {})); // without a listener the process would die of the first one
+function createBoss(connection: Connection, migrate: boolean): PgBoss {
+  const boss = new PgBoss({ db: driver(connection), schema: SCHEMA, migrate, supervise: false, schedule: false });
+  boss.on("error", () => {}); // every call that fails also rejects; without a listener the process would die of it
   return boss;
 }
 
@@ -64,7 +57,7 @@ export async function jobTablesCurrent(connection: Connection): Promise<boolean>
 
 /** Makes or upgrades the queue's own tables and the queues. */
 export async function installJobTables(connection: Connection): Promise<void> {
-  const boss = createBoss(connection, { migrate: true });
+  const boss = createBoss(connection, true);
   await boss.start();
   for (const [name, options] of Object.entries(QUEUES)) {
     await boss.createQueue(name, { ...options, retentionSeconds: RETENTION_SECONDS });
@@ -74,7 +67,7 @@ export async function installJobTables(connection: Connection): Promise<void> {
 
 /** The queue, ready before the first transaction: on the embedded database nothing may be looked up inside one. */
 export async function openJobQueue(database: Database): Promise<JobQueue> {
-  const boss = createBoss(database);
+  const boss = createBoss(database, false);
   await boss.start();
   return {
     async enqueue(tx, queue, payload, options = {}) {
@@ -86,13 +79,18 @@ export async function openJobQueue(database: Database): Promise<JobQueue> {
   };
 }
 
-/** Looks after the queue until closed: lets jobs of dead workers be tried again, and removes what was kept long enough. */
-export async function superviseJobs(
-  database: Database,
-  onError: (error: unknown) => void,
-): Promise<{ close(): Promise<void> }> {
-  const boss = createBoss(database, { supervise: true, onError });
-  await boss.start();
-  await boss.supervise(); // the timer's first turn comes a minute later
-  return { close: () => boss.stop({ close: false, graceful: false }) };
+/** One process at a time looks after the queue, on a connection of its own: it begins and ends transactions itself. */
+const SUPERVISION_LOCK = "primer job supervision";
+
+/** Lets jobs of dead workers be tried again, and removes what was kept long enough. */
+export async function superviseJobs(database: Database): Promise<void> {
+  await database.exclusively(SUPERVISION_LOCK, async (connection) => {
+    const boss = createBoss(connection, false);
+    await boss.start();
+    try {
+      await boss.supervise();
+    } finally {
+      await boss.stop({ close: false, graceful: false });
+    }
+  });
 }

@@ -7,7 +7,7 @@ import wasmFile from "@electric-sql/pglite/pglite.wasm" with { type: "file" };
 import { drizzle } from "drizzle-orm/pglite";
 import { EXIT, failed, OperatorError, textOf } from "../config/errors.ts";
 import templateFile from "./build/pglite-template.tgz" with { type: "file" };
-import type { Database, Orm, Row } from "./database.ts";
+import { CHANGE_CHANNEL, type Database, type Orm, parseChange, type Row } from "./database.ts";
 import { lockHolder, tryLockFolder } from "./lock.ts";
 
 const DATA_FOLDER = "pgdata";
@@ -187,6 +187,7 @@ function wrapPglite(pglite: PGlite, address: string, released: () => void): Data
     address,
     orm,
     transaction: (work) => orm.transaction(work),
+    change: (work) => orm.transaction(work),
     async query<R extends Row>(statement: string, values: readonly unknown[] = []) {
       if (values.length > 0) return (await pglite.query<R>(statement, [...values])).rows;
       const results = await pglite.exec(statement);
@@ -200,6 +201,16 @@ function wrapPglite(pglite: PGlite, address: string, released: () => void): Data
         turn.catch(() => {}),
       );
       return turn;
+    },
+    // Everybody who changes anything is in this process and is told while the change commits: no proof is needed.
+    watch({ changed }) {
+      const listening = pglite.listen(CHANGE_CHANNEL, (payload) => changed(parseChange(payload)));
+      return {
+        now: () => performance.now(),
+        age: () => 0,
+        settled: async () => {},
+        close: async () => (await listening)().catch(() => {}),
+      };
     },
     close() {
       closing ??= pglite.close().finally(released);

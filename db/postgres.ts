@@ -3,9 +3,10 @@ import postgres from "postgres";
 import { codeOf, misused, type OperatorError, textOf, unreachable } from "../config/errors.ts";
 import { redactText } from "../config/log.ts";
 import type { Settings } from "../config/schema.ts";
-import type { Database, Orm, Row } from "./database.ts";
+import type { ChangeFeed, Database, Orm, Row } from "./database.ts";
 import { boundedPool, withinDeadline } from "./deadline.ts";
 import { isConnectionError } from "./errors.ts";
+import { watchPostgres } from "./postgres-changes.ts";
 
 /** How many times a connection is tried when a process starts, and how long it waits before each further try. */
 const START_RETRY_MS = [250, 1000];
@@ -41,13 +42,24 @@ export async function openPostgres(settings: Settings["database"]): Promise<Data
   });
 
   const orm = drizzle(client) as unknown as Orm;
+  const feeds = new Set<ChangeFeed>();
   return {
     kind: "postgres",
     address,
     orm,
     transaction: (work) => orm.transaction(work),
+    async change(work) {
+      const result = await orm.transaction(work);
+      await Promise.all([...feeds].map((feed) => feed.settled()));
+      return result;
+    },
     query: (statement, values = []) => run(client, statement, values),
     exclusively: (lock, work) => onLockedConnection(settings.url, options, lock, work),
+    watch(listener) {
+      const feed = watchPostgres(settings.url, options, listener);
+      feeds.add(feed);
+      return feed;
+    },
     close: () => pool.close(),
   };
 }

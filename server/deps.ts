@@ -1,10 +1,12 @@
 import type { Log } from "../config/log.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
-import type { Database } from "../db/database.ts";
+import type { ChangeFeed, Database } from "../db/database.ts";
 import type { JobQueue } from "../db/jobs.ts";
-import type { KeyRing } from "./features/keys/key-ring.ts";
+import type { KeyRing } from "./features/keys/service.ts";
 import type { HashPool } from "./features/passwords/hash-pool.ts";
+import type { SessionStates } from "./features/sessions/service.ts";
+import type { VerifiedTokens } from "./features/tokens/service.ts";
 import type { Clock } from "./ports/clock.ts";
 import type { Random } from "./ports/random.ts";
 
@@ -15,10 +17,15 @@ import type { Random } from "./ports/random.ts";
 export interface Deps {
   settings: Settings;
   hashPool: HashPool;
+  /** As they count now: with what was rotated in since the process began. */
   readonly secrets: Secrets;
   readonly db: Database;
+  /** Tells of what any process changes in the database. */
+  readonly changes: ChangeFeed;
   readonly jobs: JobQueue;
   readonly keys: KeyRing;
+  readonly sessions: SessionStates;
+  readonly verifiedTokens: VerifiedTokens;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;

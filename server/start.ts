@@ -7,8 +7,10 @@ import type { Database } from "../db/database.ts";
 import { openJobQueue } from "../db/jobs.ts";
 import { createApp } from "./app.ts";
 import type { Deps } from "./deps.ts";
-import { openKeyRing } from "./features/keys/service.ts";
+import { keepKeys, openKeyRing } from "./features/keys/service.ts";
 import { createHashPool } from "./features/passwords/hash-pool.ts";
+import { createSessionStates } from "./features/sessions/service.ts";
+import { createVerifiedTokens } from "./features/tokens/service.ts";
 import { type Clock, systemClock } from "./ports/clock.ts";
 import { type Random, systemRandom } from "./ports/random.ts";
 
@@ -21,23 +23,49 @@ export interface Assembly {
   readonly random?: Random;
 }
 
+/** What services work with, and how to let go of it again. */
+export interface OpenDeps extends Deps {
+  close(): Promise<void>;
+}
+
 /** Everything that services work with, from a migrated and initialised database. */
-export async function openDeps(parts: Assembly): Promise<Deps> {
-  const { settings, secrets, db, log } = parts;
+export async function openDeps(parts: Assembly): Promise<OpenDeps> {
+  const { settings, db, log } = parts;
   const clock = parts.clock ?? systemClock;
-  const [keys, jobs] = await Promise.all([openKeyRing(db.orm, { secrets }), openJobQueue(db)]);
+  const [keys, jobs] = await Promise.all([openKeyRing(db.orm, parts.secrets, clock), openJobQueue(db)]);
+  const changes = db.watch({
+    changed(change) {
+      sessions.forget(change);
+      if (change && change.kind !== "key") return;
+      keys.reload().catch((error) => log.warn("The keys could not be read", { event: "keys.not_read", error }));
+    },
+    feeding(works, error) {
+      if (works) log.info("Changes are heard of again", { event: "changes.heard" });
+      else log.warn("Changes are not heard of; rows are read instead", { event: "changes.not_heard", error });
+    },
+  });
+  const sessions = createSessionStates(changes);
   return {
     settings,
-    secrets,
+    get secrets() {
+      return keys.secrets();
+    },
     db,
     log,
     keys,
     jobs,
+    changes,
+    sessions,
+    verifiedTokens: createVerifiedTokens(),
     hashPool: createHashPool(settings.password, clock),
     clock,
     random: parts.random ?? systemRandom,
     version: VERSION,
     lifecycle: { draining: false },
+    async close() {
+      await changes.close();
+      await jobs.close();
+    },
   };
 }
 
@@ -63,6 +91,7 @@ export function startServer(deps: Deps): RunningServer {
     reusePort: false,
     maxRequestBodySize: MAX_BODY_BYTES,
   });
+  const keeper = keepKeys(deps);
   return {
     url: `http://${host.includes(":") ? `[${host}]` : host}:${app.server?.port ?? port}`,
     async stop() {
@@ -71,6 +100,7 @@ export function startServer(deps: Deps): RunningServer {
       const finished = app.stop(false).then(() => true);
       const late = deps.clock.sleep(deps.settings.server.stop_timeout).then(() => false);
       if (!(await Promise.race([finished, late]))) await app.stop(true);
+      keeper.stop();
     },
   };
 }

@@ -9,7 +9,6 @@ import type { Database } from "../../db/database.ts";
 import { migrationStatus } from "../../db/migrate.ts";
 import { listPublishedSigningKeys } from "../../db/queries/keys.ts";
 import { clockDifference } from "../../server/features/health/service.ts";
-import { checkInstallation } from "../../server/features/installation/service.ts";
 import { openKeyRing } from "../../server/features/keys/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import type { CommandContext, Outcome } from "../command.ts";
@@ -165,9 +164,7 @@ async function checkClock(database: Database): Promise<Finding> {
 
 async function checkKeys(database: Database, { variables }: LoadedSettings): Promise<Finding> {
   try {
-    const secrets = readSecrets(variables);
-    await checkInstallation(database.orm, secrets.master);
-    await openKeyRing(database.orm, { secrets });
+    await openKeyRing(database.orm, readSecrets(variables), systemClock);
   } catch (error) {
     return broken("keys", textOf(error), (error as OperatorError).hint ?? "Run `primer init`.");
   }

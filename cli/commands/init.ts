@@ -6,11 +6,11 @@ import type { Database } from "../../db/database.ts";
 import { migrate } from "../../db/migrate.ts";
 import {
   type Administrator,
-  checkInstallation,
   findInstalled,
   finishInitialising,
   initialise,
 } from "../../server/features/installation/service.ts";
+import { openSecrets } from "../../server/features/keys/service.ts";
 import { assertPasswordAllowed } from "../../server/features/passwords/service.ts";
 import {
   findUserByAny,
@@ -84,7 +84,7 @@ async function setUpDatabase(
   const installed = await findInstalled(database);
   if (installed) {
     assertSecretsKept(home, loaded, installed.masterKeyId);
-    await checkInstallation(database.orm, readSecrets(loaded.variables).master);
+    await openSecrets(database.orm, readSecrets(loaded.variables));
   }
   const finished = Boolean(installed?.initialisedAt);
   const replace = !finished || Boolean(context.options.force);

@@ -2,7 +2,8 @@ import { EXIT } from "../../config/errors.ts";
 import { loadSettings } from "../../config/load.ts";
 import { readSecrets } from "../../config/secrets.ts";
 import { migrate, migrationStatus } from "../../db/migrate.ts";
-import { checkInstallation, findInstalled } from "../../server/features/installation/service.ts";
+import { findInstalled } from "../../server/features/installation/service.ts";
+import { openSecrets } from "../../server/features/keys/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { table } from "../io.ts";
@@ -22,7 +23,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
       };
     }
     // Another installation's database is not ours to change.
-    if (await findInstalled(database)) await checkInstallation(database.orm, readSecrets(variables).master);
+    if (await findInstalled(database)) await openSecrets(database.orm, readSecrets(variables));
     const applied = await migrate(database, systemClock.now);
     const text = applied.length === 0 ? "The schema is up to date.\n" : `Applied ${applied.join(", ")}.\n`;
     return { json: { database: database.address, applied }, text };

@@ -32,7 +32,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
     const deps = await openDeps({ settings: loaded.settings, secrets, db, log });
     const embedded = isEmbedded(loaded.settings);
     const socket = embedded ? await hearCommands(context, db) : undefined;
-    const worker = embedded ? await startWorker(deps) : undefined;
+    const worker = embedded ? startWorker(deps) : undefined;
     try {
       const server = listen(deps);
       announce(context, deps, server);
@@ -42,7 +42,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
     } finally {
       socket?.close();
       await worker?.stop();
-      await deps.jobs.close();
+      await deps.close();
     }
   });
   log.info("Stopped", { event: "process.stopped" });

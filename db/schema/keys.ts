@@ -1,10 +1,24 @@
 import { sql } from "drizzle-orm";
-import { check, index, jsonb, pgTable, text, uniqueIndex } from "drizzle-orm/pg-core";
+import { boolean, check, index, jsonb, pgTable, text, uniqueIndex } from "drizzle-orm/pg-core";
 import type { JWK } from "jose";
 import { id, instant } from "./columns.ts";
 
 export const KEY_STATES = ["next", "active", "retiring", "retired"] as const;
 export type KeyState = (typeof KEY_STATES)[number];
+
+/** When a key goes from state to state: `activates_at` and `retires_at` are the plan, the others what happened. */
+const stages = () => ({
+  createdAt: instant("created_at").notNull(),
+  /** From when on a "next" key is the active one. */
+  activatesAt: instant("activates_at"),
+  activatedAt: instant("activated_at"),
+  /** Whether the keys before it are retired the moment it becomes active: what they made is not trusted any more. */
+  emergency: boolean("emergency").notNull().default(false),
+  retiringAt: instant("retiring_at"),
+  /** From when on nothing that counts can bear a "retiring" key. */
+  retiresAt: instant("retires_at"),
+  retiredAt: instant("retired_at"),
+});
 
 /** Keys that sign access tokens. The private part is sealed under the master key, bound to the row's id. */
 export const signingKeys = pgTable(
@@ -17,19 +31,17 @@ export const signingKeys = pgTable(
     state: text("state", { enum: KEY_STATES }).notNull(),
     publicJwk: jsonb("public_jwk").$type<JWK>().notNull(),
     sealedPrivateKey: text("sealed_private_key").notNull(),
-    createdAt: instant("created_at").notNull(),
-    activatedAt: instant("activated_at"),
-    retiringAt: instant("retiring_at"),
-    retiredAt: instant("retired_at"),
+    ...stages(),
   },
   (t) => [
     uniqueIndex("signing_keys_kid_key").on(t.kid),
+    uniqueIndex("signing_keys_one_next_key").on(t.state).where(sql`${t.state} = 'next'`),
     uniqueIndex("signing_keys_one_active_key").on(t.state).where(sql`${t.state} = 'active'`),
     check("signing_keys_state_known", sql`${t.state} IN ('next', 'active', 'retiring', 'retired')`),
   ],
 );
 
-/** Symmetric keys that never leave the installation, by purpose ("refresh"); sealed like the signing keys. */
+/** Symmetric keys that never leave the installation, by purpose ("refresh", "pepper", "master"); sealed like the signing keys. */
 export const secretKeys = pgTable(
   "secret_keys",
   {
@@ -38,11 +50,11 @@ export const secretKeys = pgTable(
     keyId: text("key_id").notNull(),
     state: text("state", { enum: KEY_STATES }).notNull(),
     sealedKey: text("sealed_key").notNull(),
-    createdAt: instant("created_at").notNull(),
-    retiredAt: instant("retired_at"),
+    ...stages(),
   },
   (t) => [
     uniqueIndex("secret_keys_key_id_key").on(t.keyId),
+    uniqueIndex("secret_keys_one_next_key").on(t.purpose).where(sql`${t.state} = 'next'`),
     uniqueIndex("secret_keys_one_active_key").on(t.purpose).where(sql`${t.state} = 'active'`),
     index("secret_keys_purpose_idx").on(t.purpose),
     check("secret_keys_state_known", sql`${t.state} IN ('next', 'active', 'retiring', 'retired')`),

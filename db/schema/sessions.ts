@@ -1,3 +1,4 @@
+import { sql } from "drizzle-orm";
 import { index, integer, jsonb, pgTable, text, uniqueIndex, uuid } from "drizzle-orm/pg-core";
 import { id, instant } from "./columns.ts";
 import { users } from "./users.ts";
@@ -22,10 +23,13 @@ export const sessions = pgTable(
     deviceName: text("device_name"),
     userAgent: text("user_agent"),
     ip: text("ip"),
+    /** The hash of the random value that the browser keeps in a cookie, where the session is bound to one. */
+    fingerprintHash: text("fingerprint_hash"),
   },
   (t) => [
     index("sessions_user_id_idx").on(t.userId, t.createdAt.desc()),
     index("sessions_expires_at_idx").on(t.expiresAt),
+    index("sessions_revoked_at_idx").on(t.revokedAt).where(sql`${t.revokedAt} IS NOT NULL`),
   ],
 );
 

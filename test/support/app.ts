@@ -6,7 +6,7 @@ import type { Database } from "../../db/database.ts";
 import { insertInstallation, markInitialised } from "../../db/queries/installation.ts";
 import { createApp } from "../../server/app.ts";
 import type { Deps } from "../../server/deps.ts";
-import { createRefreshKey, insertActiveSigningKey } from "../../server/features/keys/service.ts";
+import { createSecretKey, keepSigningKey } from "../../server/features/keys/service.ts";
 import { createUser, type NewUser } from "../../server/features/users/service.ts";
 import { heldClock } from "../../server/ports/clock.ts";
 import { systemRandom } from "../../server/ports/random.ts";
@@ -15,6 +15,7 @@ import { openTestDatabase } from "./database.ts";
 import { sharedSigningKey } from "./fixtures.ts";
 
 export const PASSWORD = "correct horse battery staple";
+const OPERATOR = { kind: "operator" } as const;
 const SECRETS: Secrets = {
   master: [secretKey(new Uint8Array(32).map((_, index) => index * 7))],
   pepper: [secretKey(new Uint8Array(32).map((_, index) => index * 5 + 1))],
@@ -64,8 +65,8 @@ export async function openTestApp(variables: Record<string, string> = {}): Promi
   const signingKey = await sharedSigningKey();
   await db.transaction(async (tx) => {
     await insertInstallation(tx, { masterKeyId: SECRETS.master[0].id, createdAt: clock.now() });
-    await insertActiveSigningKey(tx, base, signingKey);
-    await createRefreshKey(tx, base);
+    await keepSigningKey(tx, base, signingKey, { state: "active" }, OPERATOR);
+    await createSecretKey(tx, base, "refresh", { state: "active" }, OPERATOR);
     await markInitialised(tx, clock.now());
   });
   const deps = await openDeps({ settings, db, log, ...base });
@@ -106,7 +107,7 @@ export async function openTestApp(variables: Record<string, string> = {}): Promi
       return answer.body;
     },
     async close() {
-      await deps.jobs.close();
+      await deps.close();
       await db.close();
     },
   };

@@ -13,7 +13,17 @@ export type AuditAction =
   | "user.disabled"
   | "user.enabled"
   | "user.roles_changed"
-  | "key.created";
+  | "session.revoked"
+  | "session.stepped_up"
+  | "client.created"
+  | "client.secret_rotated"
+  | "client.deleted"
+  | "key.created"
+  | "key.activated"
+  | "key.retiring"
+  | "key.retired"
+  | "key.withdrawn"
+  | "key.resealed";
 
 export interface AuditEvent {
   readonly action: AuditAction;

@@ -1,4 +1,4 @@
-import { findSession, type SessionWithUser } from "../../../db/queries/sessions.ts";
+import type { SessionWithUser } from "../../../db/queries/sessions.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import type { Principal } from "../rights/service.ts";
@@ -17,13 +17,13 @@ export function bearerToken(authorization: string | null): string {
 }
 
 /**
- * Who a bearer token speaks for, as of now: the token must verify, and the row of its session must still count.
+ * Who a bearer token speaks for, as of now: the token must verify, and its session must still count.
  *
  * @throws AppError AUTH_TOKEN_MISSING, AUTH_TOKEN_INVALID, AUTH_TOKEN_EXPIRED or AUTH_TOKEN_REVOKED
  */
 export async function authenticate(deps: Deps, authorization: string | null): Promise<Authenticated> {
   const claims = await verifyAccessToken(deps, bearerToken(authorization));
-  const found = await findSession(deps.db.orm, claims.sid);
+  const found = await deps.sessions.find(deps.db.orm, claims.sid);
   if (!found || found.user.id !== claims.sub) {
     throw new AppError("AUTH_TOKEN_REVOKED", { internal: "The session is gone or another user's" });
   }

@@ -39,6 +39,7 @@ export async function completeLogin(deps: Deps, login: ProvenLogin, caller: Call
     deviceName: login.deviceName,
     userAgent: caller.userAgent,
     ip: caller.ip,
+    fingerprintHash: null,
   };
   const familyId = deps.random.id(now);
   const family = {

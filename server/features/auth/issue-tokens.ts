@@ -17,7 +17,7 @@ export interface IssueFor {
   readonly user: Pick<UserRow, "id" | "username">;
   readonly roles: readonly string[];
   readonly permissions: readonly string[];
-  readonly session: Pick<SessionRow, "id" | "clientId" | "amr" | "authTime" | "expiresAt">;
+  readonly session: Pick<SessionRow, "id" | "clientId" | "amr" | "authTime" | "expiresAt" | "fingerprintHash">;
   readonly family: Pick<RefreshFamilyRow, "id" | "generation" | "keyId" | "idleExpiresAt">;
 }
 
@@ -38,6 +38,7 @@ export async function issueTokens(
       authTime: session.authTime,
       roles,
       permissions,
+      fingerprintHash: session.fingerprintHash,
     }),
     sealRefreshToken(refreshKey, family.id, family.generation),
   ]);

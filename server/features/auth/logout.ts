@@ -24,7 +24,7 @@ export async function logout(
   caller: Caller,
 ): Promise<void> {
   const { sessionId, userId } = await sessionMeant(deps, input, authorization);
-  await deps.db.transaction(async (tx) => {
+  await deps.db.change(async (tx) => {
     const which = input.all ? { userId } : { id: sessionId };
     const ended = await revokeSessions(tx, which, "logout", deps.clock.now());
     if (ended.length === 0) return;

@@ -1,6 +1,4 @@
-import { misused } from "../../../config/errors.ts";
-import type { Keyring } from "../../../config/secrets.ts";
-import type { Database, Tx } from "../../../db/database.ts";
+import type { Database } from "../../../db/database.ts";
 import {
   findInstallation,
   type InstallationRow,
@@ -10,7 +8,7 @@ import {
 import { listPublishedSigningKeys } from "../../../db/queries/keys.ts";
 import { listAdministrators } from "../../../db/queries/users.ts";
 import { audit } from "../audit/service.ts";
-import { createRefreshKey, generateSigningKey, insertActiveSigningKey } from "../keys/service.ts";
+import { createSecretKey, generateSigningKey, keepSigningKey, openSecrets } from "../keys/service.ts";
 import {
   ADMIN_ROLE,
   insertPreparedUser,
@@ -24,23 +22,6 @@ import {
 export async function findInstalled(database: Database): Promise<InstallationRow | undefined> {
   const [row] = await database.query<{ found: string | null }>("SELECT to_regclass('installation')::text AS found");
   return row?.found ? findInstallation(database.orm) : undefined;
-}
-
-/**
- * Sees that the master key in hand is the one that this database was sealed with.
- *
- * @returns the installation's row; undefined on a database that `primer init` has not reached yet
- * @throws OperatorError (exit 2) where it is another one; nothing is changed
- */
-export async function checkInstallation(tx: Tx, master: Keyring): Promise<InstallationRow | undefined> {
-  const found = await findInstallation(tx);
-  if (found && !master.some((key) => key.id === found.masterKeyId)) {
-    throw misused(
-      `This database belongs to master key ${found.masterKeyId}, but PRIMER_MASTER_KEY is ${master[0].id}.`,
-      "Put back the secrets.env that belongs to this database (on several nodes they share one). Nothing was changed.",
-    );
-  }
-  return found;
 }
 
 export interface Administrator {
@@ -65,7 +46,7 @@ const BY_OPERATOR = { actor: { kind: "operator" } } as const;
  * made-up password; so the administrator then gets the password of this run.
  */
 export async function initialise(deps: UserDeps, admin: () => Promise<Administrator>): Promise<Initialised> {
-  const found = await checkInstallation(deps.db.orm, deps.secrets.master);
+  const { installation: found } = await openSecrets(deps.db.orm, deps.secrets);
   const keyCreated = await ensureKeys(deps);
   if (found?.initialisedAt) return { keyCreated, administrator: undefined };
   const existing = (await listAdministrators(deps.db.orm))[0];
@@ -84,8 +65,8 @@ async function ensureKeys(deps: UserDeps): Promise<boolean> {
   const key = await generateSigningKey(tokens.algorithm, keys.bits);
   await deps.db.transaction(async (tx) => {
     await insertInstallation(tx, { masterKeyId: deps.secrets.master[0].id, createdAt: deps.clock.now() });
-    await insertActiveSigningKey(tx, deps, key);
-    await createRefreshKey(tx, deps);
+    await keepSigningKey(tx, deps, key, { state: "active" }, BY_OPERATOR.actor);
+    await createSecretKey(tx, deps, "refresh", { state: "active" }, BY_OPERATOR.actor);
   });
   return true;
 }

@@ -1,9 +1,7 @@
 import { Elysia, t } from "elysia";
 import type { Deps } from "../../deps.ts";
 import { describe } from "../../http/openapi.ts";
-
-/** How long others may keep the key set (seconds); rotation waits at least this long before a new key signs. */
-export const JWKS_MAX_AGE_SECONDS = 300;
+import { JWKS_MAX_AGE_SECONDS } from "./service.ts";
 
 /** RFC 9110, section 13.1.2: a list of tags, compared weakly. */
 const matches = (header: string | null, etag: string) =>

@@ -1,7 +1,10 @@
 import { decodeProtectedHeader, errors, type JWTPayload, jwtVerify, SignJWT } from "jose";
+import { LRUCache } from "lru-cache";
+import type { Settings } from "../../../config/schema.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
+import type { OpenKey } from "../keys/service.ts";
 import { isCanonical } from "./compact.ts";
 
 /** RFC 9068: what an access token is, so that no other token passes for one. */
@@ -20,6 +23,14 @@ export interface AccessTokenSubject {
   readonly permissions: readonly string[];
   readonly amr: readonly string[];
   readonly authTime: Date;
+  /** The hash of the browser's value that the token is bound to, if any. */
+  readonly fingerprintHash: string | null;
+}
+
+/** RFC 7800: what whoever shows the token must have besides it. DPoP's `jkt` will stand beside the fingerprint. */
+export interface Confirmation {
+  /** SHA-256 of the value in the browser's fingerprint cookie, base64url. */
+  readonly "fp#S256"?: string;
 }
 
 export interface AccessTokenClaims extends JWTPayload {
@@ -28,6 +39,7 @@ export interface AccessTokenClaims extends JWTPayload {
   readonly jti: string;
   readonly iat: number;
   readonly exp: number;
+  readonly cnf?: Confirmation;
 }
 
 type TokenDeps = Pick<Deps, "keys" | "settings" | "clock" | "random">;
@@ -50,6 +62,7 @@ export async function signAccessToken(deps: TokenDeps, subject: AccessTokenSubje
     ...(fits ? { scope } : { scope_omitted: true }),
     amr: subject.amr,
     auth_time: seconds(subject.authTime),
+    ...(subject.fingerprintHash ? { cnf: { "fp#S256": subject.fingerprintHash } satisfies Confirmation } : {}),
   })
     .setProtectedHeader({ alg: key.algorithm, kid: key.kid, typ: TYPE })
     .setIssuer(settings.tokens.issuer)
@@ -62,6 +75,21 @@ export async function signAccessToken(deps: TokenDeps, subject: AccessTokenSubje
   return { token, expiresIn: lifetime };
 }
 
+interface VerifiedToken {
+  readonly claims: AccessTokenClaims;
+  /** What it was verified with: another key or other settings, and it has to be verified again. */
+  readonly key: OpenKey;
+  readonly settings: Settings;
+}
+
+/** Tokens that were found to be good, so that their signature is not computed again at each request. */
+export type VerifiedTokens = LRUCache<string, VerifiedToken>;
+
+const MAX_VERIFIED = 5000;
+export const createVerifiedTokens = (): VerifiedTokens => new LRUCache({ max: MAX_VERIFIED });
+
+type VerifyDeps = Pick<Deps, "keys" | "settings" | "clock" | "verifiedTokens">;
+
 /**
  * Checks form, type, key, algorithm, signature, issuer, audience and times of an access token (RFC 8725). Whether its
  * session still counts is not its to say: ask the session's row.
@@ -69,13 +97,24 @@ export async function signAccessToken(deps: TokenDeps, subject: AccessTokenSubje
  * @throws AppError AUTH_TOKEN_EXPIRED for a good token past its time, AUTH_TOKEN_INVALID for anything else
  */
 export async function verifyAccessToken(
-  deps: Pick<Deps, "keys" | "settings" | "clock">,
+  deps: VerifyDeps,
   token: string,
   options: { acceptExpired?: boolean } = {},
 ): Promise<AccessTokenClaims> {
+  const known = deps.verifiedTokens.get(token);
+  const stillFits = known?.settings === deps.settings && deps.keys.verification(known.key.kid) === known.key;
+  if (!known || !stillFits) return verifyAnew(deps, token, options.acceptExpired ?? false);
+  const endsAt = known.claims.exp * 1000 + deps.settings.tokens.clock_skew;
+  if (deps.clock.now().getTime() >= endsAt && !options.acceptExpired) throw new AppError("AUTH_TOKEN_EXPIRED");
+  return known.claims;
+}
+
+async function verifyAnew(deps: VerifyDeps, token: string, acceptExpired: boolean): Promise<AccessTokenClaims> {
   const kid = kidOf(token);
-  const key = kid === undefined ? undefined : deps.keys.verification(kid);
-  if (!key) throw invalid("Not a compact JWT, or the kid is not one of ours");
+  if (kid === undefined) throw invalid("Not a compact JWT with a kid");
+  if (!deps.keys.verification(kid)) await deps.keys.lookAgain();
+  const key = deps.keys.verification(kid);
+  if (!key) throw invalid("The kid is not one of ours");
   const { settings } = deps;
   try {
     const { payload } = await jwtVerify(token, key.publicKey, {
@@ -87,10 +126,12 @@ export async function verifyAccessToken(
       currentDate: deps.clock.now(),
       requiredClaims: ["sub", "sid", "jti", "iat", "exp"],
     });
-    return checkedClaims(payload);
+    const claims = checkedClaims(payload);
+    deps.verifiedTokens.set(token, { claims, key, settings });
+    return claims;
   } catch (error) {
     if (error instanceof errors.JWTExpired) {
-      if (options.acceptExpired) return checkedClaims(error.payload);
+      if (acceptExpired) return checkedClaims(error.payload);
       throw new AppError("AUTH_TOKEN_EXPIRED", { cause: error });
     }
     throw error instanceof AppError ? error : invalid("The token did not verify", error);

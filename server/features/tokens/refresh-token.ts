@@ -1,6 +1,7 @@
 import { createHash, createHmac } from "node:crypto";
 import { CompactEncrypt, compactDecrypt, decodeProtectedHeader } from "jose";
 import { deriveKey, type SecretKey } from "../../../config/secrets.ts";
+import { isConnectionError } from "../../../db/errors.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
@@ -40,7 +41,9 @@ export async function openRefreshToken(deps: Pick<Deps, "keys">, token: string):
     const compact = token.length <= MAX_TOKEN_LENGTH && /^[\w-]+\.\.[\w-]+\.[\w-]+\.[\w-]+$/.test(token);
     if (!compact || !isCanonical(token)) throw new Error("Not a compact JWE with a direct key");
     const header = decodeProtectedHeader(token);
-    const key = header.kid === undefined ? undefined : deps.keys.refreshById(header.kid);
+    const kid = header.kid ?? "";
+    if (!deps.keys.refreshById(kid)) await deps.keys.lookAgain();
+    const key = deps.keys.refreshById(kid);
     if (!key || header.typ !== TYPE || "zip" in header || "crit" in header)
       throw new Error("Not a refresh token of ours");
     const { plaintext } = await compactDecrypt(token, deriveKey(key, "refresh token"), {
@@ -51,6 +54,7 @@ export async function openRefreshToken(deps: Pick<Deps, "keys">, token: string):
     if (!isId(f) || !Number.isSafeInteger(g) || g < 1 || typeof s !== "string") throw new Error("Not a pointer");
     return { familyId: f, generation: g, secret: s };
   } catch (error) {
+    if (isConnectionError(error)) throw error;
     throw new AppError("AUTH_TOKEN_INVALID", { internal: "The refresh token does not open", cause: error });
   }
 }

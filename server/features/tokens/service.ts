@@ -1,4 +1,11 @@
-export { type AccessTokenClaims, type AccessTokenSubject, signAccessToken, verifyAccessToken } from "./access-token.ts";
+export {
+  type AccessTokenClaims,
+  type AccessTokenSubject,
+  createVerifiedTokens,
+  signAccessToken,
+  type VerifiedTokens,
+  verifyAccessToken,
+} from "./access-token.ts";
 export {
   generationSecret,
   hashSecret,

@@ -181,7 +181,7 @@ export async function findUserByAny(deps: UserDeps, text: string): Promise<UserV
  */
 export async function disableUser(deps: UserDeps, id: string, by: Actor): Promise<UserView> {
   const now = deps.clock.now();
-  return deps.db.transaction(async (tx) => {
+  return deps.db.change(async (tx) => {
     await assertAdministratorRemains(tx, await requireUser(tx, id));
     await updateUser(tx, id, { status: "disabled", updatedAt: now });
     const ended = await revokeSessions(tx, { userId: id }, "user_disabled", now);
@@ -192,7 +192,7 @@ export async function disableUser(deps: UserDeps, id: string, by: Actor): Promis
 
 /** Lets a disabled or deactivated user log in again. @throws AppError NOT_FOUND */
 export async function enableUser(deps: UserDeps, id: string, by: Actor): Promise<UserView> {
-  return deps.db.transaction(async (tx) => {
+  return deps.db.change(async (tx) => {
     await requireUser(tx, id);
     await updateUser(tx, id, { status: "active", deactivatedAt: null, updatedAt: deps.clock.now() });
     await record(tx, deps, "user.enabled", id, by, {});
@@ -209,7 +209,7 @@ export async function setPassword(deps: UserDeps, id: string, password: string, 
   assertPasswordAllowed(deps.settings, password);
   const stored = await hashPassword(deps, password);
   const now = deps.clock.now();
-  return deps.db.transaction(async (tx) => {
+  return deps.db.change(async (tx) => {
     await requireUser(tx, id);
     await updateUser(tx, id, { passwordChangeRequired: false, updatedAt: now });
     await keepPassword(tx, deps, id, stored, now);
@@ -229,7 +229,7 @@ export async function setPassword(deps: UserDeps, id: string, password: string, 
 export async function setRoles(deps: UserDeps, id: string, names: readonly string[], by: Actor): Promise<UserView> {
   const now = deps.clock.now();
   const wanted = [...new Set(names)].sort();
-  return deps.db.transaction(async (tx) => {
+  return deps.db.change(async (tx) => {
     const before = await requireUser(tx, id);
     await assertRolesExist(tx, wanted);
     if (!wanted.includes(ADMIN_ROLE)) await assertAdministratorRemains(tx, before);

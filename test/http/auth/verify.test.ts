@@ -157,9 +157,10 @@ describe("GET /auth/verify", () => {
     });
   }
 
-  // It is asked at every request of every application: one read, nothing written, no password hash.
-  test("takes one statement", async () => {
-    const steps = await stepsOf(app.deps, () => verify(user.access_token));
-    expect(steps).toEqual(["select"]);
+  // It is asked at every request of every application: one read, then none while nothing has changed; nothing written.
+  test("takes one statement, and none while it is remembered", async () => {
+    app.deps.sessions.forget(undefined);
+    expect(await stepsOf(app.deps, () => verify(user.access_token))).toEqual(["select"]);
+    expect(await stepsOf(app.deps, () => verify(user.access_token))).toEqual([]);
   });
 });

@@ -151,7 +151,11 @@ describe("errors", () => {
 
 describe("thrown faults", () => {
   const SECRET = "SELECT secret FROM vault WHERE path = '/srv/vault.ts:12'";
-  const failing = (error: Error) => brokenDatabase(app.db, error);
+  /** A database that fails, asked by a process that remembers nothing. */
+  const failing = (error: Error) => {
+    app.deps.sessions.forget(undefined);
+    return brokenDatabase(app.db, error);
+  };
   const calls = async () => {
     const tokens = await app.login("ada");
     return [

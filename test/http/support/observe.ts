@@ -38,6 +38,10 @@ export async function stepsOf(deps: Deps, work: () => Promise<unknown>): Promise
       steps.push("begin");
       return db.transaction((tx) => inside(watched(tx, steps)));
     },
+    change: (inside) => {
+      steps.push("begin");
+      return db.change((tx) => inside(watched(tx, steps)));
+    },
     query: (statement, values) => {
       steps.push("query");
       return db.query(statement, values);
@@ -67,5 +71,5 @@ export function brokenDatabase(db: Database, error: Error): Database {
     throw error;
   };
   const orm = new Proxy(db.orm, { get: () => fail });
-  return { ...db, orm, transaction: async () => fail(), query: async () => fail() };
+  return { ...db, orm, transaction: async () => fail(), change: async () => fail(), query: async () => fail() };
 }

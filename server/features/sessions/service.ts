@@ -1,0 +1,1 @@
+export { createSessionStates, type SessionStates } from "./session-states.ts";
