@@ -53,6 +53,30 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: () => import("./commands/worker.ts"),
   },
   {
+    name: "rotate-keys",
+    summary: "Replace keys while everything goes on: by stages, at once or in an emergency",
+    options: [
+      {
+        flags: "--what <kinds>",
+        description: "Any of signing (default), refresh, master, pepper; separated by commas",
+      },
+      { flags: "--now", description: "Sign with the new key at once, without publishing it ahead; needs --yes" },
+      { flags: "--emergency", description: "The old keys die at once and sessions must refresh; needs --yes" },
+      { flags: "--status", description: "Tell how every key stands and what comes next; change nothing" },
+      { flags: "--undo", description: "Withdraw a key that is not active yet, or go back to the one before" },
+      { flags: "--dry-run", description: "Tell what would be done; change nothing" },
+      { flags: "--yes", description: "Do not ask" },
+    ],
+    examples: [
+      "primer rotate-keys",
+      "primer rotate-keys --status",
+      "primer rotate-keys --emergency --yes",
+      "primer rotate-keys --what refresh,master,pepper",
+    ],
+    runsInHolder: true,
+    load: () => import("./commands/rotate-keys.ts"),
+  },
+  {
     name: "migrate",
     summary: "Bring the database's schema up to date",
     options: [{ flags: "--status", description: "Tell how it stands and change nothing" }],

@@ -15,6 +15,8 @@ import type { NamedSetting } from "../config/schema.ts";
 import { generateSecret, type RandomBytes } from "../config/secrets.ts";
 import { writePrivateFile } from "./files.ts";
 
+const MASTER_KEY = "PRIMER_MASTER_KEY";
+
 interface Wanted {
   readonly home: string;
   readonly environment: Variables;
@@ -83,3 +85,28 @@ function settingsText(wanted: Wanted): string {
 
 /** A flag's text as the TOML value it stands for. */
 const typed = (setting: NamedSetting, raw: unknown) => (setting.kind.name === "integer" ? Number(raw) : raw);
+
+/**
+ * Puts a new master key in front of those in secrets.env. The old ones stay behind it: what they sealed is opened with
+ * them, also in backups from before.
+ *
+ * @throws OperatorError (exit 2) where the key does not come from that file
+ */
+export function addMasterKey(home: string, { variables }: LoadedSettings, random: RandomBytes): void {
+  const path = join(home, SECRETS_FILE);
+  const kept = readSecretsFile(home);
+  if (!kept[MASTER_KEY] || kept[MASTER_KEY] !== variables[MASTER_KEY]) {
+    throw misused(
+      `${MASTER_KEY} does not come from ${path}, so it cannot be changed there.`,
+      `Put a new key (32 random bytes in base64url) and a comma before the old one in ${MASTER_KEY}, then run this again.`,
+    );
+  }
+  try {
+    writePrivateFile(
+      path,
+      renderSecretsFile({ ...kept, [MASTER_KEY]: `${generateSecret(random)},${kept[MASTER_KEY]}` }),
+    );
+  } catch (error) {
+    throw failed(`${path} cannot be written: ${textOf(error)}`, "Nothing was changed.", error);
+  }
+}

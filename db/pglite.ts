@@ -39,15 +39,17 @@ interface EmscriptenModule {
  * Where PostgreSQL cannot go on (no room for its log, a failed fsync) it panics, and PGlite would run the same message
  * again for ever, with the whole process. What was acknowledged is on the disk, so the process says why and ends.
  */
-function endOnPanic(isOpen: () => boolean) {
-  let lastWords = "";
+function endOnPanic(isOpen: () => boolean, heard: (lastWords: string) => void) {
+  let lastWords = "it was aborted";
   return {
     printErr(line: string) {
-      if (/ (PANIC|FATAL): /.test(line)) lastWords = line.replace(/^.*? (?=PANIC|FATAL)/, "");
+      if (!/ (PANIC|FATAL): /.test(line)) return;
+      lastWords = line.replace(/^.*? (?=PANIC|FATAL)/, "");
+      heard(lastWords);
     },
     onAbort() {
       if (!isOpen()) return; // it throws, and whoever opens it tells
-      writeSync(2, `primer: The embedded database gave up: ${lastWords || "it was aborted"}\n`);
+      writeSync(2, `primer: The embedded database gave up: ${lastWords}\n`);
       writeSync(2, "  Nothing acknowledged is lost. See that the disk has room, then start again.\n");
       process.exit(EXIT.failed);
     },
@@ -56,6 +58,9 @@ function endOnPanic(isOpen: () => boolean) {
 
 /** PGlite's folder on the disk, with an fsync that reaches it. */
 class DurableNodeFS extends NodeFS {
+  /** The last that PostgreSQL said of why it cannot go on. */
+  lastWords: string | undefined;
+
   override async init(...[pg, options]: Parameters<NodeFS["init"]>): ReturnType<NodeFS["init"]> {
     const { emscriptenOpts } = await super.init(pg, options);
     const addFsync = (module: EmscriptenModule) => {
@@ -65,9 +70,13 @@ class DurableNodeFS extends NodeFS {
       };
     };
     const preRun = [emscriptenOpts.preRun ?? []].flat() as ((module: unknown) => void)[];
+    const heard = (lastWords: string) => {
+      this.lastWords = lastWords;
+    };
+    const hooks = endOnPanic(() => pg.ready, heard);
     const added = [...preRun, addFsync as (module: unknown) => void];
     return {
-      emscriptenOpts: { ...emscriptenOpts, preRun: added, ...endOnPanic(() => pg.ready) } as typeof emscriptenOpts,
+      emscriptenOpts: { ...emscriptenOpts, preRun: added, ...hooks } as typeof emscriptenOpts,
     };
   }
 }
@@ -126,14 +135,16 @@ function heldElsewhere(home: string): OperatorError {
 export async function openPglite(home: string): Promise<Database> {
   const lock = lockOrExplain(home);
   const folder = join(home, DATA_FOLDER);
+  let fs: DurableNodeFS | undefined;
   try {
     await unpackTemplate(home, folder);
-    const pglite = await createPglite(new DurableNodeFS(folder));
+    fs = new DurableNodeFS(folder); // makes the folder where it is missing, so not before
+    const pglite = await createPglite(fs);
     return wrapPglite(pglite, folder, () => lock.release());
   } catch (error) {
     lock.release();
     throw failed(
-      `The embedded database in ${folder} does not open: ${textOf(error)}`,
+      `The embedded database in ${folder} does not open: ${fs?.lastWords ?? textOf(error)}`,
       "Nothing was changed. See that the disk has room and the folder belongs to this user; else restore a backup.",
       error,
     );

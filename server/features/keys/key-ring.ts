@@ -44,7 +44,7 @@ export interface KeyRing {
   refreshById(id: string): SecretKey | undefined;
   /** The master key and the pepper as they count now: those of the process, and those that were rotated in since. */
   secrets(): Secrets;
-  /** When the next key changes its state (milliseconds since 1970), and how old the active signing key is then. */
+  /** The stage of every key, for whoever sees to the next one. */
   stages(): readonly KeyStage[];
   /** Reads the keys again. Several at once share one reading that began after the last of them asked. */
   reload(): Promise<void>;
@@ -80,7 +80,8 @@ export async function openKeyRing(tx: Tx, base: Secrets, clock: Pick<Clock, "ela
   let waiting: Promise<void> | undefined;
 
   async function read(): Promise<void> {
-    opened = await open(tx, base, opened.byKid);
+    // A master key that was handed over once stays known, also when it does not wait in the database any more.
+    opened = await open(tx, { ...base, master: opened.secrets.master }, opened.byKid);
     readAt = clock.elapsed();
   }
   function reload(): Promise<void> {

@@ -48,11 +48,10 @@ export async function stageKey(
 ): Promise<Date> {
   const { tokens, keys } = deps.settings;
   const made = purpose === "signing" ? await generateSigningKey(tokens.algorithm, keys.bits) : undefined;
-  return deps.db.transaction(async (tx) => {
+  return deps.db.change(async (tx) => {
     await lockKeys(tx);
     const now = deps.clock.now();
-    const wait = pace === "staged" && purpose === "signing" ? keys.publish_ahead : PICK_UP_MS;
-    const activatesAt = new Date(now.getTime() + wait);
+    const activatesAt = activationOf(deps.settings, purpose, pace, now);
     const emergency = pace === "emergency";
     const waiting = (await listKeyStages(tx)).find((key) => key.purpose === purpose && key.state === "next");
     if (waiting && !emergency) {
@@ -70,6 +69,12 @@ export async function stageKey(
   });
 }
 
+/** When a key that is made now becomes active. Only a signing key is known to others, who have to learn of the next one. */
+export function activationOf({ keys }: Deps["settings"], purpose: Staged, pace: Pace, now: Date): Date {
+  const wait = pace === "staged" && purpose === "signing" ? keys.publish_ahead : PICK_UP_MS;
+  return new Date(now.getTime() + wait);
+}
+
 /**
  * Takes every step whose time has come, in all kinds of keys, and begins the scheduled rotation of the signing key.
  *
@@ -77,7 +82,7 @@ export async function stageKey(
  */
 export async function advanceKeys(deps: RotationDeps): Promise<boolean> {
   const scheduled = await stageScheduled(deps);
-  return deps.db.transaction(async (tx) => {
+  return deps.db.change(async (tx) => {
     await lockKeys(tx);
     const now = deps.clock.now();
     let changed = scheduled;
@@ -152,7 +157,7 @@ async function retirement(tx: Tx, { settings }: RotationDeps, { purpose }: KeySt
  * @throws OperatorError (exit 1) where there is nothing to take back
  */
 export async function undoRotation(deps: RotationDeps, purpose: Staged, actor: AuditEvent["actor"]): Promise<string> {
-  return deps.db.transaction(async (tx) => {
+  return deps.db.change(async (tx) => {
     await lockKeys(tx);
     const now = deps.clock.now();
     const stages = (await listKeyStages(tx)).filter((key) => key.purpose === purpose);
@@ -165,6 +170,10 @@ export async function undoRotation(deps: RotationDeps, purpose: Staged, actor: A
     const before = stages
       .filter((key) => key.state === "retiring" && (key.retiresAt === null || key.retiresAt > now))
       .sort((a, b) => Number(b.retiringAt) - Number(a.retiringAt))[0];
+    // The first pepper stands in secrets.env and has no row: without an active one it is the one that counts.
+    const first = active && !before && purpose === "pepper";
+    if (first) await move(tx, deps, active, "key.retiring", await retirement(tx, deps, active, now), actor);
+    if (first) return "that of secrets.env";
     if (!active || !before) {
       throw failed(
         `There is no rotation of the ${purpose} key to take back.`,

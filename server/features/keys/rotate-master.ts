@@ -29,7 +29,7 @@ export async function rotateMasterKey(
   if (deps.secrets.master[0].id === next.id) return 0;
   await handOver(deps, next);
   await deps.clock.sleep(PICK_UP_MS);
-  return deps.db.transaction(async (tx) => {
+  return deps.db.change(async (tx) => {
     await lockKeys(tx);
     const now = deps.clock.now();
     const { secrets } = await openSecrets(tx, deps.secrets);
@@ -57,7 +57,7 @@ export async function rotateMasterKey(
 
 /** Leaves the new master key in the database, sealed under the old one, for every process that knows only that. */
 async function handOver(deps: RotationDeps, next: SecretKey): Promise<void> {
-  await deps.db.transaction(async (tx) => {
+  await deps.db.change(async (tx) => {
     await lockKeys(tx);
     const now = deps.clock.now();
     const waiting = (await listKeyStages(tx)).filter((key) => key.purpose === "master" && key.state === "next");

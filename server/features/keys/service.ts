@@ -8,6 +8,7 @@ export {
 export { keepKeys } from "./keep-keys.ts";
 export { type KeyRing, type OpenKey, openKeyRing } from "./key-ring.ts";
 export {
+  activationOf,
   advanceKeys,
   JWKS_MAX_AGE_SECONDS,
   type Pace,
