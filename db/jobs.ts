@@ -8,11 +8,10 @@ const DAY_SECONDS = 86_400;
 
 /** What each queue's jobs carry. `request_id` is the request that caused the job. */
 export interface JobPayloads {
-  "send-mail": {
-    readonly template: "password_changed";
-    readonly user_id: string;
-    readonly request_id: string | null;
-  };
+  "send-mail": { readonly user_id: string; readonly request_id: string | null } & (
+    | { readonly template: "password_changed" }
+    | { readonly template: "refresh_reused"; readonly session_id: string }
+  );
 }
 export type QueueName = keyof JobPayloads;
 

@@ -12,6 +12,7 @@ export const ERRORS = {
   AUTH_REFRESH_REUSED: { status: 401, message: "The refresh token was used before; the session has ended" },
   AUTH_ACCOUNT_DISABLED: { status: 403, message: "This account is disabled" },
   AUTH_EMAIL_NOT_VERIFIED: { status: 403, message: "The e-mail address of this account is not verified yet" },
+  CSRF_REJECTED: { status: 403, message: "This request did not come from a page that may send it" },
   FORBIDDEN: { status: 403, message: "You may not do this" },
   NOT_FOUND: { status: 404, message: "There is nothing here" },
   METHOD_NOT_ALLOWED: { status: 405, message: "This method is not allowed here" },

@@ -2,12 +2,20 @@ import type { SessionWithUser } from "../../../db/queries/sessions.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import type { Principal } from "../rights/service.ts";
-import { type AccessTokenClaims, verifyAccessToken } from "../tokens/service.ts";
+import { type AccessTokenClaims, hashSecret, sameText, verifyAccessToken } from "../tokens/service.ts";
 
 export type Authenticated = {
   readonly principal: Principal;
   readonly claims: AccessTokenClaims;
 };
+
+/** What a request shows of who sends it. */
+export interface Shown {
+  /** The Authorization header. */
+  readonly authorization: string | null;
+  /** The random value that the browser keeps in a cookie. */
+  readonly fingerprint: string | null;
+}
 
 /** RFC 6750, section 2.1: the token of an Authorization header. @throws AppError AUTH_TOKEN_MISSING */
 export function bearerToken(authorization: string | null): string {
@@ -17,18 +25,26 @@ export function bearerToken(authorization: string | null): string {
 }
 
 /**
- * Who a bearer token speaks for, as of now: the token must verify, and its session must still count.
+ * Who a bearer token speaks for, as of now: the token must verify, its session must still count, and where the token is
+ * bound to a browser, it must be that one.
  *
  * @throws AppError AUTH_TOKEN_MISSING, AUTH_TOKEN_INVALID, AUTH_TOKEN_EXPIRED or AUTH_TOKEN_REVOKED
  */
-export async function authenticate(deps: Deps, authorization: string | null): Promise<Authenticated> {
-  const claims = await verifyAccessToken(deps, bearerToken(authorization));
+export async function authenticate(deps: Deps, shown: Shown): Promise<Authenticated> {
+  const claims = await verifyAccessToken(deps, bearerToken(shown.authorization));
+  assertFingerprint(claims.cnf?.["fp#S256"], shown.fingerprint);
   const found = await deps.sessions.find(deps.db.orm, claims.sid);
   if (!found || found.user.id !== claims.sub) {
     throw new AppError("AUTH_TOKEN_REVOKED", { internal: "The session is gone or another user's" });
   }
   assertAlive(deps, found);
   return { claims, principal: principalOf(found) };
+}
+
+/** @throws AppError AUTH_TOKEN_INVALID where a token is bound to a value that was not shown with it */
+export function assertFingerprint(boundTo: string | null | undefined, shown: string | null): void {
+  if (!boundTo || (shown !== null && sameText(hashSecret(shown), boundTo))) return;
+  throw new AppError("AUTH_TOKEN_INVALID", { internal: "The token is bound to another browser" });
 }
 
 function assertAlive(deps: Deps, { session, user }: SessionWithUser): void {

@@ -16,6 +16,8 @@ export interface ProvenLogin {
   readonly amr: readonly string[];
   readonly deviceName: string | null;
   readonly rehashed: StoredPassword | undefined;
+  /** The hash of the value that the session's tokens are bound to, if any. */
+  readonly fingerprintHash: string | null;
 }
 
 /**
@@ -39,7 +41,7 @@ export async function completeLogin(deps: Deps, login: ProvenLogin, caller: Call
     deviceName: login.deviceName,
     userAgent: caller.userAgent,
     ip: caller.ip,
-    fingerprintHash: null,
+    fingerprintHash: login.fingerprintHash,
   };
   const familyId = deps.random.id(now);
   const family = {

@@ -4,6 +4,7 @@ import type { Caller, Deps } from "../../deps.ts";
 import { AppError, type ErrorCode } from "../../errors.ts";
 import { audit } from "../audit/service.ts";
 import { assertPasswordBounded, checkPassword } from "../passwords/service.ts";
+import { hashSecret } from "../tokens/service.ts";
 import { parseIdentifier } from "../users/service.ts";
 import { completeLogin } from "./complete-login.ts";
 import type { TokenAnswer } from "./issue-tokens.ts";
@@ -12,6 +13,14 @@ export interface LoginInput {
   readonly username: string;
   readonly password: string;
   readonly device_name?: string;
+  /** For a browser: the refresh token is kept in a cookie. */
+  readonly cookies?: boolean;
+}
+
+export interface LoggedIn {
+  readonly tokens: TokenAnswer;
+  /** The random value that the tokens are bound to; null where they are not. */
+  readonly fingerprint: string | null;
 }
 
 /** Why an attempt did not lead to a session; told to the log and the owner, never to the caller. */
@@ -46,16 +55,18 @@ const REFUSED: Partial<Record<LoginAccount["user"]["status"], Refusal>> = {
  * @throws AppError AUTH_INVALID_CREDENTIALS; AUTH_ACCOUNT_DISABLED or AUTH_EMAIL_NOT_VERIFIED after the right password;
  * SERVICE_UNAVAILABLE where the hash pool is full
  */
-export async function login(deps: Deps, input: LoginInput, caller: Caller): Promise<TokenAnswer> {
+export async function login(deps: Deps, input: LoginInput, caller: Caller): Promise<LoggedIn> {
   const arrived = deps.clock.elapsed();
   assertPasswordBounded(input.password);
   const account = await findLoginAccount(deps.db.orm, parseIdentifier(input.username));
   const { correct, rehashed } = await checkPassword(deps, input.password, account?.password ?? undefined);
   const refusal = refusalOf(account, correct);
   if (account && !refusal) {
-    const proven = { account, amr: ["pwd"], deviceName: input.device_name ?? null, rehashed };
+    const fingerprint = input.cookies && deps.settings.tokens.fingerprint ? deps.random.token() : null;
+    const fingerprintHash = fingerprint === null ? null : hashSecret(fingerprint);
+    const proven = { account, amr: ["pwd"], deviceName: input.device_name ?? null, rehashed, fingerprintHash };
     const tokens = await completeLogin(deps, proven, caller);
-    if (tokens) return tokens;
+    if (tokens) return { tokens, fingerprint };
   }
   const { code, reason } = refusal ?? CHANGED_MEANWHILE;
   await recordFailure(deps, account, reason, caller);

@@ -1,14 +1,20 @@
-import { timingSafeEqual } from "node:crypto";
 import type { Tx } from "../../../db/database.ts";
 import { advanceRefreshFamily, lockRefreshFamily, revokeSessions } from "../../../db/queries/sessions.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError, type ErrorCode } from "../../errors.ts";
 import { audit } from "../audit/service.ts";
-import { generationSecret, hashSecret, openRefreshToken, type RefreshPointer } from "../tokens/service.ts";
+import { generationSecret, hashSecret, openRefreshToken, type RefreshPointer, sameText } from "../tokens/service.ts";
+import { assertFingerprint } from "./authenticate.ts";
 import { issueTokens, type TokenAnswer } from "./issue-tokens.ts";
 
 type Family = NonNullable<Awaited<ReturnType<typeof lockRefreshFamily>>>;
 type Decision = "rotate" | "repeat" | ErrorCode;
+
+export interface RefreshInput {
+  readonly refresh_token: string;
+  /** The random value that the browser keeps in a cookie. */
+  readonly fingerprint: string | null;
+}
 
 /**
  * Trades a refresh token for the next one (RFC 9700, section 4.14.2). The row decides: user, rights and limits are read
@@ -17,19 +23,27 @@ type Decision = "rotate" | "repeat" | ErrorCode;
  *
  * @throws AppError AUTH_TOKEN_INVALID, AUTH_TOKEN_EXPIRED, AUTH_TOKEN_REVOKED or AUTH_REFRESH_REUSED
  */
-export async function refresh(deps: Deps, input: { refresh_token: string }, caller: Caller): Promise<TokenAnswer> {
+export async function refresh(deps: Deps, input: RefreshInput, caller: Caller): Promise<TokenAnswer> {
   const pointer = await openRefreshToken(deps, input.refresh_token);
-  const outcome = await deps.db.transaction((tx) => spend(tx, deps, pointer, caller));
+  const outcome = await deps.db.transaction((tx) => spend(tx, deps, pointer, input, caller));
+  if (outcome === "AUTH_REFRESH_REUSED") await deps.changes.settled();
   if (typeof outcome === "string") throw new AppError(outcome);
   return issueTokens(deps, outcome);
 }
 
 /** @returns what to issue tokens for, or why not. Nothing is thrown, so what was written here commits. */
-async function spend(tx: Tx, deps: Deps, pointer: RefreshPointer, caller: Caller): Promise<Family | ErrorCode> {
+async function spend(
+  tx: Tx,
+  deps: Deps,
+  pointer: RefreshPointer,
+  { fingerprint }: RefreshInput,
+  caller: Caller,
+): Promise<Family | ErrorCode> {
   const found = await lockRefreshFamily(tx, pointer.familyId);
   if (!found) return "AUTH_TOKEN_INVALID";
   const decision = decide(deps, found, pointer);
   if (decision === "AUTH_REFRESH_REUSED") await revokeReused(tx, deps, found, caller);
+  if (decision === "rotate" || decision === "repeat") assertFingerprint(found.session.fingerprintHash, fingerprint);
   if (decision === "repeat") return found;
   if (decision !== "rotate") return decision;
 
@@ -59,8 +73,6 @@ function decide(deps: Deps, { family, session, user }: Family, pointer: RefreshP
   return age === 0 ? "rotate" : "repeat";
 }
 
-const sameText = (a: string, b: string) => a.length === b.length && timingSafeEqual(Buffer.from(a), Buffer.from(b));
-
 async function rotate(tx: Tx, deps: Deps, found: Family): Promise<Family | undefined> {
   const now = deps.clock.now();
   const key = deps.keys.refresh();
@@ -78,7 +90,8 @@ async function rotate(tx: Tx, deps: Deps, found: Family): Promise<Family | undef
 }
 
 async function revokeReused(tx: Tx, deps: Deps, { session, user }: Family, caller: Caller): Promise<void> {
-  await revokeSessions(tx, { id: session.id }, "refresh_reused", deps.clock.now());
+  const ended = await revokeSessions(tx, { id: session.id }, "refresh_reused", deps.clock.now());
+  if (ended.length === 0) return; // it has ended already, and was told of then
   await audit(tx, deps, {
     action: "refresh.reused",
     outcome: "failure",
@@ -86,6 +99,12 @@ async function revokeReused(tx: Tx, deps: Deps, { session, user }: Family, calle
     subject: { kind: "session", id: session.id },
     caller,
     details: { user_id: user.id },
+  });
+  await deps.jobs.enqueue(tx, "send-mail", {
+    template: "refresh_reused",
+    user_id: user.id,
+    session_id: session.id,
+    request_id: caller.requestId,
   });
   deps.log.warn("A refresh token was used a second time; its session has ended", {
     event: "refresh.reused",

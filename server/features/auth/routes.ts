@@ -1,57 +1,120 @@
-import { Elysia, t } from "elysia";
+import { type Context, Elysia, t } from "elysia";
 import type { Deps } from "../../deps.ts";
-import { AppError } from "../../errors.ts";
+import { AppError, type ErrorCode } from "../../errors.ts";
 import { access } from "../../http/access.ts";
 import { callerOf } from "../../http/context.ts";
+import { assertOwnPage, cookieOf, setCookie } from "../../http/cookies.ts";
 import { describe } from "../../http/openapi.ts";
 import { queryFault } from "../../http/query.ts";
 import { can } from "../rights/service.ts";
 import { LoginBody, LogoutBody, RefreshBody, TokenAnswer, VerifyAnswer, VerifyQuery } from "./schema.ts";
-import { login, logout, refresh } from "./service.ts";
+import { login, logout, refresh, type TokenAnswer as Tokens } from "./service.ts";
 
 const tag = "Authentication";
+
+const NO_REFRESH_TOKEN = [{ path: "refresh_token", message: "Expected a refresh token here or in the cookie" }];
+
+/** After these the cookie is of no use any more. */
+const ENDS_COOKIES = new Set<ErrorCode>(["AUTH_TOKEN_EXPIRED", "AUTH_TOKEN_REVOKED", "AUTH_REFRESH_REUSED"]);
+
+type Answering = Context["set"];
+
+/** Cookie mode: the browser keeps the refresh token where no script gets at it, and the body goes without. */
+function intoCookies({ settings }: Deps, set: Answering, tokens: Tokens, fingerprint: string | null) {
+  const { refresh_token, ...rest } = tokens;
+  const lasting = settings.tokens.refresh_absolute / 1000;
+  set.headers["set-cookie"] = [
+    setCookie(settings, "refresh", refresh_token, tokens.refresh_expires_in),
+    ...(fingerprint === null ? [] : [setCookie(settings, "fp", fingerprint, lasting)]),
+  ];
+  return rest;
+}
+
+/** The end of cookie mode. Not all cookies go: the device stays known. */
+function takeCookies({ settings }: Deps, set: Answering): void {
+  set.headers["set-cookie"] = [setCookie(settings, "refresh", "", 0), setCookie(settings, "fp", "", 0)];
+  set.headers["clear-site-data"] = '"cache", "storage"';
+}
 
 export const authRoutes = (deps: Deps) =>
   new Elysia({ name: "auth", prefix: "/api/v1/auth" })
     .use(access(deps))
-    .post("/login", ({ body, request }) => login(deps, body, callerOf(request)), {
-      body: LoginBody,
-      detail: describe({
-        tag,
-        summary: "Log in with user name or e-mail address and password",
-        answers: { 200: TokenAnswer },
-        errors: [
-          "VALIDATION_FAILED",
-          "PAYLOAD_TOO_LARGE",
-          "UNSUPPORTED_MEDIA_TYPE",
-          "AUTH_INVALID_CREDENTIALS",
-          "AUTH_ACCOUNT_DISABLED",
-          "AUTH_EMAIL_NOT_VERIFIED",
-        ],
-      }),
-    })
-    .post("/refresh", ({ body, request }) => refresh(deps, body, callerOf(request)), {
-      body: RefreshBody,
-      detail: describe({
-        tag,
-        summary: "Trade a refresh token for the next tokens of the session",
-        description: "A refresh token works once. Using one again after the grace ends the session.",
-        answers: { 200: TokenAnswer },
-        errors: [
-          "VALIDATION_FAILED",
-          "PAYLOAD_TOO_LARGE",
-          "UNSUPPORTED_MEDIA_TYPE",
-          "AUTH_TOKEN_INVALID",
-          "AUTH_TOKEN_EXPIRED",
-          "AUTH_TOKEN_REVOKED",
-          "AUTH_REFRESH_REUSED",
-        ],
-      }),
-    })
+    .post(
+      "/login",
+      async ({ body, request, set }) => {
+        // Somebody else's page must not log its visitor in to an account of its own.
+        if (body.cookies && request.headers.has("origin")) assertOwnPage(deps.settings, request);
+        const { tokens, fingerprint } = await login(deps, body, callerOf(request));
+        return body.cookies ? intoCookies(deps, set, tokens, fingerprint) : tokens;
+      },
+      {
+        body: LoginBody,
+        detail: describe({
+          tag,
+          summary: "Log in with user name or e-mail address and password",
+          answers: { 200: TokenAnswer },
+          errors: [
+            "VALIDATION_FAILED",
+            "PAYLOAD_TOO_LARGE",
+            "UNSUPPORTED_MEDIA_TYPE",
+            "AUTH_INVALID_CREDENTIALS",
+            "AUTH_ACCOUNT_DISABLED",
+            "AUTH_EMAIL_NOT_VERIFIED",
+            "CSRF_REJECTED",
+          ],
+        }),
+      },
+    )
+    .post(
+      "/refresh",
+      async ({ body, request, set }) => {
+        const fingerprint = cookieOf(deps.settings, request, "fp");
+        if (body?.refresh_token !== undefined) {
+          return refresh(deps, { refresh_token: body.refresh_token, fingerprint }, callerOf(request));
+        }
+        const refresh_token = cookieOf(deps.settings, request, "refresh");
+        if (refresh_token === null && body === undefined) throw new AppError("AUTH_TOKEN_MISSING");
+        if (refresh_token === null) throw new AppError("VALIDATION_FAILED", { details: { fields: NO_REFRESH_TOKEN } });
+        assertOwnPage(deps.settings, request);
+        const tokens = await refresh(deps, { refresh_token, fingerprint }, callerOf(request)).catch((error) => {
+          if (ENDS_COOKIES.has(error.errorCode)) takeCookies(deps, set);
+          throw error;
+        });
+        return intoCookies(deps, set, tokens, null);
+      },
+      {
+        body: t.Optional(RefreshBody),
+        detail: describe({
+          tag,
+          summary: "Trade a refresh token for the next tokens of the session",
+          description:
+            "By body, or by the cookie of a login in cookie mode. A refresh token works once. Using one again after the grace ends the session.",
+          bodyOptional: true,
+          answers: { 200: TokenAnswer },
+          errors: [
+            "VALIDATION_FAILED",
+            "PAYLOAD_TOO_LARGE",
+            "UNSUPPORTED_MEDIA_TYPE",
+            "AUTH_TOKEN_MISSING",
+            "AUTH_TOKEN_INVALID",
+            "AUTH_TOKEN_EXPIRED",
+            "AUTH_TOKEN_REVOKED",
+            "AUTH_REFRESH_REUSED",
+            "CSRF_REJECTED",
+          ],
+        }),
+      },
+    )
     .post(
       "/logout",
       async ({ body, request, set }) => {
-        await logout(deps, body ?? {}, request.headers.get("authorization"), callerOf(request));
+        const authorization = request.headers.get("authorization");
+        const cookie = cookieOf(deps.settings, request, "refresh");
+        const byCookie = cookie !== null && body?.refresh_token === undefined && authorization === null;
+        if (byCookie) assertOwnPage(deps.settings, request);
+        const input = byCookie ? { ...body, refresh_token: cookie } : (body ?? {});
+        await logout(deps, input, authorization, callerOf(request));
+        if (cookie !== null) takeCookies(deps, set);
         set.status = 204;
       },
       {
@@ -59,7 +122,8 @@ export const authRoutes = (deps: Deps) =>
         detail: describe({
           tag,
           summary: "End a session",
-          description: "By bearer token or by refresh token, expired or not. Its access token is dead at once.",
+          description:
+            "By bearer token, by refresh token or by the cookie of a login in cookie mode, expired or not. Its access token is dead at once.",
           bearer: "optional",
           bodyOptional: true,
           answers: { 204: "The session has ended" },
@@ -69,6 +133,7 @@ export const authRoutes = (deps: Deps) =>
             "UNSUPPORTED_MEDIA_TYPE",
             "AUTH_TOKEN_MISSING",
             "AUTH_TOKEN_INVALID",
+            "CSRF_REJECTED",
           ],
         }),
       },

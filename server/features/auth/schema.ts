@@ -8,7 +8,7 @@ export const LoginBody = t.Object(
     username: t.String({ minLength: 1, maxLength: 320, description: "User name or e-mail address" }),
     password: t.String({ minLength: 1, maxLength: MAX_PASSWORD_BYTES }),
     cookies: t.Optional(
-      t.Literal(false, { description: "Tokens in the body; the only way until cookie mode is there" }),
+      t.Boolean({ description: "For browsers: the refresh token goes into an HttpOnly cookie and not into the body" }),
     ),
     device_name: t.Optional(
       t.String({
@@ -21,7 +21,14 @@ export const LoginBody = t.Object(
   { ...strict, examples: [{ username: "admin", password: "correct horse battery staple" }] },
 );
 
-export const RefreshBody = t.Object({ refresh_token: t.String({ minLength: 1, maxLength: 4096 }) }, strict);
+export const RefreshBody = t.Object(
+  {
+    refresh_token: t.Optional(
+      t.String({ minLength: 1, maxLength: 4096, description: "Left out where the cookie has it" }),
+    ),
+  },
+  strict,
+);
 
 export const LogoutBody = t.Object(
   {
@@ -45,7 +52,7 @@ export const TokenAnswer = t.Object(
     access_token: t.String({ description: "JWT; send it as Authorization: Bearer" }),
     token_type: t.Literal("bearer"),
     expires_in: t.Integer({ description: "Seconds" }),
-    refresh_token: t.String({ description: "Good for one use" }),
+    refresh_token: t.Optional(t.String({ description: "Good for one use; in cookie mode it is in the cookie alone" })),
     refresh_expires_in: t.Integer({ description: "Seconds" }),
     session_id: t.String({ format: "uuid" }),
   },

@@ -1,4 +1,5 @@
-export { type Authenticated, authenticate } from "./authenticate.ts";
-export { login } from "./login.ts";
+export { type Authenticated, authenticate, type Shown } from "./authenticate.ts";
+export type { TokenAnswer } from "./issue-tokens.ts";
+export { type LoggedIn, login } from "./login.ts";
 export { logout } from "./logout.ts";
 export { refresh } from "./refresh.ts";

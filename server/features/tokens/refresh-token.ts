@@ -1,4 +1,4 @@
-import { createHash, createHmac } from "node:crypto";
+import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import { CompactEncrypt, compactDecrypt, decodeProtectedHeader } from "jose";
 import { deriveKey, type SecretKey } from "../../../config/secrets.ts";
 import { isConnectionError } from "../../../db/errors.ts";
@@ -25,8 +25,12 @@ export interface RefreshPointer {
 export const generationSecret = (key: SecretKey, familyId: string, generation: number): string =>
   createHmac("sha256", deriveKey(key, "refresh secret")).update(`${familyId}.${generation}`).digest("base64url");
 
-/** What the row keeps of a generation's secret. */
+/** What a row keeps of a secret, a generation's or a browser's: nothing that it could be made from again. */
 export const hashSecret = (secret: string): string => createHash("sha256").update(secret).digest("base64url");
+
+/** Compares without telling by its time how much of it was right. */
+export const sameText = (a: string, b: string): boolean =>
+  a.length === b.length && timingSafeEqual(Buffer.from(a), Buffer.from(b));
 
 export async function sealRefreshToken(key: SecretKey, familyId: string, generation: number): Promise<string> {
   const pointer = { f: familyId, g: generation, s: generationSecret(key, familyId, generation) };

@@ -11,5 +11,6 @@ export {
   hashSecret,
   openRefreshToken,
   type RefreshPointer,
+  sameText,
   sealRefreshToken,
 } from "./refresh-token.ts";
