@@ -138,6 +138,8 @@ export async function openPglite(home: string): Promise<Database> {
   let fs: DurableNodeFS | undefined;
   try {
     await unpackTemplate(home, folder);
+    // Ours is the lock that counts. PostgreSQL's own, of a process that was killed while it wrote it, would stop us.
+    rmSync(join(folder, "postmaster.pid"), { force: true });
     fs = new DurableNodeFS(folder); // makes the folder where it is missing, so not before
     const pglite = await createPglite(fs);
     return wrapPglite(pglite, folder, () => lock.release());

@@ -19,17 +19,18 @@ const withRights = { user: users, roles: rolesOfUser, permissions: permissionsOf
 
 export type UserWithRights = { user: UserRow; roles: string[]; permissions: string[] };
 
-/** The account that somebody wants to log in to, with its password, in one statement. */
-export async function findLoginAccount(tx: Tx, by: { kind: "email" | "username"; key: string }) {
+/** A user with their password and their rights, in one statement: the account that somebody wants to log in to. */
+export async function findUserWithPassword(tx: Tx, by: { kind: "email" | "username" | "id"; key: string }) {
+  const column = { email: users.emailKey, username: users.username, id: users.id }[by.kind];
   const [row] = await tx
     .select({ ...withRights, password: credentials })
     .from(users)
     .leftJoin(credentials, and(eq(credentials.userId, users.id), eq(credentials.kind, "password")))
-    .where(eq(by.kind === "email" ? users.emailKey : users.username, by.key));
+    .where(eq(column, by.key));
   return row;
 }
 
-export type LoginAccount = NonNullable<Awaited<ReturnType<typeof findLoginAccount>>>;
+export type LoginAccount = NonNullable<Awaited<ReturnType<typeof findUserWithPassword>>>;
 
 /** A user by id, user name or e-mail key. */
 export async function findUser(tx: Tx, by: { id?: string; username?: string; emailKey?: string }) {

@@ -9,7 +9,7 @@ import {
   lockRefreshFamily,
   revokeSessions,
 } from "../../db/queries/sessions.ts";
-import { findLoginAccount, findUser, insertUser } from "../../db/queries/users.ts";
+import { findUser, findUserWithPassword, insertUser } from "../../db/queries/users.ts";
 import { openTestDatabase } from "../support/database.ts";
 import { NOW, newId, sessionRows, userRow } from "./rows.ts";
 
@@ -69,12 +69,12 @@ describe("an index serves", () => {
   test.each<[string, (tx: Tx) => Promise<unknown>, string[]]>([
     [
       "the login by user name",
-      (tx) => findLoginAccount(tx, { kind: "username", key: "ada" }),
+      (tx) => findUserWithPassword(tx, { kind: "username", key: "ada" }),
       ["users_username_key", "credentials_one_password_key", "user_roles_user_id_role_pk"],
     ],
     [
       "the login by e-mail address",
-      (tx) => findLoginAccount(tx, { kind: "email", key: "ada@example.test" }),
+      (tx) => findUserWithPassword(tx, { kind: "email", key: "ada@example.test" }),
       ["users_email_key", "credentials_one_password_key", "user_roles_user_id_role_pk"],
     ],
     ["a user by name", (tx) => findUser(tx, { username: "ada" }), ["users_username_key"]],

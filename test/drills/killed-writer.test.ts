@@ -101,6 +101,19 @@ describe("a database that will not open", () => {
   });
 });
 
+// PostgreSQL writes a lock file of its own at each start; one that a killed process left half-written stops nobody.
+test.each(["", "4", "1\n/elsewhere\n0\n5432\n", "garbage\0"])(
+  "a postmaster.pid of %j is no obstacle",
+  async (content) => {
+    const home = join(scratch.path, `pid file ${content.length}`);
+    await (await openPglite(home)).close();
+    writeFileSync(join(home, "pgdata/postmaster.pid"), content);
+    const db = await openPglite(home);
+    expect(await db.query("SELECT 1 AS one")).toEqual([{ one: 1 }]);
+    await db.close();
+  },
+);
+
 // A first start that is cut off leaves nothing behind that looks like a database and is none.
 describe("a first start, killed while the database is unpacked", () => {
   test(`${CUT_STARTS} times: the next start works`, async () => {

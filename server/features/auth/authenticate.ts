@@ -1,13 +1,20 @@
 import type { SessionWithUser } from "../../../db/queries/sessions.ts";
+import { findUserWithPassword } from "../../../db/queries/users.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
+import { isId } from "../../ports/random.ts";
 import type { Principal } from "../rights/service.ts";
 import { type AccessTokenClaims, hashSecret, sameText, verifyAccessToken } from "../tokens/service.ts";
+import { parseIdentifier } from "../users/service.ts";
 
 export type Authenticated = {
   readonly principal: Principal;
-  readonly claims: AccessTokenClaims;
+  readonly claims: TokenClaims;
 };
+
+/** What is told of a token; one of the earlier service has no session. */
+export type TokenClaims = Pick<AccessTokenClaims, "sub" | "iat" | "exp"> &
+  Partial<Pick<AccessTokenClaims, "sid" | "jti">>;
 
 /** What a request shows of who sends it. */
 export interface Shown {
@@ -63,3 +70,49 @@ const principalOf = ({ session, user, roles, permissions }: SessionWithUser): Pr
   amr: session.amr,
   authTime: session.authTime,
 });
+
+/**
+ * Who a token of the earlier service speaks for: the user that one of its claims names here by user name, e-mail address
+ * or id, with the rights they have here and now. It has no session, so it ends with its own time, with the account, or
+ * with a change of the password.
+ *
+ * @param claims what the token says, verified
+ * @throws AppError AUTH_TOKEN_INVALID or AUTH_TOKEN_REVOKED
+ */
+export async function authenticateLegacy(
+  deps: Deps,
+  claims: Readonly<Record<string, unknown>>,
+  requestId: string,
+): Promise<Authenticated> {
+  const { iat, exp, jti } = claims;
+  const name = claims[deps.settings.tokens.legacy_user_claim];
+  if (typeof name !== "string" || typeof iat !== "number" || typeof exp !== "number") {
+    throw new AppError("AUTH_TOKEN_INVALID", { internal: "A claim of the earlier service's token is malformed" });
+  }
+  const found = await findUserWithPassword(deps.db.orm, userKeyOf(name));
+  if (!found) throw new AppError("AUTH_TOKEN_INVALID", { internal: "The earlier service's user is not here" });
+  const { user, roles, permissions, password } = found;
+  // The password that came with the account is as old as the token's service may know it; another one ends the token.
+  const changed = password && password.updatedAt > password.createdAt && iat * 1000 < password.updatedAt.getTime();
+  if (user.status !== "active" || changed) throw new AppError("AUTH_TOKEN_REVOKED", { internal: user.status });
+  deps.log.info("A token of the earlier service was accepted", {
+    event: "token.legacy_accepted",
+    user_id: user.id,
+    request_id: requestId,
+  });
+  return {
+    claims: { sub: user.id, iat, exp, ...(typeof jti === "string" ? { jti } : {}) },
+    principal: {
+      kind: "user",
+      id: user.id,
+      username: user.username,
+      sessionId: null,
+      roles,
+      permissions,
+      amr: [],
+      authTime: new Date(iat * 1000),
+    },
+  };
+}
+
+const userKeyOf = (name: string) => (isId(name) ? { kind: "id" as const, key: name } : parseIdentifier(name));

@@ -1,5 +1,5 @@
 import { insertLoginRecord } from "../../../db/queries/logins.ts";
-import { findLoginAccount, type LoginAccount } from "../../../db/queries/users.ts";
+import { findUserWithPassword, type LoginAccount } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError, type ErrorCode } from "../../errors.ts";
 import { audit } from "../audit/service.ts";
@@ -58,7 +58,7 @@ const REFUSED: Partial<Record<LoginAccount["user"]["status"], Refusal>> = {
 export async function login(deps: Deps, input: LoginInput, caller: Caller): Promise<LoggedIn> {
   const arrived = deps.clock.elapsed();
   assertPasswordBounded(input.password);
-  const account = await findLoginAccount(deps.db.orm, parseIdentifier(input.username));
+  const account = await findUserWithPassword(deps.db.orm, parseIdentifier(input.username));
   const { correct, rehashed } = await checkPassword(deps, input.password, account?.password ?? undefined);
   const refusal = refusalOf(account, correct);
   if (account && !refusal) {

@@ -1,4 +1,4 @@
-export { type Authenticated, authenticate, type Shown } from "./authenticate.ts";
+export { type Authenticated, authenticate, authenticateLegacy, bearerToken, type Shown } from "./authenticate.ts";
 export type { TokenAnswer } from "./issue-tokens.ts";
 export { type LoggedIn, login } from "./login.ts";
 export { logout } from "./logout.ts";

@@ -6,7 +6,8 @@ export interface Principal {
   readonly kind: "user";
   readonly id: string;
   readonly username: string;
-  readonly sessionId: string;
+  /** Null for a token of the service that was there before: it has none here. */
+  readonly sessionId: string | null;
   readonly roles: readonly string[];
   readonly permissions: readonly string[];
   readonly amr: readonly string[];

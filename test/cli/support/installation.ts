@@ -2,7 +2,7 @@ import { type LoadedSettings, loadSettings, type Variables } from "../../../conf
 import { readSecrets } from "../../../config/secrets.ts";
 import type { Database } from "../../../db/database.ts";
 import { openDatabase } from "../../../db/open.ts";
-import { findLoginAccount } from "../../../db/queries/users.ts";
+import { findUserWithPassword } from "../../../db/queries/users.ts";
 import { createHashPool } from "../../../server/features/passwords/hash-pool.ts";
 import { checkPassword } from "../../../server/features/passwords/service.ts";
 import { systemClock } from "../../../server/ports/clock.ts";
@@ -66,7 +66,7 @@ async function readStanding(database: Database): Promise<Standing> {
 }
 
 async function checkAgainst(database: Database, loaded: LoadedSettings, login: Login): Promise<boolean> {
-  const account = await findLoginAccount(database.orm, { kind: "username", key: login.username });
+  const account = await findUserWithPassword(database.orm, { kind: "username", key: login.username });
   const { settings, variables } = loaded;
   const deps = { settings, secrets: readSecrets(variables), hashPool: createHashPool(settings.password, systemClock) };
   return (await checkPassword(deps, login.password, account?.password ?? undefined)).correct;
