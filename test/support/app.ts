@@ -10,7 +10,7 @@ import { createSecretKey, keepSigningKey } from "../../server/features/keys/serv
 import { createUser, type NewUser } from "../../server/features/users/service.ts";
 import { heldClock } from "../../server/ports/clock.ts";
 import { systemRandom } from "../../server/ports/random.ts";
-import { openDeps } from "../../server/start.ts";
+import { type OpenDeps, openDeps } from "../../server/start.ts";
 import { openTestDatabase } from "./database.ts";
 import { sharedSigningKey } from "./fixtures.ts";
 
@@ -51,8 +51,28 @@ export interface TestApp {
     username: string,
     password?: string,
   ): Promise<{ access_token: string; refresh_token: string; session_id: string }>;
+  /** Another node on the same database, with the same clock and nothing else in common. Closed with this one. */
+  otherNode(): Promise<Pick<TestApp, "deps" | "app" | "request">>;
   close(): Promise<void>;
 }
+
+/** Sends a request to an app, as {@link TestApp.request} promises. */
+const requestTo = (app: AnyElysia): TestApp["request"] =>
+  async function request(method, path, options = {}) {
+    const isText = typeof options.body === "string" || options.body === undefined;
+    const headers = {
+      ...(options.body === undefined ? {} : { "content-type": "application/json" }),
+      ...(options.token ? { authorization: `Bearer ${options.token}` } : {}),
+      ...options.headers,
+    };
+    const body = isText ? (options.body as string | undefined) : JSON.stringify(options.body);
+    const response = await app.handle(
+      new Request(`http://localhost${path}`, { method, headers, ...(body === undefined ? {} : { body }) }),
+    );
+    const text = await response.text();
+    const isJson = response.headers.get("content-type")?.includes("json") ?? false;
+    return { status: response.status, headers: response.headers, text, body: isJson ? JSON.parse(text) : undefined };
+  };
 
 /** The whole application on a database of its own, with a clock that stands still until it is moved. */
 export async function openTestApp(variables: Record<string, string> = {}): Promise<TestApp> {
@@ -71,22 +91,8 @@ export async function openTestApp(variables: Record<string, string> = {}): Promi
   });
   const deps = await openDeps({ settings, db, log, ...base });
   const app = createApp(deps);
-
-  const request: TestApp["request"] = async (method, path, options = {}) => {
-    const isText = typeof options.body === "string" || options.body === undefined;
-    const headers = {
-      ...(options.body === undefined ? {} : { "content-type": "application/json" }),
-      ...(options.token ? { authorization: `Bearer ${options.token}` } : {}),
-      ...options.headers,
-    };
-    const body = isText ? (options.body as string | undefined) : JSON.stringify(options.body);
-    const response = await app.handle(
-      new Request(`http://localhost${path}`, { method, headers, ...(body === undefined ? {} : { body }) }),
-    );
-    const text = await response.text();
-    const isJson = response.headers.get("content-type")?.includes("json") ?? false;
-    return { status: response.status, headers: response.headers, text, body: isJson ? JSON.parse(text) : undefined };
-  };
+  const request = requestTo(app);
+  const others: OpenDeps[] = [];
 
   return {
     deps,
@@ -106,8 +112,14 @@ export async function openTestApp(variables: Record<string, string> = {}): Promi
       if (answer.status !== 200) throw new Error(`Login answered ${answer.status}: ${answer.text}`);
       return answer.body;
     },
+    async otherNode() {
+      const other = await openDeps({ settings, db: await db.again(), log, ...base });
+      others.push(other);
+      const otherApp = createApp(other);
+      return { deps: other, app: otherApp, request: requestTo(otherApp) };
+    },
     async close() {
-      await deps.close();
+      await Promise.all([deps, ...others].map((one) => one.close()));
       await db.close();
     },
   };

@@ -35,16 +35,30 @@ export async function createPostgresDatabase(): Promise<{ url: string; drop(): P
 export const openPostgresAt = (url: string): Promise<Database> =>
   openPostgres(loadSettings("/nonexistent", { DATABASE_URL: url }).settings.database);
 
+export interface TestDatabase extends Database {
+  /** The same database for another node: over connections of its own where there can be any. Closed with the first. */
+  again(): Promise<Database>;
+}
+
 /** An empty, migrated database of the kind that this run is about. Close it when done: then it is gone. */
-export async function openTestDatabase(): Promise<Database> {
-  if (TEST_DATABASE === "pglite") return openPgliteInMemory(await migratedDump());
+export async function openTestDatabase(): Promise<TestDatabase> {
+  if (TEST_DATABASE === "pglite") {
+    const database = await openPgliteInMemory(await migratedDump());
+    return { ...database, again: async () => database };
+  }
   const { url, drop } = await createPostgresDatabase();
   const database = await openPostgresAt(url);
   await migrate(database, () => new Date());
+  const others: Database[] = [];
   return {
     ...database,
+    async again() {
+      const other = await openPostgresAt(url);
+      others.push(other);
+      return other;
+    },
     async close() {
-      await database.close();
+      await Promise.all([database, ...others].map((one) => one.close()));
       await drop();
     },
   };
