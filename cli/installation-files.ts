@@ -92,12 +92,13 @@ const typed = (setting: NamedSetting, raw: unknown) => (setting.kind.name === "i
  *
  * @throws OperatorError (exit 2) where the key does not come from that file
  */
-export function addMasterKey(home: string, { variables }: LoadedSettings, random: RandomBytes): void {
+export function addMasterKey(home: string, environment: Variables, random: RandomBytes): void {
   const path = join(home, SECRETS_FILE);
   const kept = readSecretsFile(home);
-  if (!kept[MASTER_KEY] || kept[MASTER_KEY] !== variables[MASTER_KEY]) {
+  const given = [MASTER_KEY, `${MASTER_KEY}_FILE`].find((name) => environment[name] !== undefined);
+  if (given || !kept[MASTER_KEY]) {
     throw misused(
-      `${MASTER_KEY} does not come from ${path}, so it cannot be changed there.`,
+      `The master key comes from ${given ?? "nowhere"} and not from ${path}, so it cannot be changed there.`,
       `Put a new key (32 random bytes in base64url) and a comma before the old one in ${MASTER_KEY}, then run this again.`,
     );
   }

@@ -149,7 +149,7 @@ async function rotateMaster(context: CommandContext, deps: UserDeps, pace: Pace)
     const text = `would seal everything that ${current} has sealed under ${isNew() ? "the new key in secrets.env" : "a new key"}`;
     return { what: "master", done: false, activates_at: null, text };
   }
-  if (!isNew()) addMasterKey(context.home, load(), systemRandom.bytes);
+  if (!isNew()) addMasterKey(context.home, context.environment, systemRandom.bytes);
   const next = readSecrets(load().variables).master[0];
   const forgetAfter = pace === "now" ? 0 : deps.settings.keys.publish_ahead;
   const resealed = await rotateMasterKey(deps, next, forgetAfter, BY_OPERATOR);
