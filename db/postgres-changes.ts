@@ -23,6 +23,8 @@ export function watchPostgres(
   let sendBeat: ((sentAt: number) => Promise<unknown>) | undefined;
   let works = true;
   let closed = false;
+  const closing = Promise.withResolvers<void>();
+  const pause = () => Promise.race([Bun.sleep(BEAT_MS), closing.promise]);
   const awaited = new Set<() => void>();
 
   function report(now: boolean, error?: unknown): void {
@@ -55,7 +57,7 @@ export function watchPostgres(
       );
     while (!closed) {
       await sendBeat(performance.now());
-      await Bun.sleep(BEAT_MS);
+      await pause();
       const silence = performance.now() - Math.max(completeUntil, began);
       if (silence > LOST_AFTER_MS) throw new Error(`PostgreSQL has told nothing for ${Math.round(silence)} ms`);
     }
@@ -65,14 +67,14 @@ export function watchPostgres(
     while (!closed) {
       const client = postgres(url, { ...options, max: 1, idle_timeout: 0, max_lifetime: null });
       try {
-        await feed(client);
+        await Promise.race([feed(client), closing.promise]);
       } catch (error) {
         if (!closed) report(false, error);
       } finally {
         sendBeat = undefined;
         await client.end({ timeout: 0 }).catch(() => {});
       }
-      if (!closed) await Bun.sleep(BEAT_MS);
+      await pause();
     }
   }
   const running = keepFeeding();
@@ -97,6 +99,7 @@ export function watchPostgres(
     settled: () => provenUntil(performance.now()).catch(() => listener.changed(undefined)),
     async close() {
       closed = true;
+      closing.resolve();
       await running;
     },
   };
