@@ -1,11 +1,8 @@
 import { Elysia, t } from "elysia";
 import type { Deps } from "../../deps.ts";
+import { matchesEtag } from "../../http/etag.ts";
 import { describe } from "../../http/openapi.ts";
 import { JWKS_MAX_AGE_SECONDS } from "./service.ts";
-
-/** RFC 9110, section 13.1.2: a list of tags, compared weakly. */
-const matches = (header: string | null, etag: string) =>
-  header?.split(",").some((tag) => tag.trim() === "*" || tag.trim().replace(/^W\//, "") === etag) ?? false;
 
 const KeySet = t.Object(
   {
@@ -28,7 +25,7 @@ export const keyRoutes = (deps: Deps) =>
       set.headers["access-control-allow-origin"] ??= "*";
       set.headers["cross-origin-resource-policy"] = "cross-origin";
       set.headers.etag = etag;
-      if (matches(request.headers.get("if-none-match"), etag)) {
+      if (matchesEtag(request.headers.get("if-none-match"), etag)) {
         set.status = 304;
         return;
       }
