@@ -5,6 +5,7 @@ import { authRoutes } from "./features/auth/routes.ts";
 import { docsRoutes } from "./features/docs/routes.ts";
 import { healthRoutes } from "./features/health/routes.ts";
 import { keyRoutes } from "./features/keys/routes.ts";
+import { revocationRoutes } from "./features/revocations/routes.ts";
 import { readJsonBody } from "./http/body.ts";
 import { contextOf, loggedPathOf, openContext, pathOf } from "./http/context.ts";
 import { answerError } from "./http/error-handler.ts";
@@ -13,7 +14,12 @@ import { assertPlainQuery } from "./http/query.ts";
 import { createRouteTable } from "./http/route-table.ts";
 
 /** Every feature of the API, one line each. */
-const features = (deps: Deps): AnyElysia[] => [authRoutes(deps), keyRoutes(deps), healthRoutes(deps)];
+const features = (deps: Deps): AnyElysia[] => [
+  authRoutes(deps),
+  keyRoutes(deps),
+  revocationRoutes(deps),
+  healthRoutes(deps),
+];
 
 /** The OpenAPI document of every route. No handler runs, so none of what handlers work with has to be there. */
 export async function describeApi({ version }: Pick<Deps, "version">): Promise<Record<string, unknown>> {

@@ -5,6 +5,7 @@ import type { ChangeFeed, Database } from "../db/database.ts";
 import type { JobQueue } from "../db/jobs.ts";
 import type { KeyRing } from "./features/keys/service.ts";
 import type { HashPool } from "./features/passwords/hash-pool.ts";
+import type { Revocations } from "./features/revocations/service.ts";
 import type { SessionStates } from "./features/sessions/service.ts";
 import type { VerifiedTokens } from "./features/tokens/service.ts";
 import type { Clock } from "./ports/clock.ts";
@@ -26,6 +27,8 @@ export interface Deps {
   readonly keys: KeyRing;
   readonly sessions: SessionStates;
   readonly verifiedTokens: VerifiedTokens;
+  /** Tells services that verify tokens by themselves which sessions have ended. */
+  readonly revocations: Revocations;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;

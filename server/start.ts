@@ -9,6 +9,7 @@ import { createApp } from "./app.ts";
 import type { Deps } from "./deps.ts";
 import { keepKeys, openKeyRing } from "./features/keys/service.ts";
 import { createHashPool } from "./features/passwords/hash-pool.ts";
+import { createRevocations } from "./features/revocations/service.ts";
 import { createSessionStates } from "./features/sessions/service.ts";
 import { createVerifiedTokens } from "./features/tokens/service.ts";
 import { type Clock, systemClock } from "./ports/clock.ts";
@@ -36,6 +37,7 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
   const changes = db.watch({
     changed(change) {
       sessions.forget(change);
+      revocations.changed(change);
       if (change && change.kind !== "key") return;
       keys.reload().catch((error) => log.warn("The keys could not be read", { event: "keys.not_read", error }));
     },
@@ -45,7 +47,8 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
     },
   });
   const sessions = createSessionStates(changes);
-  return {
+  const revocations = createRevocations(() => deps);
+  const deps: OpenDeps = {
     settings,
     get secrets() {
       return keys.secrets();
@@ -57,22 +60,27 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
     changes,
     sessions,
     verifiedTokens: createVerifiedTokens(),
+    revocations,
     hashPool: createHashPool(settings.password, clock),
     clock,
     random: parts.random ?? systemRandom,
     version: VERSION,
     lifecycle: { draining: false },
     async close() {
+      revocations.close();
       await changes.close();
       await jobs.close();
     },
   };
+  return deps;
 }
 
 /** A server that listens. */
 export interface RunningServer {
   readonly url: string;
-  /** Answers 503 at /readyz, waits for balancers to notice, lets requests under way finish, then closes. */
+  /**
+   * Answers 503 at /readyz, waits for balancers to notice, ends streams, lets requests under way finish, then closes.
+   */
   stop(): Promise<void>;
 }
 
@@ -97,6 +105,7 @@ export function startServer(deps: Deps): RunningServer {
     async stop() {
       deps.lifecycle.draining = true;
       await deps.clock.sleep(deps.settings.server.drain_delay);
+      deps.revocations.close();
       const finished = app.stop(false).then(() => true);
       const late = deps.clock.sleep(deps.settings.server.stop_timeout).then(() => false);
       if (!(await Promise.race([finished, late]))) await app.stop(true);

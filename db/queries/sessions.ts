@@ -1,4 +1,4 @@
-import { and, eq, inArray, isNull } from "drizzle-orm";
+import { and, eq, gt, inArray, isNull } from "drizzle-orm";
 import type { Tx } from "../database.ts";
 import { refreshFamilies, sessions } from "../schema/sessions.ts";
 import { users } from "../schema/users.ts";
@@ -100,4 +100,13 @@ export async function revokeSessions(
     await tx.update(refreshFamilies).set({ revokedAt: at }).where(inArray(refreshFamilies.sessionId, ids));
   }
   return ids;
+}
+
+/** The sessions that were revoked after a moment. */
+export async function listRevokedSince(tx: Tx, moment: Date): Promise<{ id: string; revokedAt: Date }[]> {
+  const rows = await tx
+    .select({ id: sessions.id, revokedAt: sessions.revokedAt })
+    .from(sessions)
+    .where(gt(sessions.revokedAt, moment));
+  return rows.flatMap(({ id, revokedAt }) => (revokedAt ? [{ id, revokedAt }] : []));
 }

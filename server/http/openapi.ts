@@ -12,6 +12,8 @@ export interface RouteDescription {
   readonly bodyOptional?: boolean;
   /** The answers that are no errors: by status the schema, or the sentence of one without a body. */
   readonly answers: Readonly<Record<number, TSchema | string>>;
+  /** The media type of those answers; JSON where nothing is said. */
+  readonly mediaType?: string;
   /** Errors beside those that every route can answer. */
   readonly errors?: readonly ErrorCode[];
   readonly example?: unknown;
@@ -34,7 +36,7 @@ export const ErrorSchema = t.Object({
 export function describe(route: RouteDescription) {
   const codes = [...COMMON_ERRORS, ...(route.errors ?? [])];
   const responses: Record<string, unknown> = {};
-  for (const [status, answer] of Object.entries(route.answers)) responses[status] = answerOf(answer, route.example);
+  for (const [status, answer] of Object.entries(route.answers)) responses[status] = answerOf(answer, route);
   for (const status of [...new Set(codes.map((code) => ERRORS[code].status))].sort()) {
     responses[status] = errorsOf(codes.filter((code) => ERRORS[code].status === status));
   }
@@ -53,12 +55,12 @@ const REQUEST_ID_HEADER = {
   "X-Request-Id": { schema: { type: "string" }, description: "Names this request in the logs" },
 };
 
-function answerOf(answer: TSchema | string, example: unknown) {
+function answerOf(answer: TSchema | string, { example, mediaType = "application/json" }: RouteDescription) {
   if (typeof answer === "string") return { description: answer, headers: REQUEST_ID_HEADER };
   return {
     description: answer.description ?? "Done",
     headers: REQUEST_ID_HEADER,
-    content: { "application/json": { schema: answer, ...(example === undefined ? {} : { example }) } },
+    content: { [mediaType]: { schema: answer, ...(example === undefined ? {} : { example }) } },
   };
 }
 

@@ -56,6 +56,15 @@ export interface TestApp {
   close(): Promise<void>;
 }
 
+/** The body of a response; of server-sent events, which have no end, how they begin. */
+export async function textOf(response: Response): Promise<string> {
+  if (!response.body || !response.headers.get("content-type")?.startsWith("text/event-stream")) return response.text();
+  const reader = response.body.getReader();
+  const { value } = await reader.read();
+  await reader.cancel();
+  return new TextDecoder().decode(value);
+}
+
 /** Sends a request to an app, as {@link TestApp.request} promises. */
 const requestTo = (app: AnyElysia): TestApp["request"] =>
   async function request(method, path, options = {}) {
@@ -69,7 +78,7 @@ const requestTo = (app: AnyElysia): TestApp["request"] =>
     const response = await app.handle(
       new Request(`http://localhost${path}`, { method, headers, ...(body === undefined ? {} : { body }) }),
     );
-    const text = await response.text();
+    const text = await textOf(response);
     const isJson = response.headers.get("content-type")?.includes("json") ?? false;
     return { status: response.status, headers: response.headers, text, body: isJson ? JSON.parse(text) : undefined };
   };

@@ -150,8 +150,11 @@ describe("GET /docs/json", () => {
     await call("GET", "/api/v1/auth/verify", { token: tokens.access_token });
     await call("POST", "/api/v1/auth/refresh", { body: { refresh_token: tokens.refresh_token } });
     await call("POST", "/api/v1/auth/logout", { token: tokens.access_token });
-    const { headers } = await call("GET", "/.well-known/jwks.json");
-    await call("GET", "/.well-known/jwks.json", { headers: { "if-none-match": headers.get("etag") ?? "" } });
+    for (const path of ["/.well-known/jwks.json", "/api/v1/revocations"]) {
+      const { headers } = await call("GET", path);
+      await call("GET", path, { headers: { "if-none-match": headers.get("etag") ?? "" } });
+    }
+    await call("GET", "/api/v1/revocations/stream");
     for (const path of ["/api/v1/health", "/livez", "/readyz"]) await call("GET", path);
     const expected = documented().flatMap(({ method, path, operation }) =>
       Object.keys(operation.responses)

@@ -7,6 +7,8 @@ const PUBLIC = new Set([
   "POST /api/v1/auth/login",
   "POST /api/v1/auth/refresh",
   "GET /.well-known/jwks.json",
+  "GET /api/v1/revocations",
+  "GET /api/v1/revocations/stream",
   "GET /api/v1/health",
   "GET /livez",
   "GET /readyz",

@@ -96,9 +96,13 @@ function assertDocumented(call: string, operation: Operation, answer: TestAnswer
     documented: expect.arrayContaining([String(answer.status)]),
   });
   const media = response?.content?.["application/json"];
+  const events = response?.content?.["text/event-stream"];
   if (answer.status >= 400) {
     const codes = Object.keys(media?.examples ?? {});
     expect({ call, codes }).toEqual({ call, codes: expect.arrayContaining([answer.body.error.code]) });
+  } else if (events) {
+    expect({ call, type: answer.headers.get("content-type") }).toEqual({ call, type: "text/event-stream" });
+    expect({ call, faults: faultsOf(answer.text, events.schema) }).toEqual({ call, faults: [] });
   } else if (media) {
     const faults = [...faultsOf(answer.body, media.schema), ...undocumented(answer.body, media.schema)];
     expect({ call, faults }).toEqual({ call, faults: [] });

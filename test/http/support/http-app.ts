@@ -1,5 +1,5 @@
 import { startServer } from "../../../server/start.ts";
-import { openTestApp, type TestAnswer, type TestApp } from "../../support/app.ts";
+import { openTestApp, type TestAnswer, type TestApp, textOf } from "../../support/app.ts";
 import { freePort } from "../../support/services.ts";
 import { assertContract, type OpenApiDocument, servedDocument } from "./contract.ts";
 
@@ -72,7 +72,7 @@ function requestTo(url: string): TestApp["request"] {
 
 /** What {@link TestApp.request} answers, of a response of any origin. */
 export async function readAnswer(response: Response): Promise<TestAnswer> {
-  const text = await response.text();
+  const text = await textOf(response);
   const isJson = text !== "" && (response.headers.get("content-type")?.includes("json") ?? false);
   return { status: response.status, headers: response.headers, text, body: isJson ? JSON.parse(text) : undefined };
 }

@@ -36,6 +36,8 @@ const RULES: Readonly<Record<string, Rule>> = {
     FORMATS[String(format)]?.test(String(value)) ? [] : [`${path}: not in format ${format}`],
   minLength: (value, length, path) => (String(value).length >= Number(length) ? [] : [`${path}: too short`]),
   maxLength: (value, length, path) => (String(value).length <= Number(length) ? [] : [`${path}: too long`]),
+  pattern: (value, pattern, path) =>
+    new RegExp(String(pattern)).test(String(value)) ? [] : [`${path}: not in the form ${pattern}`],
   anyOf: (value, schemas, path) =>
     (schemas as Schema[]).some((schema) => faultsOf(value, schema, path).length === 0) ? [] : [`${path}: fits none`],
   required: (value, names, path) =>
