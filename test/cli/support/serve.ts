@@ -29,11 +29,13 @@ interface ServeOptions {
   readonly environment?: Record<string, string>;
   readonly primer?: readonly string[];
   readonly cwd?: string;
+  /** A free one where it is not given. */
+  readonly port?: number;
 }
 
-/** Serves a home on a free port and waits until it is ready. Its log goes into a file beside the home. */
+/** Serves a home and waits until it is ready. Its log goes into a file beside the home. */
 export async function serve(home: string, options: ServeOptions = {}): Promise<Serving> {
-  const port = await freePort();
+  const port = options.port ?? (await freePort());
   const url = `http://127.0.0.1:${port}`;
   const logPath = `${home}.log`;
   const output = openSync(logPath, "a");
