@@ -50,6 +50,8 @@ export interface CommandSpec {
     readonly name: string;
     readonly description: string;
     readonly values?: readonly string[];
+    /** Whether the command does with none. */
+    readonly optional?: boolean;
   }[];
   readonly options?: readonly OptionSpec[];
   readonly examples: readonly string[];
@@ -57,6 +59,10 @@ export interface CommandSpec {
   readonly runsInHolder: boolean;
   load(): Promise<Implementation>;
 }
+
+/** An argument as help writes it. */
+export const argumentForm = ({ name, optional }: { readonly name: string; readonly optional?: boolean }): string =>
+  optional ? `[${name}]` : `<${name}>`;
 
 /** The options that every command has. */
 export const GLOBAL_OPTIONS: readonly OptionSpec[] = [

@@ -158,6 +158,35 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: async () => (await import("./commands/users.ts")).setRolesCommand,
   },
   {
+    name: "sessions list",
+    summary: "List where a user is logged in, the newest session first",
+    arguments: [user],
+    options: [
+      { flags: "--limit <n>", description: "How many (default 50, at most 200)" },
+      { flags: "--after <session>", description: "Go on after the session with this id" },
+    ],
+    examples: ["primer sessions list ada"],
+    runsInHolder: true,
+    load: async () => (await import("./commands/sessions.ts")).list,
+  },
+  {
+    name: "sessions revoke",
+    summary: "End a session, those of a user, or those of everybody; their tokens are refused at once",
+    arguments: [{ name: "session", description: "Id of a session", optional: true }],
+    options: [
+      { flags: "--user <user>", description: "Every session of this user" },
+      { flags: "--all", description: "Every session of everybody; needs --yes" },
+      { flags: "--yes", description: "Yes, everybody" },
+    ],
+    examples: [
+      "primer sessions revoke 019b76da-a800-7000-8000-000000000000",
+      "primer sessions revoke --user ada",
+      "primer sessions revoke --all --yes",
+    ],
+    runsInHolder: true,
+    load: async () => (await import("./commands/sessions.ts")).revoke,
+  },
+  {
     name: "config check",
     summary: "Check the settings and secrets; every fault is named",
     examples: ["primer config check"],

@@ -1,3 +1,5 @@
+import { misused } from "../config/errors.ts";
+
 /** Where a command reads and writes: the terminal of this process, or of another one that it runs for. */
 export interface Io {
   /** The result, and nothing else. */
@@ -61,6 +63,17 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
       .join("  ")
       .trimEnd();
   return `${[head, ...clean].map(line).join("\n")}\n`;
+}
+
+const DEFAULT_LIMIT = 50;
+const MAX_LIMIT = 200;
+
+/** How many rows of a list are asked for with --limit. @throws OperatorError exit 2 */
+export function limitFrom(value: unknown): number {
+  if (value === undefined) return DEFAULT_LIMIT;
+  const limit = Number(value);
+  if (Number.isInteger(limit) && limit >= 1 && limit <= MAX_LIMIT) return limit;
+  throw misused(`--limit: expected a whole number from 1 to ${MAX_LIMIT}, not ${value}.`);
 }
 
 /** Text with its control characters replaced. */

@@ -1,7 +1,7 @@
 import { Command, type CommanderError } from "commander";
 import { EXIT } from "../config/errors.ts";
 import { VERSION } from "../config/version.ts";
-import { type CommandSpec, GLOBAL_OPTIONS, type Invocation } from "./command.ts";
+import { argumentForm, type CommandSpec, GLOBAL_OPTIONS, type Invocation } from "./command.ts";
 import { errorDocument } from "./io.ts";
 
 /** What the command line asks for: a command to run, or an exit code where there is nothing to run. */
@@ -9,6 +9,7 @@ export type Parsed = { readonly spec: CommandSpec; readonly invocation: Invocati
 
 const GROUP_SUMMARIES: Readonly<Record<string, string>> = {
   users: "Manage users",
+  sessions: "See and end the sessions of users",
   config: "Check, show and explain settings",
 };
 
@@ -28,7 +29,9 @@ export async function parseCommandLine(commands: readonly CommandSpec[], args: r
     const command = define(new Command(second ?? first), spec);
     command.action((...given) => {
       const options = command.optsWithGlobals();
-      const words = (given.slice(0, -2) as (string | string[])[]).flat();
+      const words = (given.slice(0, -2) as (string | string[] | undefined)[])
+        .flat()
+        .filter((word) => word !== undefined);
       parsed = { spec, invocation: { arguments: words, options } };
     });
     parent.addCommand(command);
@@ -66,7 +69,7 @@ function groupOf(program: Command, commands: readonly CommandSpec[], name: strin
 
 function define(command: Command, spec: CommandSpec): Command {
   group(command, `${spec.summary}.`).summary(spec.summary);
-  for (const { name, description } of spec.arguments ?? []) command.argument(`<${name}>`, description);
+  for (const argument of spec.arguments ?? []) command.argument(argumentForm(argument), argument.description);
   for (const { flags, description } of spec.options ?? []) command.option(flags, description);
   return command.addHelpText("after", examplesOf(spec.examples)).showHelpAfterError("(add --help for how to use it)");
 }

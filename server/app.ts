@@ -6,6 +6,7 @@ import { docsRoutes } from "./features/docs/routes.ts";
 import { healthRoutes } from "./features/health/routes.ts";
 import { keyRoutes } from "./features/keys/routes.ts";
 import { revocationRoutes } from "./features/revocations/routes.ts";
+import { sessionRoutes } from "./features/sessions/routes.ts";
 import { readJsonBody } from "./http/body.ts";
 import { contextOf, loggedPathOf, openContext, pathOf } from "./http/context.ts";
 import { answerError } from "./http/error-handler.ts";
@@ -16,6 +17,7 @@ import { createRouteTable } from "./http/route-table.ts";
 /** Every feature of the API, one line each. */
 const features = (deps: Deps): AnyElysia[] => [
   authRoutes(deps),
+  sessionRoutes(deps),
   keyRoutes(deps),
   revocationRoutes(deps),
   healthRoutes(deps),

@@ -1,5 +1,6 @@
 /** The parts of README.md that are made from the program itself. `bun run generate` writes them, CI compares. */
 import { defaultOf, ENVIRONMENT_SETTING, ENVIRONMENTS, type NamedSetting, SETTING_LIST } from "../../config/schema.ts";
+import { argumentForm } from "../command.ts";
 import { COMMANDS } from "../commands.ts";
 
 const cell = (text: string) => text.replaceAll("|", "\\|").replaceAll("\n", " ");
@@ -8,7 +9,7 @@ const row = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
 
 function commandTable(): string {
   const rows = COMMANDS.map(({ name, summary, arguments: parameters = [], options = [] }) => {
-    const words = [`primer ${name}`, ...parameters.map((parameter) => `<${parameter.name}>`)].join(" ");
+    const words = [`primer ${name}`, ...parameters.map(argumentForm)].join(" ");
     const flags = options.map(({ flags }) => code(flags)).join(" ");
     return row([code(words), cell(summary), flags]);
   });

@@ -12,12 +12,10 @@ import {
   type UserView,
 } from "../../server/features/users/service.ts";
 import type { CommandContext, Implementation, Options, Outcome } from "../command.ts";
-import { table } from "../io.ts";
+import { limitFrom, table } from "../io.ts";
 import { withUserDeps } from "../workspace.ts";
 
 const BY_OPERATOR = { actor: { kind: "operator" } } as const;
-const DEFAULT_LIMIT = 50;
-const MAX_LIMIT = 200;
 
 const rowsOf = (users: readonly UserView[]) =>
   table(
@@ -91,13 +89,6 @@ export const list: Implementation = {
       return { json: page, text: rowsOf(page.data) + more };
     }),
 };
-
-function limitFrom(value: unknown): number {
-  if (value === undefined) return DEFAULT_LIMIT;
-  const limit = Number(value);
-  if (Number.isInteger(limit) && limit >= 1 && limit <= MAX_LIMIT) return limit;
-  throw misused(`--limit: expected a whole number from 1 to ${MAX_LIMIT}, not ${value}.`);
-}
 
 export const show = onUser("", async (_deps, user) => user);
 

@@ -1,4 +1,4 @@
-import { and, eq, gt, inArray, isNull } from "drizzle-orm";
+import { and, desc, eq, gt, isNull, lt, ne, type SQL, sql } from "drizzle-orm";
 import type { Tx } from "../database.ts";
 import { refreshFamilies, sessions } from "../schema/sessions.ts";
 import { users } from "../schema/users.ts";
@@ -20,6 +20,59 @@ export async function findSession(tx: Tx, id: string) {
 }
 
 export type SessionWithUser = NonNullable<Awaited<ReturnType<typeof findSession>>>;
+
+/** The same, with the session's row locked until the transaction ends: whatever ends it comes before or after. */
+export async function lockSession(tx: Tx, id: string) {
+  await tx.select({ id: sessions.id }).from(sessions).where(eq(sessions.id, id)).for("update");
+  return findSession(tx, id);
+}
+
+export const updateSession = (tx: Tx, id: string, change: Pick<SessionRow, "authTime" | "lastSeenAt">) =>
+  tx.update(sessions).set(change).where(eq(sessions.id, id));
+
+/** Neither ended nor past a limit of its own, or of its refresh tokens. */
+const isLive = (now: Date) =>
+  and(isNull(sessions.revokedAt), gt(sessions.expiresAt, now), gt(refreshFamilies.idleExpiresAt, now));
+
+/** The live sessions of a user, newest first: ids are in the order of creation. `before` is the last id seen. */
+export async function listLiveSessions(
+  tx: Tx,
+  userId: string,
+  now: Date,
+  page: { limit: number; before?: string },
+): Promise<SessionRow[]> {
+  const { before } = page;
+  const rows = await tx
+    .select({ session: sessions })
+    .from(sessions)
+    .innerJoin(refreshFamilies, eq(refreshFamilies.sessionId, sessions.id))
+    .where(and(eq(sessions.userId, userId), isLive(now), before === undefined ? undefined : lt(sessions.id, before)))
+    .orderBy(desc(sessions.id))
+    .limit(page.limit);
+  return rows.map(({ session }) => session);
+}
+
+/** Their ids, the oldest first. */
+export async function listLiveSessionIds(tx: Tx, userId: string, now: Date): Promise<string[]> {
+  const rows = await tx
+    .select({ id: sessions.id })
+    .from(sessions)
+    .innerJoin(refreshFamilies, eq(refreshFamilies.sessionId, sessions.id))
+    .where(and(eq(sessions.userId, userId), isLive(now)))
+    .orderBy(sessions.id);
+  return rows.map(({ id }) => id);
+}
+
+/** The ids of sessions of whomever that have not been ended, from after the one given on. */
+export async function listUnrevokedSessionIds(tx: Tx, page: { limit: number; after?: string }): Promise<string[]> {
+  const rows = await tx
+    .select({ id: sessions.id })
+    .from(sessions)
+    .where(and(isNull(sessions.revokedAt), page.after === undefined ? undefined : gt(sessions.id, page.after)))
+    .orderBy(sessions.id)
+    .limit(page.limit);
+  return rows.map(({ id }) => id);
+}
 
 /** A line of refresh tokens with its session, its user and their rights as they are now. */
 export async function findRefreshFamily(tx: Tx, id: string) {
@@ -82,22 +135,41 @@ export async function advanceRefreshFamily(
   return true;
 }
 
-/** Ends sessions for good, with their refresh tokens. @returns the ids of those that had not ended before */
-export async function revokeSessions(
-  tx: Tx,
-  which: { id: string } | { userId: string },
-  reason: string,
-  at: Date,
-): Promise<string[]> {
-  const match = "id" in which ? eq(sessions.id, which.id) : eq(sessions.userId, which.userId);
-  const ended = await tx
-    .update(sessions)
-    .set({ revokedAt: at, revokedReason: reason })
-    .where(and(match, isNull(sessions.revokedAt)))
-    .returning({ id: sessions.id });
-  const ids = ended.map((session) => session.id);
+/** One session (of this user and nobody else), these, or those of a user (but for one). */
+export type SessionsMeant =
+  | { readonly id: string; readonly userId?: string }
+  | { readonly ids: readonly string[] }
+  | { readonly userId: string; readonly except?: string };
+
+function isMeant(which: SessionsMeant): SQL | undefined {
+  if ("ids" in which) return isAnyOf(sessions.id, which.ids);
+  const one = "id" in which ? eq(sessions.id, which.id) : undefined;
+  const ofUser = which.userId === undefined ? undefined : eq(sessions.userId, which.userId);
+  const butOne = "except" in which && which.except !== undefined ? ne(sessions.id, which.except) : undefined;
+  return and(one, ofUser, butOne);
+}
+
+/** As one parameter: a statement takes 65,535 of them, and somebody may have more sessions. */
+const isAnyOf = (column: typeof sessions.id | typeof refreshFamilies.sessionId, ids: readonly string[]) =>
+  sql`${column} = ANY(${`{${ids.join(",")}}`}::uuid[])`;
+
+/**
+ * Ends sessions for good, with their refresh tokens. Their rows are locked in one order first, whoever ends several:
+ * in two orders, two such transactions would wait for each other for ever.
+ *
+ * @returns the ids of those that had not ended before
+ */
+export async function revokeSessions(tx: Tx, which: SessionsMeant, reason: string, at: Date): Promise<string[]> {
+  const rows = await tx
+    .select({ id: sessions.id })
+    .from(sessions)
+    .where(and(isMeant(which), isNull(sessions.revokedAt)))
+    .orderBy(sessions.id)
+    .for("update");
+  const ids = rows.map((session) => session.id);
   if (ids.length > 0) {
-    await tx.update(refreshFamilies).set({ revokedAt: at }).where(inArray(refreshFamilies.sessionId, ids));
+    await tx.update(sessions).set({ revokedAt: at, revokedReason: reason }).where(isAnyOf(sessions.id, ids));
+    await tx.update(refreshFamilies).set({ revokedAt: at }).where(isAnyOf(refreshFamilies.sessionId, ids));
   }
   return ids;
 }

@@ -19,14 +19,15 @@ const withRights = { user: users, roles: rolesOfUser, permissions: permissionsOf
 
 export type UserWithRights = { user: UserRow; roles: string[]; permissions: string[] };
 
-/** A user with their password and their rights, in one statement: the account that somebody wants to log in to. */
-export async function findUserWithPassword(tx: Tx, by: { kind: "email" | "username" | "id"; key: string }) {
-  const column = { email: users.emailKey, username: users.username, id: users.id }[by.kind];
+const KEYS = { email: users.emailKey, username: users.username, id: users.id } as const;
+
+/** A user with their password and their rights, in one statement: the account that somebody wants to prove to be theirs. */
+export async function findUserWithPassword(tx: Tx, by: { kind: keyof typeof KEYS; key: string }) {
   const [row] = await tx
     .select({ ...withRights, password: credentials })
     .from(users)
     .leftJoin(credentials, and(eq(credentials.userId, users.id), eq(credentials.kind, "password")))
-    .where(eq(column, by.key));
+    .where(eq(KEYS[by.kind], by.key));
   return row;
 }
 
@@ -71,17 +72,17 @@ export const updateUser = (tx: Tx, id: string, change: Partial<typeof users.$inf
   tx.update(users).set(change).where(eq(users.id, id));
 
 /**
- * Notes a login on an account and keeps its row locked until the transaction ends: whatever disables the account or
- * changes its password meanwhile is either seen here, or comes after and ends the session that is made here.
+ * Keeps an account's row locked until the transaction ends: whatever disables it or changes its password meanwhile is
+ * either seen here, or comes after and ends the sessions that are made or strengthened here.
  *
  * @returns false where the account is not active any more or its password was changed since it was read
  */
-export async function markLogin(tx: Tx, { user, password }: LoginAccount, at: Date): Promise<boolean> {
+export async function lockAccount(tx: Tx, { user, password }: LoginAccount): Promise<boolean> {
   const active = await tx
-    .update(users)
-    .set({ lastLoginAt: at })
+    .select({ id: users.id })
+    .from(users)
     .where(and(eq(users.id, user.id), eq(users.status, "active")))
-    .returning({ id: users.id });
+    .for("no key update");
   const [now] = await tx
     .select({ changedAt: credentials.updatedAt })
     .from(credentials)

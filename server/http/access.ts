@@ -1,19 +1,48 @@
 import { Elysia } from "elysia";
 import type { Deps } from "../deps.ts";
 import { AppError } from "../errors.ts";
-import { type Authenticated, authenticate, authenticateLegacy, bearerToken } from "../features/auth/service.ts";
+import {
+  type Authenticated,
+  assertSteppedUp,
+  authenticate,
+  authenticateLegacy,
+  bearerToken,
+} from "../features/auth/service.ts";
+import { can } from "../features/rights/service.ts";
 import { contextOf } from "./context.ts";
 import { cookieOf } from "./cookies.ts";
 import { isLegacyToken, verifyLegacyToken } from "./legacy-tokens.ts";
 
+/** Who may call a route: whoever is logged in, or of these only who has a permission, or who has just proven it again. */
+export type Access = "user" | { readonly permission?: string; readonly stepUp?: boolean };
+
 /**
- * Lets a route declare who may call it: `access: "user"` asks for a bearer token whose session counts and gives the
- * handler `principal` and `claims`. A route that declares nothing is public.
+ * Lets a route declare who may call it, and gives its handler `principal` and `claims`. It is decided before the input is
+ * looked at, so that a stranger learns nothing about what is expected. A route that declares nothing is public.
  */
-export const access = (deps: Deps) =>
-  new Elysia({ name: "access" }).macro("access", (_who: "user") => ({
-    resolve: async ({ request }) => authenticateRequest(deps, request),
+export const access = (deps: Deps) => {
+  const admitted = new WeakMap<Request, Authenticated>();
+  return new Elysia({ name: "access" }).macro("access", (who: Access) => ({
+    transform: async ({ request }) => {
+      admitted.set(request, await admit(deps, who, request));
+    },
+    resolve: ({ request }): Authenticated => {
+      const authenticated = admitted.get(request);
+      if (!authenticated) throw new Error("The access of a route was not looked at");
+      return authenticated;
+    },
   }));
+};
+
+async function admit(deps: Deps, who: Access, request: Request): Promise<Authenticated> {
+  const authenticated = await authenticateRequest(deps, request);
+  const { permission, stepUp = false } = who === "user" ? {} : who;
+  if (permission !== undefined && !can(authenticated.principal, permission)) {
+    throw new AppError("FORBIDDEN", { details: { permission } });
+  }
+  if (stepUp) assertSteppedUp(deps, authenticated.claims);
+  return authenticated;
+}
 
 async function authenticateRequest(deps: Deps, request: Request): Promise<Authenticated> {
   const { settings, clock } = deps;

@@ -12,9 +12,9 @@ export type Authenticated = {
   readonly claims: TokenClaims;
 };
 
-/** What is told of a token; one of the earlier service has no session. */
+/** What is told of a token; one of the earlier service has no session, and says nothing of when it was proven. */
 export type TokenClaims = Pick<AccessTokenClaims, "sub" | "iat" | "exp"> &
-  Partial<Pick<AccessTokenClaims, "sid" | "jti">>;
+  Partial<Pick<AccessTokenClaims, "sid" | "jti" | "auth_time">>;
 
 /** What a request shows of who sends it. */
 export interface Shown {
@@ -54,7 +54,8 @@ export function assertFingerprint(boundTo: string | null | undefined, shown: str
   throw new AppError("AUTH_TOKEN_INVALID", { internal: "The token is bound to another browser" });
 }
 
-function assertAlive(deps: Deps, { session, user }: SessionWithUser): void {
+/** @throws AppError AUTH_TOKEN_REVOKED where the session has ended or its user may not act any more */
+export function assertAlive(deps: Deps, { session, user }: SessionWithUser): void {
   if (session.revokedAt || user.status !== "active" || deps.clock.now() >= session.expiresAt) {
     throw new AppError("AUTH_TOKEN_REVOKED", { internal: session.revokedReason ?? user.status });
   }

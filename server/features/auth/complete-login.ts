@@ -1,9 +1,10 @@
 import { insertLoginRecord } from "../../../db/queries/logins.ts";
 import { insertSession } from "../../../db/queries/sessions.ts";
-import { type LoginAccount, markLogin, replaceHash } from "../../../db/queries/users.ts";
+import { type LoginAccount, lockAccount, replaceHash, updateUser } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { audit } from "../audit/service.ts";
 import type { StoredPassword } from "../passwords/service.ts";
+import { makeRoomForSession } from "../sessions/service.ts";
 import { generationSecret, hashSecret } from "../tokens/service.ts";
 import { issueTokens, type TokenAnswer } from "./issue-tokens.ts";
 
@@ -22,9 +23,15 @@ export interface ProvenLogin {
 
 /**
  * The only place where a session comes into being: every factor has been proven, whatever they were. The session, its
- * refresh family, the login record and the audit row commit together.
+ * refresh family, the login record and the audit row commit together, with the end of the sessions that make room for it.
+ *
+ * @returns the tokens, or why there are none: then nothing was written
  */
-export async function completeLogin(deps: Deps, login: ProvenLogin, caller: Caller): Promise<TokenAnswer | undefined> {
+export async function completeLogin(
+  deps: Deps,
+  login: ProvenLogin,
+  caller: Caller,
+): Promise<TokenAnswer | "account_changed" | "session_limit"> {
   const { account } = login;
   const now = deps.clock.now();
   const { tokens } = deps.settings;
@@ -54,8 +61,12 @@ export async function completeLogin(deps: Deps, login: ProvenLogin, caller: Call
     rotatedAt: now,
     idleExpiresAt: new Date(now.getTime() + tokens.refresh_idle),
   };
-  const committed = deps.db.transaction(async (tx) => {
-    if (!(await markLogin(tx, account, now))) return false;
+  // Only to make room are sessions ended here, and only then has anybody to be told.
+  const commit = deps.settings.sessions.max_per_user > 0 ? deps.db.change : deps.db.transaction;
+  const committed = commit(async (tx) => {
+    if (!(await lockAccount(tx, account))) return "account_changed";
+    if (!(await makeRoomForSession(tx, deps, account.user.id, caller))) return "session_limit";
+    await updateUser(tx, account.user.id, { lastLoginAt: now });
     await insertSession(tx, session, family);
     if (account.password && login.rehashed) {
       await replaceHash(tx, account.password.id, account.password.secret, login.rehashed);
@@ -76,8 +87,8 @@ export async function completeLogin(deps: Deps, login: ProvenLogin, caller: Call
       subject: { kind: "session", id: session.id },
       caller,
     });
-    return true;
+    return undefined;
   });
-  const [answer, done] = await Promise.all([issueTokens(deps, { ...account, session, family }), committed]);
-  return done ? answer : undefined;
+  const [answer, withheld] = await Promise.all([issueTokens(deps, { ...account, session, family }), committed]);
+  return withheld ?? answer;
 }

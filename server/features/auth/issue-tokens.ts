@@ -13,6 +13,9 @@ export interface TokenAnswer {
   readonly session_id: string;
 }
 
+/** An access token alone. Its lifetime in seconds. */
+export type AccessTokenAnswer = Pick<TokenAnswer, "access_token" | "token_type" | "expires_in">;
+
 export interface IssueFor {
   readonly user: Pick<UserRow, "id" | "username">;
   readonly roles: readonly string[];
@@ -21,32 +24,37 @@ export interface IssueFor {
   readonly family: Pick<RefreshFamilyRow, "id" | "generation" | "keyId" | "idleExpiresAt">;
 }
 
-/** The tokens of a session at the generation that its family has. Writes nothing. */
-export async function issueTokens(
+/** An access token of a session, with the rights that are given. Writes nothing. */
+export async function issueAccessToken(
   deps: Deps,
-  { user, roles, permissions, session, family }: IssueFor,
-): Promise<TokenAnswer> {
+  { user, roles, permissions, session }: Omit<IssueFor, "family">,
+): Promise<AccessTokenAnswer> {
+  const { token, expiresIn } = await signAccessToken(deps, {
+    userId: user.id,
+    username: user.username,
+    sessionId: session.id,
+    clientId: session.clientId,
+    amr: session.amr,
+    authTime: session.authTime,
+    roles,
+    permissions,
+    fingerprintHash: session.fingerprintHash,
+  });
+  return { access_token: token, token_type: "bearer", expires_in: expiresIn };
+}
+
+/** The tokens of a session at the generation that its family has. Writes nothing. */
+export async function issueTokens(deps: Deps, subject: IssueFor): Promise<TokenAnswer> {
+  const { session, family } = subject;
   const refreshKey = deps.keys.refreshById(family.keyId);
   if (!refreshKey) throw new Error(`The refresh key ${family.keyId} is not open`);
   const [access, refreshToken] = await Promise.all([
-    signAccessToken(deps, {
-      userId: user.id,
-      username: user.username,
-      sessionId: session.id,
-      clientId: session.clientId,
-      amr: session.amr,
-      authTime: session.authTime,
-      roles,
-      permissions,
-      fingerprintHash: session.fingerprintHash,
-    }),
+    issueAccessToken(deps, subject),
     sealRefreshToken(refreshKey, family.id, family.generation),
   ]);
   const refreshUntil = Math.min(family.idleExpiresAt.getTime(), session.expiresAt.getTime());
   return {
-    access_token: access.token,
-    token_type: "bearer",
-    expires_in: access.expiresIn,
+    ...access,
     refresh_token: refreshToken,
     refresh_expires_in: Math.max(0, Math.round((refreshUntil - deps.clock.now().getTime()) / 1000)),
     session_id: session.id,

@@ -7,8 +7,17 @@ import { assertOwnPage, cookieOf, setCookie } from "../../http/cookies.ts";
 import { describe } from "../../http/openapi.ts";
 import { queryFault } from "../../http/query.ts";
 import { can } from "../rights/service.ts";
-import { LoginBody, LogoutBody, RefreshBody, TokenAnswer, VerifyAnswer, VerifyQuery } from "./schema.ts";
-import { login, logout, refresh, type TokenAnswer as Tokens } from "./service.ts";
+import {
+  AccessTokenAnswer,
+  LoginBody,
+  LogoutBody,
+  RefreshBody,
+  StepUpBody,
+  TokenAnswer,
+  VerifyAnswer,
+  VerifyQuery,
+} from "./schema.ts";
+import { login, logout, refresh, stepUp, type TokenAnswer as Tokens } from "./service.ts";
 
 const tag = "Authentication";
 
@@ -60,6 +69,7 @@ export const authRoutes = (deps: Deps) =>
             "AUTH_INVALID_CREDENTIALS",
             "AUTH_ACCOUNT_DISABLED",
             "AUTH_EMAIL_NOT_VERIFIED",
+            "SESSION_LIMIT_REACHED",
             "CSRF_REJECTED",
           ],
         }),
@@ -134,6 +144,32 @@ export const authRoutes = (deps: Deps) =>
             "AUTH_TOKEN_MISSING",
             "AUTH_TOKEN_INVALID",
             "CSRF_REJECTED",
+          ],
+        }),
+      },
+    )
+    .post(
+      "/step-up",
+      ({ body, principal, claims, request }) => stepUp(deps, { principal, claims }, body, callerOf(request)),
+      {
+        access: "user",
+        body: StepUpBody,
+        detail: describe({
+          tag,
+          summary: "Prove once more who you are",
+          description:
+            "For routes that answer AUTH_STEP_UP_REQUIRED. Access tokens from before stay as they are; those of later refreshes are as fresh as this one.",
+          bearer: true,
+          answers: { 200: AccessTokenAnswer },
+          errors: [
+            "VALIDATION_FAILED",
+            "PAYLOAD_TOO_LARGE",
+            "UNSUPPORTED_MEDIA_TYPE",
+            "AUTH_INVALID_CREDENTIALS",
+            "AUTH_TOKEN_MISSING",
+            "AUTH_TOKEN_INVALID",
+            "AUTH_TOKEN_EXPIRED",
+            "AUTH_TOKEN_REVOKED",
           ],
         }),
       },

@@ -38,6 +38,8 @@ export const LogoutBody = t.Object(
   { ...strict, examples: [{ all: false }] },
 );
 
+export const StepUpBody = t.Object({ password: t.String({ minLength: 1, maxLength: MAX_PASSWORD_BYTES }) }, strict);
+
 /** Gateways pass on whatever they were asked with, so nothing here is a reason for a 422. */
 export const VerifyQuery = t.Object(
   {
@@ -47,11 +49,19 @@ export const VerifyQuery = t.Object(
   { additionalProperties: true },
 );
 
+const accessToken = {
+  access_token: t.String({ description: "JWT; send it as Authorization: Bearer" }),
+  token_type: t.Literal("bearer"),
+  expires_in: t.Integer({ description: "Seconds" }),
+};
+
+export const AccessTokenAnswer = t.Object(accessToken, {
+  description: "A new access token with a fresh auth_time; the refresh token stays as it is",
+});
+
 export const TokenAnswer = t.Object(
   {
-    access_token: t.String({ description: "JWT; send it as Authorization: Bearer" }),
-    token_type: t.Literal("bearer"),
-    expires_in: t.Integer({ description: "Seconds" }),
+    ...accessToken,
     refresh_token: t.Optional(t.String({ description: "Good for one use; in cookie mode it is in the cookie alone" })),
     refresh_expires_in: t.Integer({ description: "Seconds" }),
     session_id: t.String({ format: "uuid" }),

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { ERRORS } from "../../../server/errors.ts";
 import { openTestApp, PASSWORD } from "../../support/app.ts";
-import type { Operation } from "../support/contract.ts";
+import { documentedPath, type Operation } from "../support/contract.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { faultsOf, type Schema } from "../support/json-schema.ts";
 
@@ -117,9 +117,9 @@ describe("GET /docs/json", () => {
 
   // A body is required in the document exactly where the application asks for one.
   test("required bodies", async () => {
-    const { access_token } = await app.login("ada");
     for (const { method, path, operation } of documented()) {
       if (!operation.requestBody) continue;
+      const { access_token } = await app.login("ada"); // its own: a call before may have ended the session
       const { status } = await app.request(method, path, { token: access_token });
       expect({ path, required: operation.requestBody.required ?? false }).toEqual({ path, required: status === 422 });
     }
@@ -141,15 +141,28 @@ describe("GET /docs/json", () => {
     const seen = new Set<string>();
     const call = async (method: string, path: string, options?: Parameters<HttpApp["request"]>[2]) => {
       const answer = await app.request(method, path, options);
-      seen.add(`${method} ${path} ${answer.status}`);
+      seen.add(`${method} ${documentedPath(app.document, path)} ${answer.status}`);
       return answer;
     };
+    const root = await app.createUser({ username: "root", roles: ["admin"] });
+    const admin = (await app.login("root")).access_token;
     const { body: tokens } = await call("POST", "/api/v1/auth/login", {
       body: { username: "ada", password: PASSWORD },
     });
     await call("GET", "/api/v1/auth/verify", { token: tokens.access_token });
     await call("POST", "/api/v1/auth/refresh", { body: { refresh_token: tokens.refresh_token } });
-    await call("POST", "/api/v1/auth/logout", { token: tokens.access_token });
+    const stepped = await call("POST", "/api/v1/auth/step-up", {
+      token: tokens.access_token,
+      body: { password: PASSWORD },
+    });
+    const token = stepped.body.access_token;
+    await call("GET", "/api/v1/users/me/sessions", { token });
+    const { session_id } = await app.login("ada");
+    await call("DELETE", `/api/v1/users/me/sessions/${session_id}`, { token });
+    await call("DELETE", "/api/v1/users/me/sessions", { token });
+    await call("POST", "/api/v1/auth/logout", { token });
+    await call("GET", `/api/v1/users/${root.id}/sessions`, { token: admin });
+    await call("DELETE", `/api/v1/users/${root.id}/sessions`, { token: admin });
     for (const path of ["/.well-known/jwks.json", "/api/v1/revocations"]) {
       const { headers } = await call("GET", path);
       await call("GET", path, { headers: { "if-none-match": headers.get("etag") ?? "" } });

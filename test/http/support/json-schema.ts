@@ -11,7 +11,7 @@ const FORMATS: Readonly<Record<string, RegExp>> = {
 };
 
 /** Say something to people and nothing about values. */
-const ANNOTATIONS = new Set(["description", "default", "examples", "example", "title"]);
+const ANNOTATIONS = new Set(["nullable", "description", "default", "examples", "example", "title"]);
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
@@ -61,6 +61,7 @@ const RULES: Readonly<Record<string, Rule>> = {
 
 /** What about a value does not fit a schema; empty where it fits. */
 export function faultsOf(value: unknown, schema: Schema, path = "$"): string[] {
+  if (value === null && schema.nullable === true) return [];
   return Object.entries(schema).flatMap(([keyword, parameter]) => {
     if (ANNOTATIONS.has(keyword)) return [];
     const rule = RULES[keyword];

@@ -1,0 +1,86 @@
+import { insertLoginRecord } from "../../../db/queries/logins.ts";
+import type { LoginAccount } from "../../../db/queries/users.ts";
+import type { Caller, Deps } from "../../deps.ts";
+import { AppError, type ErrorCode } from "../../errors.ts";
+import { type AuditEvent, audit } from "../audit/service.ts";
+
+/** Why an attempt to prove who one is came to nothing; told to the log and the owner, never to the caller. */
+type FailureReason =
+  | "unknown_account"
+  | "no_password"
+  | "wrong_password"
+  | "disabled"
+  | "deactivated"
+  | "email_not_verified"
+  | "account_changed"
+  | "session_limit";
+
+export interface Refusal {
+  readonly code: ErrorCode;
+  readonly reason: FailureReason;
+}
+
+/** An attempt to prove who one is: to log in, or once more in a session. */
+export interface Attempt {
+  readonly action: "login" | "session.stepped_up";
+  readonly actor: AuditEvent["actor"];
+  readonly userId: string | null;
+  readonly sessionId: string | null;
+  /** When the request came, by `clock.elapsed()`. */
+  readonly arrived: number;
+}
+
+/** An account whose password did not fit, or which has none. */
+export const wrongPassword = ({ password }: LoginAccount): Refusal => ({
+  code: "AUTH_INVALID_CREDENTIALS",
+  reason: password ? "wrong_password" : "no_password",
+});
+
+/**
+ * The end of an attempt that failed: the same statements and the same time for every kind of failure. What is recorded is
+ * committed although the request fails.
+ *
+ * @throws AppError with the code of the refusal, always
+ */
+export async function refuse(deps: Deps, attempt: Attempt, { code, reason }: Refusal, caller: Caller): Promise<never> {
+  const { action, actor, userId, sessionId, arrived } = attempt;
+  const now = deps.clock.now();
+  await deps.db.transaction(async (tx) => {
+    await insertLoginRecord(tx, {
+      id: deps.random.id(now),
+      userId,
+      sessionId,
+      outcome: "failure",
+      reason,
+      createdAt: now,
+      ...caller,
+    });
+    await audit(tx, deps, {
+      action,
+      outcome: "failure",
+      actor,
+      ...subjectOf(attempt),
+      caller,
+      details: { reason },
+    });
+  });
+  deps.log.info(action === "login" ? "A login was refused" : "A step-up was refused", {
+    event: action === "login" ? "login.refused" : "step_up.refused",
+    reason,
+    user_id: userId,
+    request_id: caller.requestId,
+    ip: caller.ip,
+  });
+  await deps.clock.sleep(failureFloor(deps) - (deps.clock.elapsed() - arrived));
+  throw new AppError(code, { internal: reason });
+}
+
+function subjectOf({ userId, sessionId }: Attempt): Pick<AuditEvent, "subject"> {
+  if (sessionId !== null) return { subject: { kind: "session", id: sessionId } };
+  return userId === null ? {} : { subject: { kind: "user", id: userId } };
+}
+
+/** When a refusal is answered (milliseconds after it arrived): no sooner than the slowest kind of hash in use takes. */
+function failureFloor({ settings, hashPool }: Deps): number {
+  return Math.max(settings.password.failure_floor, Math.min(hashPool.slowestMs(), settings.password.hash_timeout));
+}
