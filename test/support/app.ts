@@ -32,6 +32,9 @@ export interface TestAnswer {
   readonly body: any;
 }
 
+/** One node of an installation. */
+export type TestNode = Pick<TestApp, "deps" | "app" | "request">;
+
 export interface TestApp {
   readonly deps: Deps;
   readonly app: AnyElysia;
@@ -51,8 +54,12 @@ export interface TestApp {
     username: string,
     password?: string,
   ): Promise<{ access_token: string; refresh_token: string; session_id: string }>;
-  /** Another node on the same database, with the same clock and nothing else in common. Closed with this one. */
-  otherNode(): Promise<Pick<TestApp, "deps" | "app" | "request">>;
+  /**
+   * Another node on the same database, with the same clock and nothing else in common. Closed with this one.
+   *
+   * @param parts what it works with instead of its own
+   */
+  otherNode(parts?: Partial<Deps>): Promise<TestNode>;
   close(): Promise<void>;
 }
 
@@ -66,7 +73,7 @@ export async function textOf(response: Response): Promise<string> {
 }
 
 /** Sends a request to an app, as {@link TestApp.request} promises. */
-const requestTo = (app: AnyElysia): TestApp["request"] =>
+export const requestsTo = (app: AnyElysia): TestApp["request"] =>
   async function request(method, path, options = {}) {
     const isText = typeof options.body === "string" || options.body === undefined;
     const headers = {
@@ -100,7 +107,7 @@ export async function openTestApp(variables: Record<string, string> = {}): Promi
   });
   const deps = await openDeps({ settings, db, log, ...base });
   const app = createApp(deps);
-  const request = requestTo(app);
+  const request = requestsTo(app);
   const others: OpenDeps[] = [];
 
   return {
@@ -121,11 +128,12 @@ export async function openTestApp(variables: Record<string, string> = {}): Promi
       if (answer.status !== 200) throw new Error(`Login answered ${answer.status}: ${answer.text}`);
       return answer.body;
     },
-    async otherNode() {
+    async otherNode(parts = {}) {
       const other = await openDeps({ settings, db: await db.again(), log, ...base });
+      Object.assign(other, parts);
       others.push(other);
       const otherApp = createApp(other);
-      return { deps: other, app: otherApp, request: requestTo(otherApp) };
+      return { deps: other, app: otherApp, request: requestsTo(otherApp) };
     },
     async close() {
       await Promise.all([deps, ...others].map((one) => one.close()));
