@@ -6,7 +6,11 @@ import {
   findRefreshFamily,
   findSession,
   insertSession,
+  listLiveSessionIds,
+  listLiveSessions,
+  listUnrevokedSessionIds,
   lockRefreshFamily,
+  lockSession,
   revokeSessions,
 } from "../../db/queries/sessions.ts";
 import { findUser, findUserWithPassword, insertUser } from "../../db/queries/users.ts";
@@ -87,6 +91,11 @@ describe("an index serves", () => {
     ["the family that a refresh locks", (tx) => lockRefreshFamily(tx, id), ["refresh_families_pkey", "sessions_pkey"]],
     ["the rotation of a family", (tx) => advanceRefreshFamily(tx, family, next), ["refresh_families_pkey"]],
     ["the end of one session", (tx) => revokeSessions(tx, { id }, "logout", NOW), ["sessions_pkey"]],
+    ["the session that a step-up locks", (tx) => lockSession(tx, id), ["sessions_pkey"]],
+    ["the end of several sessions", (tx) => revokeSessions(tx, { ids: [id, newId()] }, "x", NOW), ["sessions_pkey"]],
+    ["a page of a user's sessions", (tx) => listLiveSessions(tx, id, NOW, { limit: 50 }), ["sessions_user_id_idx"]],
+    ["how many sessions a user has", (tx) => listLiveSessionIds(tx, id, NOW), ["sessions_user_id_idx"]],
+    ["all sessions", (tx) => listUnrevokedSessionIds(tx, { limit: 1000, after: id }), ["sessions_pkey"]],
     ["the end of a user's sessions", (tx) => revokeSessions(tx, { userId: id }, "x", NOW), ["sessions_user_id_idx"]],
   ])("%s", async (_name, query, indexes) => {
     const nodes = await planOf(await statementOf(query));

@@ -45,6 +45,22 @@ const nextOf = (name: string) => ({
 
 // An ended session stays ended, as of when and why it ended first.
 describe("revokeSessions", () => {
+  // Somebody may have more sessions than a statement takes parameters (65,535), and must be logged out all the same.
+  test("ends however many there are", async () => {
+    const user = userRow({});
+    await insertUser(db.orm, user);
+    const { session, family } = sessionRows(user.id);
+    await insertSession(db.orm, session, family);
+    await db.query(
+      `INSERT INTO sessions (id, user_id, client_id, amr, auth_time, created_at, last_seen_at, expires_at)
+       SELECT gen_random_uuid(), user_id, client_id, amr, auth_time, created_at, last_seen_at, expires_at
+       FROM sessions, generate_series(1, 66000) WHERE id = $1`,
+      [session.id],
+    );
+    const ended = await db.transaction((tx) => revokeSessions(tx, { userId: user.id }, "user_disabled", later(5)));
+    expect(ended).toHaveLength(66_001);
+  });
+
   test("one by id: the session and its refresh family", async () => {
     const { session, family, userId } = await newSession();
     const other = await newSession(userId);

@@ -288,7 +288,7 @@ describe("what happens during a step-up", () => {
       code: "AUTH_TOKEN_REVOKED",
       act: async (tokens) =>
         app.db.query("UPDATE sessions SET expires_at = $1 WHERE id = $2", [
-          app.clock.now(),
+          app.clock.now().toISOString(),
           decodeJwt(tokens.access_token).sid,
         ]),
     },

@@ -85,9 +85,12 @@ describe("sessions.when_full = end_oldest", () => {
     const username = await newUser(app);
     const [ended, expired, idle] = [await app.login(username), await app.login(username), await app.login(username)];
     await app.request("POST", "/api/v1/auth/logout", { token: ended.access_token });
-    await app.db.query("UPDATE sessions SET expires_at = $1 WHERE id = $2", [app.clock.now(), expired.session_id]);
+    await app.db.query("UPDATE sessions SET expires_at = $1 WHERE id = $2", [
+      app.clock.now().toISOString(),
+      expired.session_id,
+    ]);
     await app.db.query("UPDATE refresh_families SET idle_expires_at = $1 WHERE session_id = $2", [
-      app.clock.now(),
+      app.clock.now().toISOString(),
       idle.session_id,
     ]);
     for (let count = 0; count < MOST; count++) await app.login(username);

@@ -100,9 +100,12 @@ describe("GET /users/me/sessions", () => {
     await app.login((await newUser()).username);
     const mine = await app.login(username);
     await app.request("POST", "/api/v1/auth/logout", { token: ended.access_token });
-    await app.db.query("UPDATE sessions SET expires_at = $1 WHERE id = $2", [app.clock.now(), expired.session_id]);
+    await app.db.query("UPDATE sessions SET expires_at = $1 WHERE id = $2", [
+      app.clock.now().toISOString(),
+      expired.session_id,
+    ]);
     await app.db.query("UPDATE refresh_families SET idle_expires_at = $1 WHERE session_id = $2", [
-      app.clock.now(),
+      app.clock.now().toISOString(),
       idle.session_id,
     ]);
     expect(await idsOf(mine)).toEqual([mine.session_id]);
