@@ -210,6 +210,12 @@ export const SETTINGS = {
     refresh: setting(rate, "10/1h", "Refreshes of one session."),
     register_ip: setting(rate, "5/1h", "Registrations from one address."),
     mail_address: setting(rate, "3/1h", "Reset and verification mails to one address."),
+    introspect_failed: setting(
+      rate,
+      "100/1m",
+      "Tokens that one service client introspects or revokes and that are not good; one more, and it has to wait.",
+    ),
+    client_failed: setting(rate, "20/1m", "Failed authentications of service clients from one address."),
   },
   backup: {
     key_file: setting(text(4096), "", "File that holds the passphrase of backups."),

@@ -2,15 +2,19 @@ import { type AnyElysia, type Context, Elysia, NotFoundError } from "elysia";
 import type { Deps } from "./deps.ts";
 import { AppError } from "./errors.ts";
 import { authRoutes } from "./features/auth/routes.ts";
+import { clientRoutes } from "./features/clients/routes.ts";
 import { docsRoutes } from "./features/docs/routes.ts";
 import { healthRoutes } from "./features/health/routes.ts";
 import { keyRoutes } from "./features/keys/routes.ts";
+import { oauthRoutes } from "./features/oauth/routes.ts";
 import { revocationRoutes } from "./features/revocations/routes.ts";
 import { sessionRoutes } from "./features/sessions/routes.ts";
 import { readJsonBody } from "./http/body.ts";
 import { contextOf, loggedPathOf, openContext, pathOf } from "./http/context.ts";
 import { answerError } from "./http/error-handler.ts";
+import { readFormBody } from "./http/form.ts";
 import { corsHeaders, preflightHeaders, securityHeaders } from "./http/headers.ts";
+import { isOauthRequest } from "./http/oauth.ts";
 import { assertPlainQuery } from "./http/query.ts";
 import { createRouteTable } from "./http/route-table.ts";
 
@@ -18,6 +22,8 @@ import { createRouteTable } from "./http/route-table.ts";
 const features = (deps: Deps): AnyElysia[] => [
   authRoutes(deps),
   sessionRoutes(deps),
+  clientRoutes(deps),
+  oauthRoutes(deps),
   keyRoutes(deps),
   revocationRoutes(deps),
   healthRoutes(deps),
@@ -54,7 +60,10 @@ export function createApp(deps: Deps): AnyElysia {
       set.status = answer.status;
       return answer.body;
     })
-    .onParse(({ request }) => readJsonBody(request, deps.settings.server.max_body_bytes))
+    .onParse(({ request }) => {
+      const readBody = isOauthRequest(request) ? readFormBody : readJsonBody;
+      return readBody(request, deps.settings.server.max_body_bytes);
+    })
     .onAfterResponse({ as: "global" }, ({ request, set }) => {
       try {
         logRequest(deps, request, set.status);

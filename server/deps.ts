@@ -3,12 +3,14 @@ import type { Settings } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import type { ChangeFeed, Database } from "../db/database.ts";
 import type { JobQueue } from "../db/jobs.ts";
+import type { ClientStates } from "./features/clients/service.ts";
 import type { KeyRing } from "./features/keys/service.ts";
 import type { HashPool } from "./features/passwords/hash-pool.ts";
 import type { Revocations } from "./features/revocations/service.ts";
 import type { SessionStates } from "./features/sessions/service.ts";
 import type { VerifiedTokens } from "./features/tokens/service.ts";
 import type { Clock } from "./ports/clock.ts";
+import type { Limiter } from "./ports/limiter.ts";
 import type { Random } from "./ports/random.ts";
 
 /**
@@ -27,6 +29,8 @@ export interface Deps {
   readonly keys: KeyRing;
   readonly sessions: SessionStates;
   readonly verifiedTokens: VerifiedTokens;
+  readonly clients: ClientStates;
+  readonly limiter: Limiter;
   /** Tells services that verify tokens by themselves which sessions have ended. */
   readonly revocations: Revocations;
   readonly clock: Clock;

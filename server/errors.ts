@@ -23,6 +23,7 @@ export const ERRORS = {
   },
   CONFLICT: { status: 409, message: "This exists already" },
   PASSWORD_TOO_WEAK: { status: 422, message: "The password is too weak" },
+  RATE_LIMIT_EXCEEDED: { status: 429, message: "Too many requests; try again later" },
   INTERNAL_SERVER_ERROR: { status: 500, message: "Something went wrong on our side" },
   SERVICE_UNAVAILABLE: { status: 503, message: "The service cannot answer now; try again shortly" },
 } as const;
@@ -59,3 +60,15 @@ export class AppError extends Error {
 /** 503 with Retry-After in whole seconds. */
 export const unavailable = (internal: string, cause?: unknown, retryAfterSeconds = 1) =>
   new AppError("SERVICE_UNAVAILABLE", { internal, cause, headers: { "retry-after": String(retryAfterSeconds) } });
+
+/** 429 with the seconds after which the next request is let through, rounded up: to wait exactly that long is enough. */
+export function rateLimited(waitMs: number, limit: number): AppError {
+  const seconds = String(Math.max(1, Math.ceil(waitMs / 1000)));
+  const headers = {
+    "retry-after": seconds,
+    "ratelimit-limit": String(limit),
+    "ratelimit-remaining": "0",
+    "ratelimit-reset": seconds,
+  };
+  return new AppError("RATE_LIMIT_EXCEEDED", { headers });
+}

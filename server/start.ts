@@ -7,12 +7,14 @@ import type { Database } from "../db/database.ts";
 import { openJobQueue } from "../db/jobs.ts";
 import { createApp } from "./app.ts";
 import type { Deps } from "./deps.ts";
+import { createClientStates } from "./features/clients/service.ts";
 import { keepKeys, openKeyRing } from "./features/keys/service.ts";
 import { createHashPool } from "./features/passwords/hash-pool.ts";
 import { createRevocations } from "./features/revocations/service.ts";
 import { createSessionStates } from "./features/sessions/service.ts";
 import { createVerifiedTokens } from "./features/tokens/service.ts";
 import { type Clock, systemClock } from "./ports/clock.ts";
+import { createMemoryLimiter } from "./ports/limiter.ts";
 import { type Random, systemRandom } from "./ports/random.ts";
 
 export interface Assembly {
@@ -37,6 +39,7 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
   const changes = db.watch({
     changed(change) {
       sessions.forget(change);
+      clients.forget(change);
       revocations.changed(change);
       if (change && change.kind !== "key") return;
       keys.reload().catch((error) => log.warn("The keys could not be read", { event: "keys.not_read", error }));
@@ -47,6 +50,7 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
     },
   });
   const sessions = createSessionStates(changes);
+  const clients = createClientStates(changes);
   const revocations = createRevocations(() => deps);
   const deps: OpenDeps = {
     settings,
@@ -60,6 +64,8 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
     changes,
     sessions,
     verifiedTokens: createVerifiedTokens(),
+    clients,
+    limiter: createMemoryLimiter(clock),
     revocations,
     hashPool: createHashPool(settings.password, clock),
     clock,

@@ -5,7 +5,8 @@ const MAX_DEPTH = 20;
 const MAX_KEYS = 1000;
 const FORBIDDEN_KEYS = new Set(["__proto__", "constructor", "prototype"]);
 
-const badRequest = (internal: string, cause?: unknown) =>
+/** @param internal what is wrong: for the log, and for the caller too */
+export const badRequest = (internal: string, cause?: unknown) =>
   new AppError("BAD_REQUEST", { internal, cause, details: { reason: internal } });
 
 /**
@@ -18,8 +19,13 @@ export async function readJsonBody(request: Request, maxBytes: number): Promise<
   const type = request.headers.get("content-type") ?? "";
   if (!/^application\/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?$/i.test(type))
     throw new AppError("UNSUPPORTED_MEDIA_TYPE");
+  return parseJson(await readText(request, maxBytes));
+}
+
+/** A body as text. @throws AppError PAYLOAD_TOO_LARGE, or BAD_REQUEST where it is not UTF-8 */
+export async function readText(request: Request, maxBytes: number): Promise<string> {
   if (Number(request.headers.get("content-length") ?? 0) > maxBytes) throw tooLarge(maxBytes);
-  return parseJson(decodeUtf8(await readBytes(request, maxBytes)));
+  return decodeUtf8(await readBytes(request, maxBytes));
 }
 
 const tooLarge = (maxBytes: number) => new AppError("PAYLOAD_TOO_LARGE", { details: { max_bytes: maxBytes } });

@@ -3,6 +3,7 @@ import { isConnectionError } from "../../db/errors.ts";
 import type { Deps } from "../deps.ts";
 import { AppError, ERRORS, type ErrorCode, unavailable } from "../errors.ts";
 import { contextOf, loggedPathOf } from "./context.ts";
+import { isOauthRequest, type OauthErrorBody, oauthErrorBody } from "./oauth.ts";
 
 export interface ErrorEnvelope {
   readonly error: {
@@ -14,10 +15,10 @@ export interface ErrorEnvelope {
   };
 }
 
-/** What of a failed request is answered: the envelope, its status, and headers that belong to it. */
+/** What of a failed request is answered: the envelope or OAuth's form, its status, and headers that belong to it. */
 export interface ErrorAnswer {
   readonly status: number;
-  readonly body: ErrorEnvelope;
+  readonly body: ErrorEnvelope | OauthErrorBody;
   readonly headers: Readonly<Record<string, string>>;
 }
 
@@ -37,6 +38,10 @@ export function answerError(deps: Deps, thrown: unknown, request: Request): Erro
       path: loggedPathOf(request),
       error,
     });
+  }
+  if (isOauthRequest(request)) {
+    const headers = { ...(status === 401 ? CLIENT_CHALLENGE : {}), ...error.headers };
+    return { status, headers, body: oauthErrorBody(error, requestId) };
   }
   return {
     status,
@@ -84,6 +89,9 @@ const CHALLENGES: Partial<Record<ErrorCode, string>> = {
   AUTH_REFRESH_REUSED: 'Bearer error="invalid_token"',
   FORBIDDEN: 'Bearer error="insufficient_scope"',
 };
+
+/** RFC 6749, section 5.2: how a client could have authenticated. */
+const CLIENT_CHALLENGE = { "www-authenticate": 'Basic realm="primer"' };
 
 function challenge(code: ErrorCode): Record<string, string> {
   const value = CHALLENGES[code];

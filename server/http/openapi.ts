@@ -1,5 +1,6 @@
 import { type TSchema, t } from "elysia";
 import { ERRORS, type ErrorCode } from "../errors.ts";
+import { oauthErrorOf } from "./oauth.ts";
 
 /** What the documentation says of one route beside its path and its inputs. */
 export interface RouteDescription {
@@ -8,6 +9,10 @@ export interface RouteDescription {
   readonly tag: string;
   /** Whether the route asks for a bearer token. */
   readonly bearer?: boolean | "optional";
+  /** Whether it asks for a registered client instead, as the routes under /oauth2/ do; their errors are in OAuth's form. */
+  readonly client?: boolean;
+  /** The parameters of a body that is a form. */
+  readonly form?: TSchema;
   /** Whether the route does with no body too. */
   readonly bodyOptional?: boolean;
   /** The answers that are no errors: by status the schema, or the sentence of one without a body. */
@@ -32,24 +37,47 @@ export const ErrorSchema = t.Object({
   }),
 });
 
+/** RFC 6749, section 5.2: what the routes under /oauth2/ answer instead. */
+export const OauthErrorSchema = t.Object({
+  error: t.String({ description: "Stable; programs decide by it" }),
+  error_description: t.String({ description: "For people; may change" }),
+  request_id: t.String({ description: "Also in X-Request-Id and in every log line of the request" }),
+});
+
 /** The `detail` of a route for the OpenAPI document. */
 export function describe(route: RouteDescription) {
   const codes = [...COMMON_ERRORS, ...(route.errors ?? [])];
   const responses: Record<string, unknown> = {};
   for (const [status, answer] of Object.entries(route.answers)) responses[status] = answerOf(answer, route);
   for (const status of [...new Set(codes.map((code) => ERRORS[code].status))].sort()) {
-    responses[status] = errorsOf(codes.filter((code) => ERRORS[code].status === status));
+    const form = route.client ? OAUTH_FORM : ENVELOPE;
+    responses[status] = errorsOf(
+      codes.filter((code) => ERRORS[code].status === status),
+      form,
+    );
   }
-  const security = route.bearer ? [{ bearer: [] }, ...(route.bearer === "optional" ? [{}] : [])] : [];
   return {
     summary: route.summary,
     ...(route.description ? { description: route.description } : {}),
     tags: [route.tag],
-    security,
+    security: securityOf(route),
+    ...(route.form ? { requestBody: formBody(route.form) } : {}),
     ...(route.bodyOptional ? { "x-body-optional": true } : {}),
     responses: responses as Record<string, never>,
   };
 }
+
+/** A client may authenticate in the form as well, which no scheme of OpenAPI describes. */
+function securityOf({ bearer, client }: RouteDescription): Record<string, string[]>[] {
+  if (client) return [{ basic: [] }, {}];
+  if (!bearer) return [];
+  return bearer === "optional" ? [{ bearer: [] }, {}] : [{ bearer: [] }];
+}
+
+const formBody = (schema: TSchema) => ({
+  required: true,
+  content: { "application/x-www-form-urlencoded": { schema: schema as never } },
+});
 
 const REQUEST_ID_HEADER = {
   "X-Request-Id": { schema: { type: "string" }, description: "Names this request in the logs" },
@@ -64,26 +92,47 @@ function answerOf(answer: TSchema | string, { example, mediaType = "application/
   };
 }
 
-function errorsOf(codes: readonly ErrorCode[]) {
-  const examples = codes.map((code) => [
-    code,
-    {
-      summary: ERRORS[code].message,
-      value: {
-        error: {
-          code,
-          message: ERRORS[code].message,
-          timestamp: "2026-01-01T00:00:00.000Z",
-          request_id: "019b76da-a800-7000-8000-000000000000",
-        },
-      },
+const EXAMPLE_REQUEST_ID = "019b76da-a800-7000-8000-000000000000";
+
+/** How errors are written: what names one, where its schema is, and how one looks. */
+interface ErrorForm {
+  readonly schema: string;
+  name(code: ErrorCode): string;
+  example(code: ErrorCode): unknown;
+}
+
+const ENVELOPE: ErrorForm = {
+  schema: "Error",
+  name: (code) => code,
+  example: (code) => ({
+    error: {
+      code,
+      message: ERRORS[code].message,
+      timestamp: "2026-01-01T00:00:00.000Z",
+      request_id: EXAMPLE_REQUEST_ID,
     },
-  ]);
+  }),
+};
+
+const OAUTH_FORM: ErrorForm = {
+  schema: "OAuthError",
+  name: (code) => oauthErrorOf(code).error,
+  example(code) {
+    const { error, description } = oauthErrorOf(code);
+    return { error, error_description: description, request_id: EXAMPLE_REQUEST_ID };
+  },
+};
+
+function errorsOf(codes: readonly ErrorCode[], form: ErrorForm) {
+  const examples = codes.map((code) => [form.name(code), { summary: ERRORS[code].message, value: form.example(code) }]);
   return {
-    description: codes.join(" · "),
+    description: codes.map(form.name).join(" · "),
     headers: REQUEST_ID_HEADER,
     content: {
-      "application/json": { schema: { $ref: "#/components/schemas/Error" }, examples: Object.fromEntries(examples) },
+      "application/json": {
+        schema: { $ref: `#/components/schemas/${form.schema}` },
+        examples: Object.fromEntries(examples),
+      },
     },
   };
 }

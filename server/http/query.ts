@@ -2,7 +2,14 @@ import { AppError } from "../errors.ts";
 import { pathOf } from "./context.ts";
 
 /** Secrets in a URL end up in logs and histories, so they are refused there. */
-const FORBIDDEN_PARAMETERS = new Set(["access_token", "api_key", "refresh_token", "password", "token"]);
+const FORBIDDEN_PARAMETERS = new Set([
+  "access_token",
+  "api_key",
+  "refresh_token",
+  "password",
+  "token",
+  "client_secret",
+]);
 
 /** Gateways turn a 400 into a 500, so this route answers an unusable query itself, with 403. */
 const ANSWERS_GATEWAYS = "/api/v1/auth/verify";

@@ -4,7 +4,7 @@ import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
 import type { Principal } from "../rights/service.ts";
-import { type AccessTokenClaims, hashSecret, sameText, verifyAccessToken } from "../tokens/service.ts";
+import { type AccessTokenClaims, fitsHash, verifyAccessToken } from "../tokens/service.ts";
 import { parseIdentifier } from "../users/service.ts";
 
 export type Authenticated = {
@@ -40,17 +40,22 @@ export function bearerToken(authorization: string | null): string {
 export async function authenticate(deps: Deps, shown: Shown): Promise<Authenticated> {
   const claims = await verifyAccessToken(deps, bearerToken(shown.authorization));
   assertFingerprint(claims.cnf?.["fp#S256"], shown.fingerprint);
+  return { claims, principal: principalOf(await findLiveSession(deps, claims)) };
+}
+
+/** The session of a token that verified, with its user and their rights as they are now. @throws AppError AUTH_TOKEN_REVOKED */
+export async function findLiveSession(deps: Deps, claims: AccessTokenClaims): Promise<SessionWithUser> {
   const found = await deps.sessions.find(deps.db.orm, claims.sid);
   if (!found || found.user.id !== claims.sub) {
     throw new AppError("AUTH_TOKEN_REVOKED", { internal: "The session is gone or another user's" });
   }
   assertAlive(deps, found);
-  return { claims, principal: principalOf(found) };
+  return found;
 }
 
 /** @throws AppError AUTH_TOKEN_INVALID where a token is bound to a value that was not shown with it */
 export function assertFingerprint(boundTo: string | null | undefined, shown: string | null): void {
-  if (!boundTo || (shown !== null && sameText(hashSecret(shown), boundTo))) return;
+  if (!boundTo || (shown !== null && fitsHash(shown, boundTo))) return;
   throw new AppError("AUTH_TOKEN_INVALID", { internal: "The token is bound to another browser" });
 }
 

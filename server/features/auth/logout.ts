@@ -39,14 +39,22 @@ export async function logout(
   });
 }
 
-async function sessionMeant(deps: Deps, input: LogoutInput, authorization: string | null) {
-  if (input.refresh_token !== undefined) {
-    const pointer = await openRefreshToken(deps, input.refresh_token);
-    const found = await findRefreshFamily(deps.db.orm, pointer.familyId);
-    if (!found) throw new AppError("AUTH_TOKEN_INVALID");
-    return { sessionId: found.session.id, userId: found.user.id };
-  }
-  const claims = await verifyAccessToken(deps, bearerToken(authorization), { acceptExpired: true });
+const sessionMeant = (deps: Deps, { refresh_token }: LogoutInput, authorization: string | null) =>
+  refresh_token === undefined
+    ? sessionOfAccessToken(deps, bearerToken(authorization))
+    : sessionOfRefreshToken(deps, refresh_token);
+
+/** The session that a refresh token of any generation was made for, ended or not. @throws AppError AUTH_TOKEN_INVALID */
+export async function sessionOfRefreshToken(deps: Deps, token: string) {
+  const pointer = await openRefreshToken(deps, token);
+  const found = await findRefreshFamily(deps.db.orm, pointer.familyId);
+  if (!found) throw new AppError("AUTH_TOKEN_INVALID");
+  return { sessionId: found.session.id, userId: found.user.id };
+}
+
+/** The session that an access token, expired or not, was made for, ended or not. @throws AppError AUTH_TOKEN_INVALID */
+export async function sessionOfAccessToken(deps: Deps, token: string) {
+  const claims = await verifyAccessToken(deps, token, { acceptExpired: true });
   const found = await findSession(deps.db.orm, claims.sid);
   if (!found || found.user.id !== claims.sub) throw new AppError("AUTH_TOKEN_INVALID");
   return { sessionId: claims.sid, userId: claims.sub };

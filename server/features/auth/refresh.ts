@@ -3,7 +3,7 @@ import { advanceRefreshFamily, lockRefreshFamily, revokeSessions } from "../../.
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError, type ErrorCode } from "../../errors.ts";
 import { audit } from "../audit/service.ts";
-import { generationSecret, hashSecret, openRefreshToken, type RefreshPointer, sameText } from "../tokens/service.ts";
+import { fitsHash, generationSecret, hashSecret, openRefreshToken, type RefreshPointer } from "../tokens/service.ts";
 import { assertFingerprint } from "./authenticate.ts";
 import { issueTokens, type TokenAnswer } from "./issue-tokens.ts";
 
@@ -57,14 +57,14 @@ async function spend(
   return second === "repeat" ? now : second === "rotate" ? "AUTH_TOKEN_INVALID" : second;
 }
 
-/** What becomes of a token that opened, in the order of what wins. */
-function decide(deps: Deps, { family, session, user }: Family, pointer: RefreshPointer): Decision {
+/** What becomes of a token that opened, in the order of what wins. "rotate" is the current token of a living session. */
+export function decide(deps: Deps, { family, session, user }: Family, pointer: RefreshPointer): Decision {
   const now = deps.clock.now();
   const { tokens } = deps.settings;
   const age = family.generation - pointer.generation;
   const key = deps.keys.refreshById(family.keyId);
   if (age < 0 || !key) return "AUTH_TOKEN_INVALID";
-  if (age === 0 && !sameText(hashSecret(pointer.secret), family.secretHash)) return "AUTH_TOKEN_INVALID";
+  if (age === 0 && !fitsHash(pointer.secret, family.secretHash)) return "AUTH_TOKEN_INVALID";
 
   const inGrace = age === 1 && now.getTime() - family.rotatedAt.getTime() < tokens.refresh_grace;
   if (age > 0 && !inGrace) return "AUTH_REFRESH_REUSED";

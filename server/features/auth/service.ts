@@ -1,6 +1,13 @@
-export { type Authenticated, authenticate, authenticateLegacy, bearerToken, type Shown } from "./authenticate.ts";
+export {
+  type Authenticated,
+  authenticate,
+  authenticateLegacy,
+  bearerToken,
+  findLiveSession,
+  type Shown,
+} from "./authenticate.ts";
 export type { TokenAnswer } from "./issue-tokens.ts";
 export { type LoggedIn, login } from "./login.ts";
-export { logout } from "./logout.ts";
-export { refresh } from "./refresh.ts";
+export { logout, sessionOfAccessToken, sessionOfRefreshToken } from "./logout.ts";
+export { decide as decideRefresh, refresh } from "./refresh.ts";
 export { assertSteppedUp, stepUp } from "./step-up.ts";

@@ -1,6 +1,6 @@
 import { swagger } from "@elysiajs/swagger";
 import { type AnyElysia, Elysia } from "elysia";
-import { ErrorSchema } from "../../http/openapi.ts";
+import { ErrorSchema, OauthErrorSchema } from "../../http/openapi.ts";
 import { asOpenapiSchema } from "./openapi-schema.ts";
 
 const SPEC_PATH = "/openapi/json";
@@ -37,8 +37,11 @@ export async function openapiDocument(api: AnyElysia, version: string): Promise<
           license: { name: "Apache-2.0" },
         },
         components: {
-          schemas: { Error: ErrorSchema as never },
-          securitySchemes: { bearer: { type: "http", scheme: "bearer", bearerFormat: "JWT" } },
+          schemas: { Error: ErrorSchema as never, OAuthError: OauthErrorSchema as never },
+          securitySchemes: {
+            bearer: { type: "http", scheme: "bearer", bearerFormat: "JWT" },
+            basic: { type: "http", scheme: "basic", description: "client_id and client_secret of a service client" },
+          },
         },
       },
     }),
@@ -62,7 +65,7 @@ function tidy(operation: Operation): void {
   for (const place of places) if (place.schema) place.schema = asOpenapiSchema(place.schema);
 }
 
-/** The generator offers every body as form and text too; we take JSON alone. */
+/** The generator offers every body that it sees as form and text too; we take JSON alone there. */
 function onlyJson(operation: Operation): void {
   const json = operation.requestBody?.content["application/json"];
   if (operation.requestBody && json) operation.requestBody.content = { "application/json": json };

@@ -28,9 +28,11 @@ export const generationSecret = (key: SecretKey, familyId: string, generation: n
 /** What a row keeps of a secret, a generation's or a browser's: nothing that it could be made from again. */
 export const hashSecret = (secret: string): string => createHash("sha256").update(secret).digest("base64url");
 
-/** Compares without telling by its time how much of it was right. */
-export const sameText = (a: string, b: string): boolean =>
-  a.length === b.length && timingSafeEqual(Buffer.from(a), Buffer.from(b));
+/** Whether a secret is the one that a hash was made of, in a time that does not tell how nearly. */
+export function fitsHash(secret: string, hash: string): boolean {
+  const [given, kept] = [Buffer.from(hashSecret(secret)), Buffer.from(hash)];
+  return given.length === kept.length && timingSafeEqual(given, kept);
+}
 
 export async function sealRefreshToken(key: SecretKey, familyId: string, generation: number): Promise<string> {
   const pointer = { f: familyId, g: generation, s: generationSecret(key, familyId, generation) };

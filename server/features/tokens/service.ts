@@ -7,10 +7,10 @@ export {
   verifyAccessToken,
 } from "./access-token.ts";
 export {
+  fitsHash,
   generationSecret,
   hashSecret,
   openRefreshToken,
   type RefreshPointer,
-  sameText,
   sealRefreshToken,
 } from "./refresh-token.ts";

@@ -1,0 +1,106 @@
+import { Elysia, t } from "elysia";
+import type { Deps } from "../../deps.ts";
+import { access } from "../../http/access.ts";
+import { callerOf } from "../../http/context.ts";
+import { describe } from "../../http/openapi.ts";
+import type { Principal } from "../rights/service.ts";
+import type { Actor } from "../users/service.ts";
+import { ClientAnswer, ClientBody, ClientPage, ClientParams, PageQuery, RotateBody } from "./schema.ts";
+import { createClient, DEFAULT_OVERLAP_MS, deleteClient, listClientPage, rotateClientSecret } from "./service.ts";
+
+const tag = "Service clients";
+const PATH = "/api/v1/clients";
+const READ = { permission: "clients:read" };
+const WRITE = { permission: "clients:write" };
+
+const NEEDS_TOKEN = [
+  "AUTH_TOKEN_MISSING",
+  "AUTH_TOKEN_INVALID",
+  "AUTH_TOKEN_EXPIRED",
+  "AUTH_TOKEN_REVOKED",
+  "FORBIDDEN",
+] as const;
+const TAKES_BODY = [...NEEDS_TOKEN, "VALIDATION_FAILED", "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE"] as const;
+
+const by = (principal: Principal, request: Request): Actor => ({
+  actor: { kind: principal.kind, id: principal.id },
+  caller: callerOf(request),
+});
+
+export const clientRoutes = (deps: Deps) =>
+  new Elysia({ name: "clients", prefix: PATH })
+    .use(access(deps))
+    .get("", ({ query }) => listClientPage(deps, query), {
+      access: READ,
+      query: PageQuery,
+      detail: describe({
+        tag,
+        summary: "List the service clients",
+        description: "Permission clients:read.",
+        bearer: true,
+        answers: { 200: ClientPage },
+        errors: [...NEEDS_TOKEN, "VALIDATION_FAILED"],
+      }),
+    })
+    .post(
+      "",
+      async ({ body, principal, request, set }) => {
+        const client = await createClient(deps, body, by(principal, request));
+        set.status = 201;
+        set.headers.location = `${PATH}/${client.id}`;
+        return client;
+      },
+      {
+        access: WRITE,
+        body: ClientBody,
+        detail: describe({
+          tag,
+          summary: "Register a service that may introspect and revoke tokens",
+          description: "Permission clients:write. The answer is the only time that the secret is shown.",
+          bearer: true,
+          answers: { 201: ClientAnswer },
+          errors: [...TAKES_BODY, "CONFLICT"],
+        }),
+      },
+    )
+    .delete(
+      "/:id",
+      async ({ params, principal, request, set }) => {
+        await deleteClient(deps, params.id, by(principal, request));
+        set.status = 204;
+      },
+      {
+        access: WRITE,
+        params: ClientParams,
+        detail: describe({
+          tag,
+          summary: "Delete a service client",
+          description: "Permission clients:write. Its secrets are dead at once.",
+          bearer: true,
+          answers: { 204: "The client is gone" },
+          errors: [...NEEDS_TOKEN, "NOT_FOUND"],
+        }),
+      },
+    )
+    .post(
+      "/:id/rotate-secret",
+      ({ body, params, principal, request }) => {
+        const seconds = body?.overlap_seconds ?? DEFAULT_OVERLAP_MS / 1000;
+        return rotateClientSecret(deps, params.id, seconds * 1000, by(principal, request));
+      },
+      {
+        access: WRITE,
+        params: ClientParams,
+        body: t.Optional(RotateBody),
+        detail: describe({
+          tag,
+          summary: "Give a service client a new secret",
+          description:
+            "Permission clients:write. The secret in use goes on working for a time, so that the service can be told the new one; never more than two work.",
+          bearer: true,
+          bodyOptional: true,
+          answers: { 200: ClientAnswer },
+          errors: [...TAKES_BODY, "NOT_FOUND"],
+        }),
+      },
+    );

@@ -1,0 +1,19 @@
+import type { ClientRow } from "../../../db/queries/clients.ts";
+import type { Deps } from "../../deps.ts";
+import { isId } from "../../ports/random.ts";
+import { fitsHash } from "../tokens/service.ts";
+
+/**
+ * The client that an id and one of its secrets belong to; undefined where either is wrong. A secret is 256 bits of
+ * chance, so one fast hash of it is as good as a slow one.
+ */
+export async function verifyClient(
+  deps: Pick<Deps, "db" | "clients" | "clock">,
+  id: string,
+  secret: string,
+): Promise<ClientRow | undefined> {
+  const known = isId(id) ? await deps.clients.find(deps.db.orm, id) : undefined;
+  const now = deps.clock.now();
+  const valid = known?.secrets.filter(({ expiresAt }) => expiresAt === null || now < expiresAt) ?? [];
+  return valid.some(({ secretHash }) => fitsHash(secret, secretHash)) ? known?.client : undefined;
+}

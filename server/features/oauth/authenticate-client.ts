@@ -1,0 +1,36 @@
+import type { ClientRow } from "../../../db/queries/clients.ts";
+import type { Caller, Deps } from "../../deps.ts";
+import { AppError } from "../../errors.ts";
+import { isId } from "../../ports/random.ts";
+import { verifyClient } from "../clients/service.ts";
+import { assertFewFailures, countFailure } from "./failure-limits.ts";
+
+export interface ClientCredentials {
+  readonly id: string;
+  readonly secret: string;
+}
+
+/**
+ * The registered client that sent a request (RFC 6749, section 2.3). Missing, unknown and wrong are one answer. Failures
+ * are limited by address.
+ *
+ * @throws AppError AUTH_INVALID_CREDENTIALS or RATE_LIMIT_EXCEEDED
+ */
+export async function authenticateClient(
+  deps: Deps,
+  credentials: ClientCredentials | undefined,
+  caller: Caller,
+): Promise<ClientRow> {
+  const address = caller.ip ?? "unknown";
+  await assertFewFailures(deps, "client_failed", address);
+  const client = credentials && (await verifyClient(deps, credentials.id, credentials.secret));
+  if (client) return client;
+  deps.log.info("A service client was refused", {
+    event: "client.refused",
+    client_id: credentials && isId(credentials.id) ? credentials.id : null,
+    request_id: caller.requestId,
+    ip: caller.ip,
+  });
+  await countFailure(deps, "client_failed", address);
+  throw new AppError("AUTH_INVALID_CREDENTIALS", { internal: "The client could not be authenticated" });
+}
