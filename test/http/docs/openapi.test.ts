@@ -1,15 +1,17 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { ERRORS } from "../../../server/errors.ts";
+import { createClient } from "../../../server/features/clients/service.ts";
 import { openTestApp, PASSWORD } from "../../support/app.ts";
 import { documentedPath, type Operation } from "../support/contract.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { faultsOf, type Schema } from "../support/json-schema.ts";
+import { basicOf, introspect, revoke } from "../support/oauth.ts";
 
 let app: HttpApp;
 beforeAll(async () => {
   app = await openHttpApp();
   app.clock.advance(Date.now() - app.clock.now().getTime()); // readiness compares the clock with the database's
-  await app.createUser({ username: "ada" });
+  await app.createUser({ username: "ada", roles: ["admin"] });
 });
 afterAll(() => app.close());
 
@@ -23,6 +25,8 @@ const documented = (): Documented[] =>
   Object.entries(app.document.paths).flatMap(([path, operations]) =>
     Object.entries(operations).map(([method, operation]) => ({ method: method.toUpperCase(), path, operation })),
   );
+
+const newClient = (name: string) => createClient(app.deps, { name }, { actor: { kind: "operator" } });
 
 const asDocumented = (path: string) => path.replace(/:([^/]+)/g, "{$1}");
 
@@ -76,15 +80,16 @@ describe("GET /docs/json", () => {
 
   // Each code is documented at its own status, with an example that is a real envelope.
   test("errors stand at their status", () => {
-    const envelope = app.document.components.schemas.Error ?? {};
-    for (const { operation } of documented()) {
+    const { schemas } = app.document.components;
+    for (const { path, operation } of documented()) {
+      const form = path.startsWith("/oauth2/") ? "OAuthError" : "Error";
       for (const [status, response] of Object.entries(operation.responses)) {
         if (Number(status) < 400) continue;
         const media = response.content?.["application/json"];
-        expect(media?.schema).toEqual({ $ref: "#/components/schemas/Error" });
+        expect(media?.schema).toEqual({ $ref: `#/components/schemas/${form}` });
         for (const [code, example] of Object.entries(media?.examples ?? {})) {
-          expect(String(ERRORS[code as keyof typeof ERRORS].status)).toBe(status);
-          expect(faultsOf((example as { value: unknown }).value, envelope)).toEqual([]);
+          if (form === "Error") expect(String(ERRORS[code as keyof typeof ERRORS].status)).toBe(status);
+          expect(faultsOf((example as { value: unknown }).value, schemas[form] ?? {})).toEqual([]);
         }
       }
     }
@@ -117,17 +122,26 @@ describe("GET /docs/json", () => {
 
   // A body is required in the document exactly where the application asks for one.
   test("required bodies", async () => {
+    const basic = basicOf(await newClient("required-bodies"));
     for (const { method, path, operation } of documented()) {
       if (!operation.requestBody) continue;
-      const { access_token } = await app.login("ada"); // its own: a call before may have ended the session
-      const { status } = await app.request(method, path, { token: access_token });
-      expect({ path, required: operation.requestBody.required ?? false }).toEqual({ path, required: status === 422 });
+      const isForm = path.startsWith("/oauth2/");
+      const { access_token } = await app.login("ada");
+      const { status } = await app.request(
+        method,
+        path,
+        isForm ? { headers: { authorization: basic } } : { token: access_token },
+      );
+      const required = status === (isForm ? 400 : 422);
+      expect({ path, required: operation.requestBody.required ?? false }).toEqual({ path, required });
     }
   });
 
-  test("a body is JSON and nothing else", () => {
-    for (const { operation } of documented())
-      if (operation.requestBody) expect(Object.keys(operation.requestBody.content)).toEqual(["application/json"]);
+  test("a body is JSON and nothing else; a form where OAuth asks for one", () => {
+    for (const { path, operation } of documented()) {
+      const type = path.startsWith("/oauth2/") ? "application/x-www-form-urlencoded" : "application/json";
+      if (operation.requestBody) expect(Object.keys(operation.requestBody.content)).toEqual([type]);
+    }
   });
 
   // Every parameter that the contract names is in the document.
@@ -160,6 +174,15 @@ describe("GET /docs/json", () => {
     const { session_id } = await app.login("ada");
     await call("DELETE", `/api/v1/users/me/sessions/${session_id}`, { token });
     await call("DELETE", "/api/v1/users/me/sessions", { token });
+    const clients = "/api/v1/clients";
+    const { body: client } = await call("POST", clients, { token: admin, body: { name: "orders" } });
+    await call("GET", clients, { token: admin });
+    const introspected = await introspect({ request: call }, client, token);
+    expect(introspected.body.active).toBe(true);
+    const overlap = { token: admin, body: { overlap_seconds: 60 } };
+    await call("POST", `${clients}/${client.id}/rotate-secret`, overlap);
+    await call("DELETE", `${clients}/${client.id}`, { token: admin });
+    await revoke({ request: call }, await newClient("billing"), "nothing of ours");
     await call("POST", "/api/v1/auth/logout", { token });
     await call("GET", `/api/v1/users/${root.id}/sessions`, { token: admin });
     await call("DELETE", `/api/v1/users/${root.id}/sessions`, { token: admin });

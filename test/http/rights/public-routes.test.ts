@@ -48,7 +48,8 @@ describe("access", () => {
           route: `${method} ${path}`,
           status: 401,
         });
-        expect(answer.headers.get("www-authenticate")).toMatch(/^Bearer/);
+        const challenge = path.startsWith("/oauth2/") ? /^Basic realm="primer"$/ : /^Bearer/;
+        expect(answer.headers.get("www-authenticate")).toMatch(challenge);
       }
     }
     expect(await countRows(app)).toEqual(before);
@@ -64,12 +65,12 @@ describe("access", () => {
     }
   });
 
-  // The document says of each route whether it asks for a token, as it does.
-  test("the document says which routes ask for a token", () => {
+  // The document says of each route whether it asks for a token or a client, as it does.
+  test("the document says which routes ask who is there", () => {
     for (const { method, path } of routes()) {
       const operation = app.document.paths[path.replace(/:([^/]+)/g, "{$1}")]?.[method.toLowerCase()];
       if (!operation) continue;
-      const asks = (operation.security ?? []).some((scheme) => "bearer" in scheme);
+      const asks = (operation.security ?? []).some((scheme) => "bearer" in scheme || "basic" in scheme);
       expect({ path, asks }).toEqual({ path, asks: !PUBLIC.has(`${method} ${path}`) });
     }
   });

@@ -1,5 +1,6 @@
 import { expect } from "bun:test";
 import { ERRORS, type ErrorCode } from "../../../server/errors.ts";
+import { oauthErrorOf } from "../../../server/http/oauth.ts";
 import type { TestAnswer, TestApp } from "../../support/app.ts";
 import { faultsOf, type Schema, undocumented } from "./json-schema.ts";
 
@@ -73,13 +74,29 @@ const EnvelopeSchema: Schema = {
   },
 };
 
+/** RFC 6749, section 5.2: what the routes under /oauth2/ answer instead of the envelope. */
+const OauthErrorSchema: Schema = {
+  type: "object",
+  required: ["error", "error_description", "request_id"],
+  additionalProperties: false,
+  properties: {
+    error: { type: "string", minLength: 1 },
+    error_description: { type: "string", minLength: 1 },
+    request_id: { type: "string", minLength: 8 },
+  },
+};
+
+const isOauth = (path: string) => path.startsWith("/oauth2/");
+
+/** The path of the document that a path of a request is one of. */
+
 /** Checks an answer against everything that holds for any answer of ours, and against what the document says of it. */
 export function assertContract(document: OpenApiDocument, method: string, path: string, answer: TestAnswer): void {
   const call = `${method} ${path.slice(0, 80)} → ${answer.status}`;
   for (const [name, form] of Object.entries(EVERY_ANSWER)) {
     if (!form.test(answer.headers.get(name) ?? "")) throw new Error(`${call}: ${name} is ${answer.headers.get(name)}`);
   }
-  if (answer.status >= 400) assertEnvelope(call, answer, method);
+  if (answer.status >= 400) (isOauth(path) ? assertOauthError : assertEnvelope)(call, answer, method);
   const operation = document.paths[documentedPath(document, path) ?? ""]?.[method.toLowerCase()];
   if (operation) assertDocumented(call, operation, answer);
 }
@@ -97,6 +114,20 @@ function assertEnvelope(call: string, answer: TestAnswer, method: string): void 
   expect(request_id).toBe(answer.headers.get("x-request-id"));
 }
 
+function assertOauthError(call: string, answer: TestAnswer, method: string): void {
+  if (NEVER_IN_AN_ERROR.test(answer.text)) throw new Error(`${call} shows its inside: ${answer.text}`);
+  if (method === "HEAD") return;
+  expect({ call, faults: faultsOf(answer.body, OauthErrorSchema) }).toEqual({ call, faults: [] });
+  const codes = (Object.keys(ERRORS) as ErrorCode[]).filter((code) => ERRORS[code].status === answer.status);
+  const { error, error_description, request_id } = answer.body;
+  expect({ call, names: codes.map((code) => oauthErrorOf(code).error) }).toEqual({
+    call,
+    names: expect.arrayContaining([error]),
+  });
+  expect(error_description).toMatch(/^[\x20-\x21\x23-\x5b\x5d-\x7e]+$/);
+  expect(request_id).toBe(answer.headers.get("x-request-id"));
+}
+
 function assertDocumented(call: string, operation: Operation, answer: TestAnswer): void {
   const response = operation.responses[String(answer.status)];
   expect({ call, documented: Object.keys(operation.responses) }).toEqual({
@@ -107,7 +138,10 @@ function assertDocumented(call: string, operation: Operation, answer: TestAnswer
   const events = response?.content?.["text/event-stream"];
   if (answer.status >= 400) {
     const codes = Object.keys(media?.examples ?? {});
-    expect({ call, codes }).toEqual({ call, codes: expect.arrayContaining([answer.body.error.code]) });
+    expect({ call, codes }).toEqual({
+      call,
+      codes: expect.arrayContaining([answer.body.error.code ?? answer.body.error]),
+    });
   } else if (events) {
     expect({ call, type: answer.headers.get("content-type") }).toEqual({ call, type: "text/event-stream" });
     expect({ call, faults: faultsOf(answer.text, events.schema) }).toEqual({ call, faults: [] });

@@ -63,7 +63,7 @@ const RULES: Readonly<Record<string, Rule>> = {
 export function faultsOf(value: unknown, schema: Schema, path = "$"): string[] {
   if (value === null && schema.nullable === true) return [];
   return Object.entries(schema).flatMap(([keyword, parameter]) => {
-    if (ANNOTATIONS.has(keyword)) return [];
+    if (ANNOTATIONS.has(keyword) || keyword === "nullable") return [];
     const rule = RULES[keyword];
     return rule ? rule(value, parameter, path, schema) : [`${path}: the checker does not know "${keyword}"`];
   });
@@ -75,6 +75,9 @@ export function undocumented(value: unknown, schema: Schema, path = "$"): string
     return value.flatMap((item, index) => undocumented(item, (schema.items ?? {}) as Schema, `${path}[${index}]`));
   }
   if (!isRecord(value) || schema.additionalProperties === true || schema.patternProperties) return [];
+  const choices = (schema.anyOf ?? []) as Schema[];
+  const chosen = choices.find((choice) => faultsOf(value, choice).length === 0);
+  if (chosen) return undocumented(value, chosen, path);
   const properties = (schema.properties ?? {}) as Record<string, Schema>;
   return Object.entries(value).flatMap(([name, inner]) => {
     const known = properties[name];
