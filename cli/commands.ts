@@ -1,6 +1,7 @@
 import type { CommandSpec } from "./command.ts";
 
 const user = { name: "user", description: "User name, e-mail address or id" };
+const client = { name: "client", description: "Name or id of a registered service" };
 const passwordStdin = { flags: "--password-stdin", description: "Read the password from standard input" };
 
 /** Every command of primer. What does the work is loaded only when its command runs. */
@@ -185,6 +186,44 @@ export const COMMANDS: readonly CommandSpec[] = [
     ],
     runsInHolder: true,
     load: async () => (await import("./commands/sessions.ts")).revoke,
+  },
+  {
+    name: "clients create",
+    summary: "Register a service that may introspect and revoke tokens; its secret is shown once",
+    arguments: [{ name: "name", description: "1 to 64 letters, digits, spaces, dots, underscores and hyphens" }],
+    examples: ["primer clients create orders", "primer clients create orders --json > orders-client.json"],
+    runsInHolder: true,
+    load: async () => (await import("./commands/clients.ts")).create,
+  },
+  {
+    name: "clients list",
+    summary: "List the registered services, the newest first",
+    options: [
+      { flags: "--limit <n>", description: "How many (default 50, at most 200)" },
+      { flags: "--after <client>", description: "Go on after this client" },
+    ],
+    examples: ["primer clients list", "primer clients list --json"],
+    runsInHolder: true,
+    load: async () => (await import("./commands/clients.ts")).list,
+  },
+  {
+    name: "clients rotate-secret",
+    summary: "Give a service a new secret; the old one goes on working for a time",
+    arguments: [client],
+    options: [
+      { flags: "--overlap <time>", description: "How long the old secret works (default 24h; 0s ends it now)" },
+    ],
+    examples: ["primer clients rotate-secret orders", "primer clients rotate-secret orders --overlap 0s"],
+    runsInHolder: true,
+    load: async () => (await import("./commands/clients.ts")).rotateSecret,
+  },
+  {
+    name: "clients delete",
+    summary: "Delete a service; its secrets are dead at once",
+    arguments: [client],
+    examples: ["primer clients delete orders"],
+    runsInHolder: true,
+    load: async () => (await import("./commands/clients.ts")).remove,
   },
   {
     name: "config check",

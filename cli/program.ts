@@ -9,6 +9,7 @@ export type Parsed = { readonly spec: CommandSpec; readonly invocation: Invocati
 
 const GROUP_SUMMARIES: Readonly<Record<string, string>> = {
   users: "Manage users",
+  clients: "Manage the services that may introspect and revoke tokens",
   sessions: "See and end the sessions of users",
   config: "Check, show and explain settings",
 };

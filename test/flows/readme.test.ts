@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { join } from "node:path";
 import { withReference } from "../../cli/build/reference.ts";
-import { plainEnvironment, type ServedHome, serveHome } from "../support/server.ts";
+import { FROM_SOURCE, plainEnvironment, type ServedHome, serveHome } from "../support/server.ts";
 
 const readme = await Bun.file(join(import.meta.dir, "../../README.md")).text();
 
@@ -29,6 +29,18 @@ test("README's first login", async () => {
   expect(printed).toContain('"active":true');
   expect(printed).toContain('"username":"admin"');
   expect(printed).toContain("204\n401");
+});
+
+// And so does what it shows of introspection and revocation; `primer` is the program from source.
+test("README's introspection and revocation", async () => {
+  const script = block("introspection")
+    .replace(/^PRIMER=.*$/m, `PRIMER=${served.url}\nprimer() { ${FROM_SOURCE.join(" ")} "$@"; }`)
+    .replace(/^PASSWORD=.*$/m, `PASSWORD='${served.password}'`);
+  const env = plainEnvironment({ PRIMER_HOME: served.home });
+  const shell = Bun.spawn(["sh", "-eu", "-c", script], { env, stdout: "pipe", stderr: "pipe" });
+  const printed = await new Response(shell.stdout).text();
+  expect(await shell.exited).toBe(0);
+  expect(printed).toMatch(/^{"active":true,.*"username":"admin".*}{"active":false}$/);
 });
 
 // The tables of commands and settings say what the program says.

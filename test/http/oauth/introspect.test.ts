@@ -125,6 +125,7 @@ describe("POST /oauth2/introspect", () => {
       const tokens = await app.login("ada");
       expect((await look(tokens.access_token)).body.active).toBe(true);
       await end(tokens);
+      await app.deps.changes.settled(); // what was changed behind our back is heard of a moment later
       await expectInactive(tokens.access_token, tokens.refresh_token);
     });
   }
@@ -132,8 +133,10 @@ describe("POST /oauth2/introspect", () => {
   test.each(["disabled", "deactivated", "pending"])("inactive while the user is %s", async (status) => {
     const tokens = await app.login("ada");
     await setStatus(app, ada.id, status);
+    await app.deps.changes.settled();
     await expectInactive(tokens.access_token, tokens.refresh_token);
     await setStatus(app, ada.id, "active");
+    await app.deps.changes.settled();
     expect((await look(tokens.access_token)).body.active).toBe(true);
   });
 
