@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { drizzle } from "drizzle-orm/pg-proxy";
 import type { Database, Tx } from "../../db/database.ts";
+import { findClient } from "../../db/queries/clients.ts";
 import {
   advanceRefreshFamily,
   findRefreshFamily,
@@ -89,6 +90,8 @@ describe("an index serves", () => {
       ["refresh_families_pkey", "sessions_pkey", "users_pkey"],
     ],
     ["the family that a refresh locks", (tx) => lockRefreshFamily(tx, id), ["refresh_families_pkey", "sessions_pkey"]],
+    ["a service client", (tx) => findClient(tx, { id }), ["clients_pkey", "client_secrets_client_id_idx"]],
+    ["a service client by name", (tx) => findClient(tx, { name: "x" }), ["clients_name_key"]],
     ["the rotation of a family", (tx) => advanceRefreshFamily(tx, family, next), ["refresh_families_pkey"]],
     ["the end of one session", (tx) => revokeSessions(tx, { id }, "logout", NOW), ["sessions_pkey"]],
     ["the session that a step-up locks", (tx) => lockSession(tx, id), ["sessions_pkey"]],

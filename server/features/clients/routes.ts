@@ -5,7 +5,7 @@ import { callerOf } from "../../http/context.ts";
 import { describe } from "../../http/openapi.ts";
 import type { Principal } from "../rights/service.ts";
 import type { Actor } from "../users/service.ts";
-import { ClientAnswer, ClientBody, ClientPage, ClientParams, PageQuery, RotateBody } from "./schema.ts";
+import { ClientAnswer, ClientBody, ClientPage, ClientParams, DEFAULT_LIMIT, PageQuery, RotateBody } from "./schema.ts";
 import { createClient, DEFAULT_OVERLAP_MS, deleteClient, listClientPage, rotateClientSecret } from "./service.ts";
 
 const tag = "Service clients";
@@ -30,7 +30,7 @@ const by = (principal: Principal, request: Request): Actor => ({
 export const clientRoutes = (deps: Deps) =>
   new Elysia({ name: "clients", prefix: PATH })
     .use(access(deps))
-    .get("", ({ query }) => listClientPage(deps, query), {
+    .get("", ({ query }) => listClientPage(deps, { limit: DEFAULT_LIMIT, ...query }), {
       access: READ,
       query: PageQuery,
       detail: describe({

@@ -2,7 +2,8 @@ import { t } from "elysia";
 import { DEFAULT_OVERLAP_MS, MAX_OVERLAP_MS } from "./service.ts";
 
 const strict = { additionalProperties: false } as const;
-const DEFAULT_LIMIT = 50;
+/** How many a page holds where nobody says. */
+export const DEFAULT_LIMIT = 50;
 const MAX_LIMIT = 200;
 
 export const ClientBody = t.Object(
@@ -27,7 +28,7 @@ export const ClientParams = t.Object({ id: t.String({ description: "The client_i
 
 export const PageQuery = t.Object(
   {
-    limit: t.Integer({ minimum: 1, maximum: MAX_LIMIT, default: DEFAULT_LIMIT }),
+    limit: t.Optional(t.Integer({ minimum: 1, maximum: MAX_LIMIT, default: DEFAULT_LIMIT })),
     cursor: t.Optional(t.String({ description: "The next_cursor of the page before" })),
   },
   strict,

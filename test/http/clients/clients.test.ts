@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { createApp } from "../../../server/app.ts";
+import { createClientStates } from "../../../server/features/clients/service.ts";
 import { openDeps } from "../../../server/start.ts";
 import { until } from "../../cli/support/serve.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
@@ -220,6 +221,17 @@ describe("DELETE /clients/{id}", () => {
 
   test.each([UNKNOWN_ID, "x", "%00"])("404 %s", async (id) => {
     expect((await app.request("DELETE", `${PATH}/${id}`, { token: admin })).status).toBe(404);
+  });
+
+  // What was read while word of a change came may be of before the change, so it is not remembered.
+  test("a change while the client is being read", async () => {
+    const client = await create("read meanwhile");
+    const states = createClientStates(app.deps.changes);
+    const reading = states.find(app.db.orm, client.id);
+    states.forget({ kind: "client", id: client.id });
+    expect((await reading)?.client.name).toBe("read meanwhile");
+    await app.db.query("DELETE FROM clients WHERE id = $1", [client.id]);
+    expect(await states.find(app.db.orm, client.id)).toBeUndefined();
   });
 
   // Another node that has the client in its memory refuses it within a second as well.
