@@ -38,6 +38,7 @@ export async function issueAccessToken(
     authTime: session.authTime,
     roles,
     permissions,
+    sessionEnd: session.expiresAt,
     fingerprintHash: session.fingerprintHash,
   });
   return { access_token: token, token_type: "bearer", expires_in: expiresIn };

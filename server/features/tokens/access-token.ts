@@ -23,6 +23,8 @@ export interface AccessTokenSubject {
   readonly permissions: readonly string[];
   readonly amr: readonly string[];
   readonly authTime: Date;
+  /** The end of the session, which no token of it outlives. */
+  readonly sessionEnd: Date;
   /** The hash of the browser's value that the token is bound to, if any. */
   readonly fingerprintHash: string | null;
 }
@@ -51,7 +53,8 @@ export async function signAccessToken(deps: TokenDeps, subject: AccessTokenSubje
   const { settings } = deps;
   const key = deps.keys.signing();
   const now = deps.clock.now();
-  const lifetime = settings.tokens.access_ttl / 1000;
+  const issuedAt = seconds(now);
+  const lifetime = Math.min(settings.tokens.access_ttl / 1000, Math.max(1, seconds(subject.sessionEnd) - issuedAt));
   const scope = subject.permissions.join(" ");
   const fits = Buffer.byteLength(scope) <= MAX_SCOPE_BYTES;
   const token = await new SignJWT({
@@ -69,8 +72,8 @@ export async function signAccessToken(deps: TokenDeps, subject: AccessTokenSubje
     .setAudience(settings.tokens.audience)
     .setSubject(subject.userId)
     .setJti(deps.random.id(now))
-    .setIssuedAt(seconds(now))
-    .setExpirationTime(seconds(now) + lifetime)
+    .setIssuedAt(issuedAt)
+    .setExpirationTime(issuedAt + lifetime)
     .sign(key.privateKey);
   return { token, expiresIn: lifetime };
 }
