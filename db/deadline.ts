@@ -78,7 +78,8 @@ export function boundedPool(
     // The query builder has set these on the one that it was given.
     Object.assign(next.options.parsers, client.options.parsers);
     Object.assign(next.options.serializers, client.options.serializers);
-    client.end({ timeout: 0 }).catch(() => {});
+    // Not at once: should the server go on after all, connections that are being made can still be ended in order.
+    client.end({ timeout: deadlineMs / 1000 }).catch(() => {});
     return next;
   }
 

@@ -65,7 +65,7 @@ export function watchPostgres(
 
   async function keepFeeding(): Promise<void> {
     while (!closed) {
-      const client = postgres(url, { ...options, max: 1, idle_timeout: 0, max_lifetime: null });
+      const client = postgres(url, { ...options, max: 1, idle_timeout: 0, max_lifetime: null, fetch_types: false });
       try {
         await Promise.race([feed(client), closing.promise]);
       } catch (error) {

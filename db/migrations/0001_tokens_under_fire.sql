@@ -35,13 +35,20 @@ BEGIN
 	RETURN NULL;
 END $$;
 --> statement-breakpoint
+-- The same for sessions, of which many may end at once: it looks at nothing but the id.
+CREATE FUNCTION "tell_session"() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_notify('primer_changes', 'session:' || OLD.id);
+	RETURN NULL;
+END $$;
+--> statement-breakpoint
 CREATE TRIGGER "sessions_tell_change" AFTER UPDATE ON "sessions" FOR EACH ROW
 	WHEN (OLD.revoked_at IS DISTINCT FROM NEW.revoked_at OR OLD.expires_at IS DISTINCT FROM NEW.expires_at
 		OR OLD.auth_time IS DISTINCT FROM NEW.auth_time)
-	EXECUTE FUNCTION "tell_change"('session', 'id');
+	EXECUTE FUNCTION "tell_session"();
 --> statement-breakpoint
 CREATE TRIGGER "sessions_tell_end" AFTER DELETE ON "sessions" FOR EACH ROW WHEN (OLD.revoked_at IS NULL)
-	EXECUTE FUNCTION "tell_change"('session', 'id');
+	EXECUTE FUNCTION "tell_session"();
 --> statement-breakpoint
 CREATE TRIGGER "users_tell_change" AFTER UPDATE ON "users" FOR EACH ROW
 	WHEN (OLD.status IS DISTINCT FROM NEW.status OR OLD.username IS DISTINCT FROM NEW.username

@@ -9,6 +9,8 @@ export interface RouteDescription {
   readonly tag: string;
   /** Whether the route asks for a bearer token. */
   readonly bearer?: boolean | "optional";
+  /** Whether the refresh cookie of a login in cookie mode will do, instead of a token in the body. */
+  readonly cookie?: boolean;
   /** Whether it asks for a registered client instead, as the routes under /oauth2/ do; their errors are in OAuth's form. */
   readonly client?: boolean;
   /** The parameters of a body that is a form. */
@@ -68,10 +70,10 @@ export function describe(route: RouteDescription) {
 }
 
 /** A client may authenticate in the form as well, which no scheme of OpenAPI describes. */
-function securityOf({ bearer, client }: RouteDescription): Record<string, string[]>[] {
+function securityOf({ bearer, client, cookie }: RouteDescription): Record<string, string[]>[] {
   if (client) return [{ basic: [] }, {}];
-  if (!bearer) return [];
-  return bearer === "optional" ? [{ bearer: [] }, {}] : [{ bearer: [] }];
+  const ways = [...(bearer ? [{ bearer: [] }] : []), ...(cookie ? [{ cookie: [] }] : [])];
+  return bearer === "optional" || cookie ? [...ways, {}] : ways;
 }
 
 const formBody = (schema: TSchema) => ({

@@ -99,6 +99,7 @@ export const authRoutes = (deps: Deps) =>
           summary: "Trade a refresh token for the next tokens of the session",
           description:
             "By body, or by the cookie of a login in cookie mode. A refresh token works once. Using one again after the grace ends the session.",
+          cookie: true,
           bodyOptional: true,
           answers: { 200: TokenAnswer },
           errors: [
@@ -135,6 +136,7 @@ export const authRoutes = (deps: Deps) =>
           description:
             "By bearer token, by refresh token or by the cookie of a login in cookie mode, expired or not. Its access token is dead at once.",
           bearer: "optional",
+          cookie: true,
           bodyOptional: true,
           answers: { 204: "The session has ended" },
           errors: [

@@ -40,6 +40,7 @@ export async function openapiDocument(api: AnyElysia, version: string): Promise<
           schemas: { Error: ErrorSchema as never, OAuthError: OauthErrorSchema as never },
           securitySchemes: {
             bearer: { type: "http", scheme: "bearer", bearerFormat: "JWT" },
+            cookie: { type: "apiKey", in: "cookie", name: "__Host-primer_refresh" },
             basic: { type: "http", scheme: "basic", description: "client_id and client_secret of a service client" },
           },
         },

@@ -71,9 +71,10 @@ async function textUnder(row: Locator, heading: string): Promise<string> {
 export async function authorize(page: Page, token: string): Promise<void> {
   await page.locator(".btn.authorize").click();
   const dialog = page.locator(".dialog-ux");
-  await dialog.locator("input").fill(token);
-  await dialog.locator("button[type=submit]").click();
-  await dialog.locator(".btn-done").click();
+  const bearer = dialog.locator("form").filter({ has: page.locator("#auth-bearer-value") });
+  await bearer.locator("input").fill(token);
+  await bearer.locator("button[type=submit]").click();
+  await dialog.locator(".btn-done").first().click();
   await dialog.waitFor({ state: "detached" });
 }
 

@@ -247,7 +247,7 @@ describe("POST /auth/refresh", () => {
   });
 
   const SCENARIOS: readonly Scenario[] = [
-    { name: "no body", status: 422, code: "VALIDATION_FAILED" },
+    { name: "no body", status: 401, code: "AUTH_TOKEN_MISSING" },
     { name: "no token", body: {}, status: 422, code: "VALIDATION_FAILED" },
     { name: "an empty token", body: { refresh_token: "" }, status: 422, code: "VALIDATION_FAILED" },
     { name: "a number", body: { refresh_token: 1 }, status: 422, code: "VALIDATION_FAILED" },

@@ -5,7 +5,6 @@ import { countRows } from "../support/scenario.ts";
 /** Every route that answers without credentials. Whoever adds one here says so in a review. */
 const PUBLIC = new Set([
   "POST /api/v1/auth/login",
-  "POST /api/v1/auth/refresh",
   "GET /.well-known/jwks.json",
   "GET /api/v1/revocations",
   "GET /api/v1/revocations/stream",
@@ -70,7 +69,9 @@ describe("access", () => {
     for (const { method, path } of routes()) {
       const operation = app.document.paths[path.replace(/:([^/]+)/g, "{$1}")]?.[method.toLowerCase()];
       if (!operation) continue;
-      const asks = (operation.security ?? []).some((scheme) => "bearer" in scheme || "basic" in scheme);
+      const asks = (operation.security ?? []).some((scheme) =>
+        ["bearer", "basic", "cookie"].some((name) => name in scheme),
+      );
       expect({ path, asks }).toEqual({ path, asks: !PUBLIC.has(`${method} ${path}`) });
     }
   });
