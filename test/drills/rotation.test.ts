@@ -2,20 +2,9 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createRemoteJWKSet, decodeProtectedHeader, jwtVerify } from "jose";
-import { type OwnPostgres, ownPostgres, whyNoPostgres } from "./own-postgres.ts";
-import {
-  canRun,
-  FULL,
-  initHome,
-  inShort,
-  login,
-  primer,
-  refresh,
-  type Server,
-  scratchFolder,
-  serve,
-  waitFor,
-} from "./processes.ts";
+import { whyNoPostgres } from "./own-postgres.ts";
+import { canRun, FULL, inShort, login, primer, refresh, type Server, serve, waitFor } from "./processes.ts";
+import { serveTwoNodes, type TwoNodes } from "./two-nodes.ts";
 
 const possible = canRun(whyNoPostgres(), "drill of key rotation under load");
 const KILLS = FULL ? 20 : 3;
@@ -24,27 +13,17 @@ inShort(
   `each rotation under ${LOAD_AROUND_MS / 1000} s of load before and after, ${KILLS} kills; 10 s and 20 kills with TEST_FULL`,
 );
 
-const scratch = scratchFolder();
-const home = join(scratch.path, "home");
-let postgres: OwnPostgres;
+let installation: TwoNodes;
+let home: string;
 let variables: Record<string, string>;
-let nodes: Server[] = [];
+let nodes: Server[];
 beforeAll(async () => {
   if (!possible) return;
-  postgres = await ownPostgres();
-  variables = {
-    DATABASE_URL: postgres.url,
-    PRIMER_SERVER__PUBLIC_URL: "http://primer.test",
-    PRIMER_TOKENS__ALGORITHM: "ES256",
-  };
-  await initHome(home, variables);
-  nodes = [await serve(home, variables), await serve(home, variables)];
+  installation = await serveTwoNodes({ PRIMER_TOKENS__ALGORITHM: "ES256" });
+  ({ home, variables, nodes } = installation);
 }, 60_000);
 afterAll(async () => {
-  if (!possible) return;
-  await Promise.all(nodes.map((node) => node.kill()));
-  await postgres.remove();
-  scratch.remove();
+  if (possible) await installation.remove();
 });
 
 const urlOf = (index: number) => nodes[index % nodes.length]?.url ?? "";
@@ -195,7 +174,7 @@ describe("rotation, killed", () => {
       /^PRIMER_MASTER_KEY=(.*)$/m.exec(readFileSync(join(home, "secrets.env"), "utf8"))?.[1]?.split(",") ?? [];
     expect(ring.length).toBeGreaterThanOrEqual(2);
     // A node that starts with the secrets from before is let in meanwhile: the new key waits for it in the database.
-    const late = join(scratch.path, "late");
+    const late = join(installation.folder, "late");
     await Bun.write(join(late, "primer.toml"), readFileSync(join(home, "primer.toml"), "utf8"));
     const secrets = readFileSync(join(home, "secrets.env"), "utf8").replace(
       /^PRIMER_MASTER_KEY=[^,]*,/m,
