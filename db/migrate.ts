@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { failed } from "../config/errors.ts";
+import { codeOf, failed, textOf } from "../config/errors.ts";
 import type { Database } from "./database.ts";
 import { installJobTables, jobTablesCurrent } from "./jobs.ts";
 import { MIGRATIONS, type Migration } from "./migrations/index.ts";
@@ -11,6 +11,8 @@ export interface MigrationStatus {
 }
 
 const LOCK = "primer migrations";
+/** SQLSTATE of a write for which there was no room. */
+const DISK_FULL = "53100";
 const hashOf = (migration: Migration) => createHash("sha256").update(migration.sql).digest("hex");
 
 type Connection = Pick<Database, "query">;
@@ -42,9 +44,10 @@ async function apply(connection: Connection, migration: Migration, now: Date): P
     await connection.query(`BEGIN;\n${statements};\n${record};\nCOMMIT;`);
   } catch (error) {
     await connection.query("ROLLBACK").catch(() => {});
+    const isFull = codeOf(error) === DISK_FULL;
     throw failed(
-      `Migration ${migration.name} failed and was rolled back: ${(error as Error).message}`,
-      undefined,
+      `Migration ${migration.name} failed and was rolled back: ${isFull ? "the disk is full" : textOf(error)}`,
+      isFull ? "Free some space, then run the command again: it goes on where it stopped." : undefined,
       error,
     );
   }
