@@ -9,8 +9,18 @@ export interface Clock {
 export const systemClock: Clock = {
   now: () => new Date(),
   elapsed: () => performance.now(),
-  sleep: (ms) => Bun.sleep(ms),
+  sleep: preciseSleep,
 };
+
+/** How late a timer may fire (milliseconds); the more, the longer it was set for. */
+const TIMER_SLACK_MS = 3;
+
+/** To a fraction of a millisecond: answers that wait for the same moment must not be told apart by how long they waited. */
+async function preciseSleep(ms: number): Promise<void> {
+  const until = performance.now() + ms;
+  if (ms > TIMER_SLACK_MS) await Bun.sleep(ms - TIMER_SLACK_MS);
+  while (performance.now() < until) await new Promise((resolve) => setImmediate(resolve));
+}
 
 /** A clock that stands still until it is moved. Its sleep returns at once. */
 export function heldClock(start: Date): Clock & { advance(ms: number): void } {
