@@ -34,10 +34,11 @@ export async function run(context: CommandContext): Promise<Outcome> {
     const socket = embedded ? await hearCommands(context, db) : undefined;
     const worker = embedded ? startWorker(deps) : undefined;
     try {
+      const stopped = untilStopped(log); // before anybody is told that there is something to stop
       const server = listen(deps);
-      announce(context, deps, server);
       process.on("SIGHUP", () => reload(deps, current, load, log));
-      await untilStopped(log);
+      announce(context, deps, server);
+      await stopped;
       await server.stop();
     } finally {
       socket?.close();

@@ -12,11 +12,12 @@ export async function run(context: CommandContext): Promise<Outcome> {
   const log = createLog(() => loaded.settings.log.level, sink, systemClock.now);
   await context.workspace.withDatabase(loaded.settings, async (db) => {
     await secretsOfInstallation(context.home, loaded, db);
+    const stopped = untilStopped(log); // before anybody is told that there is something to stop
     const worker = startWorker({ db, log });
     context.io.note(`primer works in the background\n  Home      ${context.home}\n  Database  ${db.address}\n`);
     log.info("Working", { event: "worker.started", home: context.home, database: db.kind, pid: process.pid });
     try {
-      await untilStopped(log);
+      await stopped;
     } finally {
       await worker.stop();
     }
