@@ -2,6 +2,12 @@
 import { resolve } from "node:path";
 import { VERSION } from "../config/version.ts";
 
+/** How long a reader may take for what is still in the pipe (milliseconds). */
+const READ_WITHIN_MS = 30_000;
+
+// A reader that has seen enough, such as head, is no error.
+for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
+
 /** The version is asked for by scripts, often; nothing else is loaded for it. */
 if (process.argv[2] === "--version" && process.argv.length === 3) {
   process.stdout.write(`${VERSION}\n`);
@@ -26,10 +32,14 @@ async function main(args: readonly string[]): Promise<number> {
   return runCommand(spec, invocation, { home, environment, commands, io: terminalIo({ color }) });
 }
 
-/** What was written to a pipe may still wait for its reader. */
+/** What was written to a pipe may still wait for its reader; only the end of the stream tells that it was read. */
 async function flushed(): Promise<void> {
   const ended = [process.stdout, process.stderr].map(
-    (stream) => new Promise<void>((done) => stream.write("", () => done())),
+    (stream) =>
+      new Promise<void>((done) => {
+        stream.once("error", () => done());
+        stream.end(() => done());
+      }),
   );
-  await Promise.race([Promise.all(ended), Bun.sleep(2000)]);
+  await Promise.race([Promise.all(ended), Bun.sleep(READ_WITHIN_MS)]);
 }

@@ -3,7 +3,7 @@ import { readdirSync } from "node:fs";
 import { COMMANDS } from "../../cli/commands.ts";
 import { parseCommandLine } from "../../cli/program.ts";
 import { VERSION } from "../../config/version.ts";
-import { runPrimer } from "../support/server.ts";
+import { FROM_SOURCE, plainEnvironment, runPrimer } from "../support/server.ts";
 import { jsonOf, makeFolder, openScratch, when } from "./support/home.ts";
 
 const scratch = openScratch();
@@ -107,6 +107,17 @@ describe("--json", () => {
     expect(ran.exitCode).toBe(exitCode);
     expect(jsonOf(ran).error).toMatchObject({ exit_code: exitCode, message: expect.any(String) });
     expect(ran.stderr).not.toBe("");
+  });
+
+  // What is longer than a pipe holds reaches a reader that takes its time.
+  test("a slow reader gets all of it", async () => {
+    const child = Bun.spawn(["bash", "-c", `"$@" | (sleep 1; wc -c)`, "-", ...FROM_SOURCE, "openapi"], {
+      env: plainEnvironment(),
+      stdout: "pipe",
+    });
+    const length = Number(await new Response(child.stdout).text());
+    expect(length).toBe((await primer("openapi")).stdout.length);
+    expect(length).toBeGreaterThan(65_536);
   });
 
   test("openapi prints the document, and nothing else", async () => {
