@@ -142,6 +142,14 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: async () => (await import("./commands/users.ts")).enable,
   },
   {
+    name: "users unlock",
+    summary: "Forget a user's failed logins, so that they can try again at once",
+    arguments: [user],
+    examples: ["primer users unlock ada"],
+    runsInHolder: true,
+    load: async () => (await import("./commands/users.ts")).unlock,
+  },
+  {
     name: "users set-password",
     summary: "Set a user's password and end every session of theirs",
     arguments: [user],

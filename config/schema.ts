@@ -194,6 +194,16 @@ export const SETTINGS = {
     verify_email: setting(flag, true, "A new account must prove its e-mail address before it can log in."),
   },
   accounts: {
+    delay_after: setting(
+      integer(0, 20),
+      5,
+      "From this many wrong passwords in a row on, each further try has to wait longer, up to 15 minutes. 0: never.",
+    ),
+    lock_after: setting(
+      integer(0, 100),
+      100,
+      "After this many the password is not accepted any more until it is reset or the account unlocked. 0: never.",
+    ),
     erase_after: setting(
       duration("0s", "365d"),
       "30d",

@@ -9,7 +9,9 @@ const DAY_SECONDS = 86_400;
 /** What each queue's jobs carry. `request_id` is the request that caused the job. */
 export interface JobPayloads {
   "send-mail": { readonly user_id: string; readonly request_id: string | null } & (
-    | { readonly template: "password_changed" }
+    | { readonly template: "password_changed" | "account_locked" }
+    | { readonly template: "new_sign_in"; readonly session_id: string }
+    | { readonly template: "suspicious_sign_in"; readonly session_id: string; readonly signals: readonly string[] }
     | { readonly template: "refresh_reused"; readonly session_id: string }
   );
 }

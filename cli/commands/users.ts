@@ -10,6 +10,7 @@ import {
   setRoles,
   type UserDeps,
   type UserView,
+  unlockUser,
 } from "../../server/features/users/service.ts";
 import type { CommandContext, Implementation, Options, Outcome } from "../command.ts";
 import { limitFrom, table } from "../io.ts";
@@ -97,6 +98,10 @@ export const disable = onUser("Disabled; every session has ended.", (deps, user)
 );
 
 export const enable = onUser("Enabled.", (deps, user) => enableUser(deps, user.id, BY_OPERATOR));
+
+export const unlock = onUser("Unlocked; the failed logins are forgotten.", (deps, user) =>
+  unlockUser(deps, user.id, BY_OPERATOR),
+);
 
 export const setPasswordCommand: Implementation = {
   ask,

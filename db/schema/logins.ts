@@ -1,5 +1,5 @@
 import { sql } from "drizzle-orm";
-import { check, index, integer, pgTable, text, uuid } from "drizzle-orm/pg-core";
+import { check, index, integer, pgTable, text, uniqueIndex, uuid } from "drizzle-orm/pg-core";
 import { id, instant } from "./columns.ts";
 import { users } from "./users.ts";
 
@@ -26,7 +26,10 @@ export const loginRecords = pgTable(
   ],
 );
 
-/** Failed attempts in a row by what is being guessed at: an account's id, or the hash of a name that has no account. */
+/**
+ * Attempts in a row that were not right, by what is being guessed at: an account, an account from one of its devices, or
+ * the hash of a name that has no account. One is counted before the password is looked at.
+ */
 export const failureCounters = pgTable(
   "failure_counters",
   {
@@ -37,4 +40,21 @@ export const failureCounters = pgTable(
     blockedUntil: instant("blocked_until"),
   },
   (t) => [index("failure_counters_last_failure_at_idx").on(t.lastFailureAt)],
+);
+
+/** Devices that somebody has logged in on. The device keeps a random value, the row its hash. */
+export const knownDevices = pgTable(
+  "known_devices",
+  {
+    id: id(),
+    userId: uuid("user_id")
+      .notNull()
+      .references(() => users.id, { onDelete: "cascade" }),
+    tokenHash: text("token_hash").notNull(),
+    createdAt: instant("created_at").notNull(),
+    lastSeenAt: instant("last_seen_at").notNull(),
+    userAgent: text("user_agent"),
+    ip: text("ip"),
+  },
+  (t) => [uniqueIndex("known_devices_user_id_token_hash_key").on(t.userId, t.tokenHash)],
 );

@@ -2,7 +2,7 @@ import type { Settings } from "../../config/schema.ts";
 import { AppError } from "../errors.ts";
 
 /** The cookies that primer sets. Each is for the browser alone: no script reads it, and no other host sends it. */
-export type CookieName = "refresh" | "fp";
+export type CookieName = "refresh" | "fp" | "device";
 
 const isSecure = ({ server }: Settings) => server.public_url.startsWith("https://");
 

@@ -35,6 +35,8 @@ const DRILL_VARIABLES = {
   PRIMER_RATE_LIMITS__LOGIN_ACCOUNT: "off",
   PRIMER_RATE_LIMITS__GENERAL: "off",
   PRIMER_RATE_LIMITS__REFRESH: "off",
+  PRIMER_ACCOUNTS__DELAY_AFTER: "0",
+  PRIMER_ACCOUNTS__LOCK_AFTER: "0",
 };
 
 /** The environment of a child: this one's without anything that would configure primer, and what the drill sets. */

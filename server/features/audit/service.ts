@@ -13,6 +13,8 @@ export type AuditAction =
   | "user.disabled"
   | "user.enabled"
   | "user.roles_changed"
+  | "account.locked"
+  | "user.unlocked"
   | "session.revoked"
   | "session.stepped_up"
   | "client.created"

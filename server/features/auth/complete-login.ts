@@ -1,9 +1,11 @@
+import type { Tx } from "../../../db/database.ts";
 import { insertLoginRecord } from "../../../db/queries/logins.ts";
 import { insertSession } from "../../../db/queries/sessions.ts";
 import { type LoginAccount, lockAccount, replaceHash, updateUser } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { audit } from "../audit/service.ts";
 import type { StoredPassword } from "../passwords/service.ts";
+import { assessSignIn, type Guess, passGuess, rememberDevice } from "../protection/service.ts";
 import { makeRoomForSession } from "../sessions/service.ts";
 import { generationSecret, hashSecret } from "../tokens/service.ts";
 import { issueTokens, type TokenAnswer } from "./issue-tokens.ts";
@@ -19,6 +21,10 @@ export interface ProvenLogin {
   readonly rehashed: StoredPassword | undefined;
   /** The hash of the value that the session's tokens are bound to, if any. */
   readonly fingerprintHash: string | null;
+  /** The attempt that turned out right. */
+  readonly guess: Guess;
+  /** What the device is known by from now on, and whether it was before. */
+  readonly device: { readonly token: string | null; readonly isKnown: boolean };
 }
 
 /**
@@ -66,6 +72,9 @@ export async function completeLogin(
   const committed = commit(async (tx) => {
     if (!(await lockAccount(tx, account))) return "account_changed";
     if (!(await makeRoomForSession(tx, deps, account.user.id, caller))) return "session_limit";
+    await passGuess(tx, login.guess);
+    await tellOfUnusual(tx, deps, login, session.id, caller);
+    if (login.device.token !== null) await rememberDevice(tx, deps, account.user.id, login.device.token, caller);
     await updateUser(tx, account.user.id, { lastLoginAt: now });
     await insertSession(tx, session, family);
     if (account.password && login.rehashed) {
@@ -91,4 +100,24 @@ export async function completeLogin(
   });
   const [answer, withheld] = await Promise.all([issueTokens(deps, { ...account, session, family }), committed]);
   return withheld ?? answer;
+}
+
+/** Looks at how usual a sign-in is, before it is one of those that it is compared with, and tells its owner if it is not. */
+async function tellOfUnusual(tx: Tx, deps: Deps, login: ProvenLogin, sessionId: string, caller: Caller): Promise<void> {
+  const { user } = login.account;
+  const before = { isKnownDevice: login.device.isKnown, failures: login.guess.failures - 1 };
+  const { signals, score, suspicious } = await assessSignIn(tx, user.id, before, caller);
+  if (signals.length === 0) return;
+  deps.log[suspicious ? "warn" : "info"]("A sign-in is unusual", {
+    event: suspicious ? "login.suspicious" : "login.unusual",
+    user_id: user.id,
+    session_id: sessionId,
+    request_id: caller.requestId,
+    score,
+    signals,
+  });
+  const mail = { user_id: user.id, session_id: sessionId, request_id: caller.requestId };
+  if (suspicious) await deps.jobs.enqueue(tx, "send-mail", { template: "suspicious_sign_in", signals, ...mail });
+  else if (signals.includes("new_device"))
+    await deps.jobs.enqueue(tx, "send-mail", { template: "new_sign_in", ...mail });
 }

@@ -1,24 +1,32 @@
 import { findUserWithPassword, type LoginAccount } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
-import { assertPasswordBounded, checkPassword } from "../passwords/service.ts";
+import { assertPasswordBounded } from "../passwords/service.ts";
+import { findKnownDevice, type Guessed, releaseGuess, reserveGuess } from "../protection/service.ts";
 import { hashSecret } from "../tokens/service.ts";
 import { parseIdentifier } from "../users/service.ts";
+import { checkGuess } from "./check-guess.ts";
 import { completeLogin } from "./complete-login.ts";
 import type { TokenAnswer } from "./issue-tokens.ts";
-import { type Refusal, refuse, wrongPassword } from "./refuse.ts";
+import { LOCKED, type Refusal, refuse, wrongPassword } from "./refuse.ts";
 
 export interface LoginInput {
   readonly username: string;
   readonly password: string;
   readonly device_name?: string;
-  /** For a browser: the refresh token is kept in a cookie. */
+  /** For a browser: the refresh token is kept in a cookie, and so is what the device is known by. */
   readonly cookies?: boolean;
+  /** What this device was given at an earlier login to be known by. */
+  readonly device_token?: string;
+  /** Give the device such a token. */
+  readonly remember_device?: boolean;
 }
 
 export interface LoggedIn {
   readonly tokens: TokenAnswer;
   /** The random value that the tokens are bound to; null where they are not. */
   readonly fingerprint: string | null;
+  /** What the device is known by from now on; null where it did not ask for it. */
+  readonly deviceToken: string | null;
 }
 
 /** Why a login whose password was right came to nothing at the last moment. */
@@ -37,33 +45,59 @@ const REFUSED: Partial<Record<LoginAccount["user"]["status"], Refusal>> = {
 
 /**
  * Logs in with user name or e-mail address and password. Unknown, wrong, disabled and passwordless are one answer after
- * the same work and the same time.
+ * the same work and the same time, and slow down alike.
  *
- * @throws AppError AUTH_INVALID_CREDENTIALS; AUTH_ACCOUNT_DISABLED, AUTH_EMAIL_NOT_VERIFIED or SESSION_LIMIT_REACHED after
- * the right password; SERVICE_UNAVAILABLE where the hash pool is full
+ * @throws AppError AUTH_INVALID_CREDENTIALS; RATE_LIMIT_EXCEEDED after too many failures; AUTH_ACCOUNT_DISABLED,
+ * AUTH_EMAIL_NOT_VERIFIED or SESSION_LIMIT_REACHED after the right password; SERVICE_UNAVAILABLE where the hash pool is
+ * full
  */
 export async function login(deps: Deps, input: LoginInput, caller: Caller): Promise<LoggedIn> {
   const arrived = deps.clock.elapsed();
   assertPasswordBounded(input.password);
-  const account = await findUserWithPassword(deps.db.orm, parseIdentifier(input.username));
-  const { correct, rehashed } = await checkPassword(deps, input.password, account?.password ?? undefined);
-  let refusal = refusalOf(account, correct);
-  if (account && !refusal) {
-    const fingerprint = input.cookies && deps.settings.tokens.fingerprint ? deps.random.token() : null;
-    const fingerprintHash = fingerprint === null ? null : hashSecret(fingerprint);
-    const proven = { account, amr: ["pwd"], deviceName: input.device_name ?? null, rehashed, fingerprintHash };
-    const outcome = await completeLogin(deps, proven, caller);
-    if (typeof outcome !== "string") return { tokens: outcome, fingerprint };
-    refusal = WITHHELD[outcome];
-  }
+  const identifier = parseIdentifier(input.username);
+  const account = await findUserWithPassword(deps.db.orm, identifier);
+  const device = account && (await findKnownDevice(deps, account.user.id, input.device_token));
+  const guess = await reserveGuess(deps, guessedBy(account, identifier.key, device?.id));
   const attempt = {
     action: "login",
     actor: { kind: "anonymous" },
     userId: account?.user.id ?? null,
     sessionId: null,
     arrived,
+    guess,
   } as const;
-  return refuse(deps, attempt, refusal ?? UNKNOWN_ACCOUNT, caller);
+  const stored = guess === "locked" ? undefined : (account?.password ?? undefined);
+  const { correct, rehashed } = await checkGuess(deps, guess, input.password, stored);
+  const refusal = guess === "locked" ? LOCKED : refusalOf(account, correct);
+  if (!account || refusal || guess === "locked") {
+    if (correct && guess !== "locked") await releaseGuess(deps, guess);
+    return refuse(deps, attempt, refusal ?? UNKNOWN_ACCOUNT, caller);
+  }
+  const fingerprint = input.cookies && deps.settings.tokens.fingerprint ? deps.random.token() : null;
+  const remembers = input.cookies || input.remember_device;
+  const deviceToken = device ? (input.device_token ?? null) : remembers ? deps.random.token() : null;
+  const outcome = await completeLogin(
+    deps,
+    {
+      account,
+      amr: ["pwd"],
+      deviceName: input.device_name ?? null,
+      rehashed,
+      fingerprintHash: fingerprint === null ? null : hashSecret(fingerprint),
+      guess,
+      device: { token: deviceToken, isKnown: device !== undefined },
+    },
+    caller,
+  );
+  if (typeof outcome !== "string") return { tokens: outcome, fingerprint, deviceToken };
+  if (outcome === "session_limit") await releaseGuess(deps, guess);
+  return refuse(deps, attempt, WITHHELD[outcome], caller);
+}
+
+/** An account from a device of its owner's, an account from elsewhere, or a name that nobody has. */
+function guessedBy(account: LoginAccount | undefined, name: string, deviceId: string | undefined): Guessed {
+  if (!account) return { name };
+  return { userId: account.user.id, ...(deviceId === undefined ? {} : { lane: `device:${deviceId}` }) };
 }
 
 function refusalOf(account: LoginAccount | undefined, correct: boolean): Refusal | undefined {

@@ -1,8 +1,10 @@
+import type { Tx } from "../../../db/database.ts";
 import { insertLoginRecord } from "../../../db/queries/logins.ts";
 import type { LoginAccount } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError, type ErrorCode } from "../../errors.ts";
 import { type AuditEvent, audit } from "../audit/service.ts";
+import type { Guess } from "../protection/service.ts";
 
 /** Why an attempt to prove who one is came to nothing; told to the log and the owner, never to the caller. */
 type FailureReason =
@@ -13,7 +15,8 @@ type FailureReason =
   | "deactivated"
   | "email_not_verified"
   | "account_changed"
-  | "session_limit";
+  | "session_limit"
+  | "locked";
 
 export interface Refusal {
   readonly code: ErrorCode;
@@ -28,7 +31,11 @@ export interface Attempt {
   readonly sessionId: string | null;
   /** When the request came, by `clock.elapsed()`. */
   readonly arrived: number;
+  readonly guess: Guess | "locked";
 }
+
+/** Too many failures: the password does not count any more, and nobody is told. */
+export const LOCKED: Refusal = { code: "AUTH_INVALID_CREDENTIALS", reason: "locked" };
 
 /** An account whose password did not fit, or which has none. */
 export const wrongPassword = ({ password }: LoginAccount): Refusal => ({
@@ -43,7 +50,7 @@ export const wrongPassword = ({ password }: LoginAccount): Refusal => ({
  * @throws AppError with the code of the refusal, always
  */
 export async function refuse(deps: Deps, attempt: Attempt, { code, reason }: Refusal, caller: Caller): Promise<never> {
-  const { action, actor, userId, sessionId, arrived } = attempt;
+  const { action, actor, userId, sessionId, arrived, guess } = attempt;
   const now = deps.clock.now();
   await deps.db.transaction(async (tx) => {
     await insertLoginRecord(tx, {
@@ -63,6 +70,7 @@ export async function refuse(deps: Deps, attempt: Attempt, { code, reason }: Ref
       caller,
       details: { reason },
     });
+    if (guess !== "locked" && guess.isLast && userId !== null) await tellOfLock(tx, deps, userId, caller);
   });
   deps.log.info(action === "login" ? "A login was refused" : "A step-up was refused", {
     event: action === "login" ? "login.refused" : "step_up.refused",
@@ -73,6 +81,19 @@ export async function refuse(deps: Deps, attempt: Attempt, { code, reason }: Ref
   });
   await deps.clock.sleep(failureFloor(deps) - (deps.clock.elapsed() - arrived));
   throw new AppError(code, { internal: reason });
+}
+
+/** With this failure the password was switched off; its owner hears of it, and of how to switch it on again. */
+async function tellOfLock(tx: Tx, deps: Deps, userId: string, caller: Caller): Promise<void> {
+  await audit(tx, deps, {
+    action: "account.locked",
+    outcome: "success",
+    actor: { kind: "system" },
+    subject: { kind: "user", id: userId },
+    caller,
+  });
+  const request_id = caller.requestId;
+  await deps.jobs.enqueue(tx, "send-mail", { template: "account_locked", user_id: userId, request_id });
 }
 
 function subjectOf({ userId, sessionId }: Attempt): Pick<AuditEvent, "subject"> {

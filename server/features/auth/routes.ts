@@ -26,15 +26,22 @@ const NO_REFRESH_TOKEN = [{ path: "refresh_token", message: "Expected a refresh 
 /** After these the cookie is of no use any more. */
 const ENDS_COOKIES = new Set<ErrorCode>(["AUTH_TOKEN_EXPIRED", "AUTH_TOKEN_REVOKED", "AUTH_REFRESH_REUSED"]);
 
+/** As long as browsers keep a cookie at most. */
+const DEVICE_COOKIE_SECONDS = 400 * 86_400;
+
 type Answering = Context["set"];
 
 /** Cookie mode: the browser keeps the refresh token where no script gets at it, and the body goes without. */
-function intoCookies({ settings }: Deps, set: Answering, tokens: Tokens, fingerprint: string | null) {
-  const { refresh_token, ...rest } = tokens;
-  const lasting = settings.tokens.refresh_absolute / 1000;
+function intoCookies(
+  { settings }: Deps,
+  set: Answering,
+  { refresh_token, ...rest }: Tokens,
+  values: { readonly fp?: string | null; readonly device?: string | null },
+) {
   set.headers["set-cookie"] = [
-    setCookie(settings, "refresh", refresh_token, tokens.refresh_expires_in),
-    ...(fingerprint === null ? [] : [setCookie(settings, "fp", fingerprint, lasting)]),
+    setCookie(settings, "refresh", refresh_token, rest.refresh_expires_in),
+    ...(values.fp ? [setCookie(settings, "fp", values.fp, settings.tokens.refresh_absolute / 1000)] : []),
+    ...(values.device ? [setCookie(settings, "device", values.device, DEVICE_COOKIE_SECONDS)] : []),
   ];
   return rest;
 }
@@ -53,8 +60,11 @@ export const authRoutes = (deps: Deps) =>
       async ({ body, request, set }) => {
         // Somebody else's page must not log its visitor in to an account of its own.
         if (body.cookies && request.headers.has("origin")) assertOwnPage(deps.settings, request);
-        const { tokens, fingerprint } = await login(deps, body, callerOf(request));
-        return body.cookies ? intoCookies(deps, set, tokens, fingerprint) : tokens;
+        const cookie = body.cookies ? cookieOf(deps.settings, request, "device") : null;
+        const input = { ...body, ...(cookie === null ? {} : { device_token: cookie }) };
+        const { tokens, fingerprint, deviceToken } = await login(deps, input, callerOf(request));
+        if (body.cookies) return intoCookies(deps, set, tokens, { fp: fingerprint, device: deviceToken });
+        return deviceToken === null ? tokens : { ...tokens, device_token: deviceToken };
       },
       {
         body: LoginBody,
@@ -70,6 +80,7 @@ export const authRoutes = (deps: Deps) =>
             "AUTH_ACCOUNT_DISABLED",
             "AUTH_EMAIL_NOT_VERIFIED",
             "SESSION_LIMIT_REACHED",
+            "RATE_LIMIT_EXCEEDED",
             "CSRF_REJECTED",
           ],
         }),
@@ -90,7 +101,7 @@ export const authRoutes = (deps: Deps) =>
           if (ENDS_COOKIES.has(error.errorCode)) takeCookies(deps, set);
           throw error;
         });
-        return intoCookies(deps, set, tokens, null);
+        return intoCookies(deps, set, tokens, {});
       },
       {
         body: t.Optional(RefreshBody),

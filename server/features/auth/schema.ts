@@ -10,6 +10,12 @@ export const LoginBody = t.Object(
     cookies: t.Optional(
       t.Boolean({ description: "For browsers: the refresh token goes into an HttpOnly cookie and not into the body" }),
     ),
+    device_token: t.Optional(
+      t.String({ minLength: 1, maxLength: 128, description: "What this device was given to be known by" }),
+    ),
+    remember_device: t.Optional(
+      t.Boolean({ description: "Answer a device_token: with it, failures of strangers do not slow this device down" }),
+    ),
     device_name: t.Optional(
       t.String({
         maxLength: 100,
@@ -64,6 +70,7 @@ export const TokenAnswer = t.Object(
     ...accessToken,
     refresh_token: t.Optional(t.String({ description: "Good for one use; in cookie mode it is in the cookie alone" })),
     refresh_expires_in: t.Integer({ description: "Seconds" }),
+    device_token: t.Optional(t.String({ description: "Show it at the next login of this user on this device" })),
     session_id: t.String({ format: "uuid" }),
   },
   { description: "The tokens of the session" },

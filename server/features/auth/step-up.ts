@@ -3,10 +3,12 @@ import { findUserWithPassword, type LoginAccount, lockAccount, replaceHash } fro
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { audit } from "../audit/service.ts";
-import { assertPasswordBounded, checkPassword, type StoredPassword } from "../passwords/service.ts";
+import { assertPasswordBounded, type StoredPassword } from "../passwords/service.ts";
+import { type Guess, passGuess, reserveGuess } from "../protection/service.ts";
 import { type Authenticated, assertAlive, type TokenClaims } from "./authenticate.ts";
+import { checkGuess } from "./check-guess.ts";
 import { type AccessTokenAnswer, issueAccessToken } from "./issue-tokens.ts";
-import { type Refusal, refuse, wrongPassword } from "./refuse.ts";
+import { LOCKED, type Refusal, refuse, wrongPassword } from "./refuse.ts";
 
 const CHANGED_MEANWHILE: Refusal = { code: "AUTH_INVALID_CREDENTIALS", reason: "account_changed" };
 
@@ -29,8 +31,11 @@ export async function stepUp(
   if (sessionId === null) throw new AppError("AUTH_TOKEN_INVALID", { internal: "There is no session to prove it for" });
   const account = await findUserWithPassword(deps.db.orm, { kind: "id", key: userId });
   if (!account) throw new AppError("AUTH_TOKEN_REVOKED", { internal: "The user is gone" });
-  const { correct, rehashed } = await checkPassword(deps, input.password, account.password ?? undefined);
-  const renewed = correct ? await renew(deps, account, sessionId, rehashed, caller) : undefined;
+  const guess = await reserveGuess(deps, { userId, lane: `session:${sessionId}` });
+  const stored = guess === "locked" ? undefined : (account.password ?? undefined);
+  const { correct, rehashed } = await checkGuess(deps, guess, input.password, stored);
+  const renewed =
+    correct && guess !== "locked" ? await renew(deps, account, sessionId, guess, rehashed, caller) : undefined;
   if (renewed) return issueAccessToken(deps, renewed);
   const attempt = {
     action: "session.stepped_up",
@@ -38,8 +43,10 @@ export async function stepUp(
     userId,
     sessionId,
     arrived,
+    guess,
   } as const;
-  return refuse(deps, attempt, correct ? CHANGED_MEANWHILE : wrongPassword(account), caller);
+  const refusal = guess === "locked" ? LOCKED : correct ? CHANGED_MEANWHILE : wrongPassword(account);
+  return refuse(deps, attempt, refusal, caller);
 }
 
 /** @returns the session as it is now; undefined where the password is not the account's any more */
@@ -47,6 +54,7 @@ async function renew(
   deps: Deps,
   account: LoginAccount,
   sessionId: string,
+  guess: Guess,
   rehashed: StoredPassword | undefined,
   caller: Caller,
 ) {
@@ -56,6 +64,7 @@ async function renew(
     if (!found) throw new AppError("AUTH_TOKEN_REVOKED", { internal: "The session is gone" });
     assertAlive(deps, found);
     const authTime = deps.clock.now();
+    await passGuess(tx, guess);
     await updateSession(tx, sessionId, { authTime, lastSeenAt: authTime });
     if (account.password && rehashed) await replaceHash(tx, account.password.id, account.password.secret, rehashed);
     await audit(tx, deps, {

@@ -1,5 +1,6 @@
 import type { Tx } from "../../../db/database.ts";
 import { violatedUniqueness } from "../../../db/errors.ts";
+import { deleteDevicesOf } from "../../../db/queries/devices.ts";
 import { revokeSessions } from "../../../db/queries/sessions.ts";
 import {
   countActiveHolders,
@@ -18,6 +19,7 @@ import { AppError } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
 import { type AuditAction, type AuditEvent, audit } from "../audit/service.ts";
 import { assertPasswordAllowed, hashPassword, type StoredPassword } from "../passwords/service.ts";
+import { clearFailures } from "../protection/service.ts";
 import { parseEmail, parseUsername } from "./names.ts";
 
 export { parseEmail, parseIdentifier, parseUsername } from "./names.ts";
@@ -200,6 +202,16 @@ export async function enableUser(deps: UserDeps, id: string, by: Actor): Promise
   });
 }
 
+/** Forgets the failed logins of a user, who can try again at once. @throws AppError NOT_FOUND */
+export async function unlockUser(deps: UserDeps, id: string, by: Actor): Promise<UserView> {
+  return deps.db.transaction(async (tx) => {
+    const found = await requireUser(tx, id);
+    await clearFailures(tx, id);
+    await record(tx, deps, "user.unlocked", id, by, {});
+    return viewOf(found);
+  });
+}
+
 /**
  * Sets a new password; every session ends with it, and the owner is told by mail, in the same transaction.
  *
@@ -213,6 +225,8 @@ export async function setPassword(deps: UserDeps, id: string, password: string, 
     await requireUser(tx, id);
     await updateUser(tx, id, { passwordChangeRequired: false, updatedAt: now });
     await keepPassword(tx, deps, id, stored, now);
+    await clearFailures(tx, id);
+    await deleteDevicesOf(tx, id);
     const ended = await revokeSessions(tx, { userId: id }, "password_changed", now);
     await record(tx, deps, "password.changed", id, by, { sessions_ended: ended.length });
     const request_id = by.caller?.requestId ?? null;

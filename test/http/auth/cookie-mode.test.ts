@@ -58,7 +58,7 @@ describe("the cookies of a login", () => {
     expect(answer.status).toBe(200);
     expect(answer.body).not.toHaveProperty("refresh_token");
     expect(answer.text).not.toContain(cookies.get("__Host-primer_refresh")?.value ?? "?");
-    expect([...cookies.keys()].sort()).toEqual(["__Host-primer_fp", "__Host-primer_refresh"]);
+    expect([...cookies.keys()].sort()).toEqual(["__Host-primer_device", "__Host-primer_fp", "__Host-primer_refresh"]);
     for (const { attributes, whole } of cookies.values()) {
       expect(attributes).toEqual(expect.arrayContaining(["Path=/", "HttpOnly", "Secure", "SameSite=Lax"]));
       expect(whole).not.toMatch(/domain/i);
@@ -90,7 +90,7 @@ describe("the cookies of a login", () => {
         body: { username: "ada", password: PASSWORD, cookies: true },
       });
       const cookies = cookiesOf(answer);
-      expect([...cookies.keys()]).toEqual(["primer_refresh"]);
+      expect([...cookies.keys()].sort()).toEqual(["primer_device", "primer_refresh"]);
       expect(cookies.get("primer_refresh")?.attributes).not.toContain("Secure");
       const headers = { origin: "http://localhost:8080", cookie: jar(cookies) };
       expect((await plain.request("POST", "/api/v1/auth/refresh", { headers })).status).toBe(200);

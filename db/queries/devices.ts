@@ -1,0 +1,27 @@
+import { and, eq } from "drizzle-orm";
+import type { Tx } from "../database.ts";
+import { knownDevices } from "../schema/logins.ts";
+
+export type KnownDeviceRow = typeof knownDevices.$inferSelect;
+
+/** The device of a user that has this token. */
+export async function findDevice(tx: Tx, userId: string, tokenHash: string): Promise<KnownDeviceRow | undefined> {
+  const [row] = await tx
+    .select()
+    .from(knownDevices)
+    .where(and(eq(knownDevices.userId, userId), eq(knownDevices.tokenHash, tokenHash)));
+  return row;
+}
+
+/** Remembers a device; one that is known is seen again. */
+export const upsertDevice = (tx: Tx, row: typeof knownDevices.$inferInsert) =>
+  tx
+    .insert(knownDevices)
+    .values(row)
+    .onConflictDoUpdate({
+      target: [knownDevices.userId, knownDevices.tokenHash],
+      set: { lastSeenAt: row.lastSeenAt, userAgent: row.userAgent ?? null, ip: row.ip ?? null },
+    });
+
+export const deleteDevicesOf = (tx: Tx, userId: string) =>
+  tx.delete(knownDevices).where(eq(knownDevices.userId, userId));

@@ -1,0 +1,81 @@
+import { createHmac } from "node:crypto";
+import { deriveKey } from "../../../config/secrets.ts";
+import type { Tx } from "../../../db/database.ts";
+import {
+  deleteFailures,
+  deleteFailuresOf,
+  type FailurePolicy,
+  findFailures,
+  releaseAttempt,
+  reserveAttempt,
+} from "../../../db/queries/failures.ts";
+import type { Deps } from "../../deps.ts";
+import { rateLimited } from "../../errors.ts";
+
+/** What a password is tried on. Each of these has its own count of failures. */
+export type Guessed =
+  /** An account, from a device that its owner has not used yet. */
+  | { readonly userId: string }
+  /** An account from one of its owner's devices, or in one of their sessions: strangers do not slow these down. */
+  | { readonly userId: string; readonly lane: string }
+  /** A name that nobody has. */
+  | { readonly name: string };
+
+/** An attempt that was counted as failed until it proves right. */
+export interface Guess {
+  readonly subject: string;
+  /** How many it makes in a row. */
+  readonly failures: number;
+  /** Whether it is the one with which the password is switched off. */
+  readonly isLast: boolean;
+}
+
+type GuardDeps = Pick<Deps, "db" | "settings" | "clock" | "secrets">;
+
+function subjectOf({ secrets }: GuardDeps, guessed: Guessed): string {
+  if ("name" in guessed) {
+    // Nobody reads from the table which names were tried.
+    const key = deriveKey(secrets.pepper[0], "names that nobody has");
+    return `name:${createHmac("sha256", key).update(guessed.name).digest("base64url")}`;
+  }
+  return "lane" in guessed ? `user:${guessed.userId}:${guessed.lane}` : `user:${guessed.userId}`;
+}
+
+const policyOf = ({ settings }: GuardDeps): FailurePolicy => ({
+  delayAfter: settings.accounts.delay_after,
+  lockAfter: settings.accounts.lock_after,
+});
+
+/**
+ * Counts an attempt before its password is looked at. Of any number at the same moment, on however many nodes, no more
+ * are let through than may fail (NIST SP 800-63B, section 3.2.2).
+ *
+ * @returns "locked" where there were too many: then the password does not count, right or wrong
+ * @throws AppError RATE_LIMIT_EXCEEDED inside of a delay; that try is not counted, so nobody can prolong the wait
+ */
+export async function reserveGuess(deps: GuardDeps, guessed: Guessed): Promise<Guess | "locked"> {
+  const subject = subjectOf(deps, guessed);
+  const policy = policyOf(deps);
+  const now = deps.clock.now();
+  const failures = await reserveAttempt(deps.db.orm, subject, policy, now);
+  if (failures !== undefined) return { subject, failures, isLast: failures === policy.lockAfter };
+  const found = await findFailures(deps.db.orm, subject);
+  if (policy.lockAfter > 0 && (found?.failures ?? 0) >= policy.lockAfter) return "locked";
+  const wait = (found?.blockedUntil?.getTime() ?? 0) - now.getTime();
+  throw rateLimited(Math.max(wait, 1), policy.delayAfter);
+}
+
+/** The attempt was not looked at, or its password was right although it led to nothing: it was no guess. */
+export const releaseGuess = async (deps: GuardDeps, { subject }: Guess): Promise<void> => {
+  await releaseAttempt(deps.db.orm, subject);
+};
+
+/** The attempt was right in every respect: what came before it is forgotten. */
+export const passGuess = async (tx: Tx, { subject }: Guess): Promise<void> => {
+  await deleteFailures(tx, subject);
+};
+
+/** Forgets every failure on an account: its password was reset, or an administrator unlocks it. */
+export const clearFailures = async (tx: Tx, userId: string): Promise<void> => {
+  await deleteFailuresOf(tx, `user:${userId}`);
+};
