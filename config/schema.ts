@@ -214,7 +214,14 @@ export const SETTINGS = {
     same_site: setting(oneOf("lax", "strict", "none"), "lax", "SameSite attribute of primer's cookies."),
   },
   rate_limits: {
-    login_ip: setting(rate, "5/1m", "Logins from one address."),
+    mode: setting(
+      oneOf("enforce", "shadow"),
+      "enforce",
+      "What happens over a limit: refusal, or only a line in the log. Failures of accounts and clients always count.",
+    ),
+    login_ip: setting(rate, "5/1m", "Logins from one address (of IPv6, one /64)."),
+    login_ip_account: setting(rate, "10/15m", "Logins from one address with the same name."),
+    login_service: setting(rate, "3000/1m", "Logins from everywhere together."),
     login_account: setting(rate, "10/15m", "Failed logins on one account."),
     general: setting(rate, "100/1m", "Requests of one user, or of one address where nobody is logged in."),
     refresh: setting(rate, "10/1h", "Refreshes of one session."),

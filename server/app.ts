@@ -14,6 +14,7 @@ import { contextOf, loggedPathOf, openContext, pathOf } from "./http/context.ts"
 import { answerError } from "./http/error-handler.ts";
 import { readFormBody } from "./http/form.ts";
 import { corsHeaders, preflightHeaders, securityHeaders } from "./http/headers.ts";
+import { enforceLimits, GENERAL, LIMITS_FIELD, type RouteLimit } from "./http/limits.ts";
 import { isOauthRequest } from "./http/oauth.ts";
 import { assertPlainQuery } from "./http/query.ts";
 import { createRouteTable } from "./http/route-table.ts";
@@ -64,6 +65,9 @@ export function createApp(deps: Deps): AnyElysia {
       const readBody = isOauthRequest(request) ? readFormBody : readJsonBody;
       return readBody(request, deps.settings.server.max_body_bytes);
     })
+    .onBeforeHandle(async ({ request, route, body, set }) => {
+      Object.assign(set.headers, await enforceLimits(deps, limitsOf(request.method, route), { request, body }));
+    })
     .onAfterResponse({ as: "global" }, ({ request, set }) => {
       try {
         logRequest(deps, request, set.status);
@@ -75,6 +79,10 @@ export function createApp(deps: Deps): AnyElysia {
   for (const feature of features(deps)) app.use(feature);
   app.use(docsRoutes(deps, () => describeApi(deps)));
 
+  const declared = new Map(app.routes.map(({ method, path, hooks }) => [`${method} ${path}`, limitsIn(hooks)]));
+  function limitsOf(method: string, route: string): readonly RouteLimit[] {
+    return declared.get(`${method === "HEAD" ? "GET" : method} ${route}`) ?? GENERAL;
+  }
   const routes = createRouteTable(app.routes);
   /** No such path: 404. A path that other methods have: 405, or the answer to a preflight of an allowed origin. */
   function notFound(request: Request, set: Context["set"]): AppError | undefined {
@@ -89,6 +97,9 @@ export function createApp(deps: Deps): AnyElysia {
   }
   return app;
 }
+
+const limitsIn = (hooks: unknown) =>
+  (hooks as { detail?: Record<string, readonly RouteLimit[]> } | undefined)?.detail?.[LIMITS_FIELD] ?? GENERAL;
 
 function logRequest(deps: Deps, request: Request, status: number | string | undefined): void {
   const { requestId, ip, userAgent, startedAt } = contextOf(request);

@@ -16,12 +16,16 @@ import { isLegacyToken, verifyLegacyToken } from "./legacy-tokens.ts";
 /** Who may call a route: whoever is logged in, or of these only who has a permission, or who has just proven it again. */
 export type Access = "user" | { readonly permission?: string; readonly stepUp?: boolean };
 
+const admitted = new WeakMap<Request, Authenticated>();
+
+/** Whoever a request was found to come from; undefined on a route that is public. */
+export const admittedTo = (request: Request): Authenticated | undefined => admitted.get(request);
+
 /**
  * Lets a route declare who may call it, and gives its handler `principal` and `claims`. It is decided before the input is
  * looked at, so that a stranger learns nothing about what is expected. A route that declares nothing is public.
  */
 export const access = (deps: Deps) => {
-  const admitted = new WeakMap<Request, Authenticated>();
   return new Elysia({ name: "access" }).macro("access", (who: Access) => ({
     transform: async ({ request }) => {
       admitted.set(request, await admit(deps, who, request));

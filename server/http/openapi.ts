@@ -1,5 +1,6 @@
 import { type TSchema, t } from "elysia";
 import { ERRORS, type ErrorCode } from "../errors.ts";
+import { GENERAL, LIMITS_FIELD, type RouteLimit } from "./limits.ts";
 import { oauthErrorOf } from "./oauth.ts";
 
 /** What the documentation says of one route beside its path and its inputs. */
@@ -24,6 +25,8 @@ export interface RouteDescription {
   /** Errors beside those that every route can answer. */
   readonly errors?: readonly ErrorCode[];
   readonly example?: unknown;
+  /** What it is limited by; "general" where nothing is said. */
+  readonly limits?: readonly RouteLimit[];
 }
 
 /** Every route can answer these. */
@@ -48,7 +51,9 @@ export const OauthErrorSchema = t.Object({
 
 /** The `detail` of a route for the OpenAPI document. */
 export function describe(route: RouteDescription) {
-  const codes = [...COMMON_ERRORS, ...(route.errors ?? [])];
+  const limits = route.limits ?? GENERAL;
+  const limited: ErrorCode[] = limits.length > 0 ? ["RATE_LIMIT_EXCEEDED"] : [];
+  const codes = [...new Set([...COMMON_ERRORS, ...limited, ...(route.errors ?? [])])];
   const responses: Record<string, unknown> = {};
   for (const [status, answer] of Object.entries(route.answers)) responses[status] = answerOf(answer, route);
   for (const status of [...new Set(codes.map((code) => ERRORS[code].status))].sort()) {
@@ -64,6 +69,7 @@ export function describe(route: RouteDescription) {
     tags: [route.tag],
     security: securityOf(route),
     ...(route.form ? { requestBody: formBody(route.form) } : {}),
+    [LIMITS_FIELD]: limits,
     ...(route.bodyOptional ? { "x-body-optional": true } : {}),
     responses: responses as Record<string, never>,
   };

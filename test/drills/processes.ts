@@ -3,6 +3,7 @@ import { setDefaultTimeout } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { NO_LIMITS } from "../support/no-limits.ts";
 import { freePort } from "../support/services.ts";
 
 export const root = join(import.meta.dir, "../..");
@@ -29,23 +30,13 @@ export function scratchFolder(): { path: string; remove(): void } {
   return { path, remove: () => rmSync(path, { recursive: true, force: true }) };
 }
 
-/** Limits are off: a drill's load comes from one address and one account. */
-const DRILL_VARIABLES = {
-  PRIMER_RATE_LIMITS__LOGIN_IP: "off",
-  PRIMER_RATE_LIMITS__LOGIN_ACCOUNT: "off",
-  PRIMER_RATE_LIMITS__GENERAL: "off",
-  PRIMER_RATE_LIMITS__REFRESH: "off",
-  PRIMER_ACCOUNTS__DELAY_AFTER: "0",
-  PRIMER_ACCOUNTS__LOCK_AFTER: "0",
-};
-
-/** The environment of a child: this one's without anything that would configure primer, and what the drill sets. */
+/** The environment of a child, whose load comes from one address and one account: this one's without anything that would configure primer, and what the drill sets. */
 export function environmentOf(variables: Record<string, string> = {}): Record<string, string> {
   const foreign = /^(PRIMER_|OTEL_|DATABASE_URL|REDIS_URL|SMTP_URL|TEST_)/;
   const kept = Object.entries(process.env).filter(
     (entry): entry is [string, string] => entry[1] !== undefined && !foreign.test(entry[0]),
   );
-  return { ...Object.fromEntries(kept), ...DRILL_VARIABLES, ...variables };
+  return { ...Object.fromEntries(kept), ...NO_LIMITS, ...variables };
 }
 
 export interface Finished {

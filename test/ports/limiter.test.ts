@@ -1,11 +1,19 @@
 import { describe, expect, test } from "bun:test";
+import type { Rate } from "../../config/kinds.ts";
 import { heldClock } from "../../server/ports/clock.ts";
 import { createMemoryLimiter } from "../../server/ports/limiter.ts";
 import { seededRandom } from "../http/support/random.ts";
 
+/** One key at a time, and only the wait. */
 const open = () => {
   const clock = heldClock(new Date("2026-03-01T12:00:00.000Z"));
-  return { clock, limiter: createMemoryLimiter(clock) };
+  const whole = createMemoryLimiter(clock);
+  const waitOf = (rooms: { waitMs: number }[]) => rooms[0]?.waitMs ?? 0;
+  const limiter = {
+    hit: async (key: string, rate: Rate) => waitOf(await whole.take([{ key, rate }])),
+    wait: async (key: string, rate: Rate) => waitOf(await whole.look([{ key, rate }])),
+  };
+  return { clock, limiter };
 };
 const RATE = { limit: 3, windowMs: 60_000 };
 

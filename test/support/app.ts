@@ -13,6 +13,7 @@ import { systemRandom } from "../../server/ports/random.ts";
 import { type OpenDeps, openDeps } from "../../server/start.ts";
 import { openTestDatabase } from "./database.ts";
 import { sharedSigningKey } from "./fixtures.ts";
+import { NO_LIMITS } from "./no-limits.ts";
 
 export const PASSWORD = "correct horse battery staple";
 const OPERATOR = { kind: "operator" } as const;
@@ -25,9 +26,7 @@ const SECRETS: Secrets = {
 const TEST_VARIABLES = {
   PRIMER_SERVER__PUBLIC_URL: "http://primer.test",
   PRIMER_PASSWORD__FAILURE_FLOOR: "0s",
-  // Tests that are not about them fail as often as they need to.
-  PRIMER_ACCOUNTS__DELAY_AFTER: "0",
-  PRIMER_ACCOUNTS__LOCK_AFTER: "0",
+  ...NO_LIMITS,
 };
 
 export interface TestAnswer {

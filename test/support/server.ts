@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { NO_LIMITS } from "./no-limits.ts";
 import { freePort } from "./services.ts";
 
 const root = join(import.meta.dir, "../..");
@@ -50,7 +51,7 @@ export async function serveHome(environment: Record<string, string> = {}): Promi
   const folder = mkdtempSync(join(tmpdir(), "primer-served-"));
   const home = join(folder, "home");
   const port = await freePort();
-  const variables = { PRIMER_HOME: home, PRIMER_SERVER__PORT: String(port), ...environment };
+  const variables = { PRIMER_HOME: home, PRIMER_SERVER__PORT: String(port), ...NO_LIMITS, ...environment };
   const init = await runPrimer(["init", "--yes", "--json"], { environment: variables });
   if (init.exitCode !== 0) throw new Error(`init ended with ${init.exitCode}: ${init.stderr}`);
   const child = Bun.spawn([...FROM_SOURCE, "serve"], {

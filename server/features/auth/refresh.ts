@@ -3,6 +3,7 @@ import { advanceRefreshFamily, lockRefreshFamily, revokeSessions } from "../../.
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError, type ErrorCode } from "../../errors.ts";
 import { audit } from "../audit/service.ts";
+import { takeRoom } from "../protection/service.ts";
 import { fitsHash, generationSecret, hashSecret, openRefreshToken, type RefreshPointer } from "../tokens/service.ts";
 import { assertFingerprint } from "./authenticate.ts";
 import { issueTokens, type TokenAnswer } from "./issue-tokens.ts";
@@ -21,7 +22,8 @@ export interface RefreshInput {
  * again each time. A token used a second time within the grace gets the session's current tokens; later it ends the
  * session, and that is committed although the request fails.
  *
- * @throws AppError AUTH_TOKEN_INVALID, AUTH_TOKEN_EXPIRED, AUTH_TOKEN_REVOKED or AUTH_REFRESH_REUSED
+ * @throws AppError AUTH_TOKEN_INVALID, AUTH_TOKEN_EXPIRED, AUTH_TOKEN_REVOKED, AUTH_REFRESH_REUSED or
+ * RATE_LIMIT_EXCEEDED
  */
 export async function refresh(deps: Deps, input: RefreshInput, caller: Caller): Promise<TokenAnswer> {
   const pointer = await openRefreshToken(deps, input.refresh_token);
@@ -31,7 +33,10 @@ export async function refresh(deps: Deps, input: RefreshInput, caller: Caller): 
   return issueTokens(deps, outcome);
 }
 
-/** @returns what to issue tokens for, or why not. Nothing is thrown, so what was written here commits. */
+/**
+ * @returns what to issue tokens for, or why not. Nothing is thrown once something was written, so that it commits.
+ * @throws AppError RATE_LIMIT_EXCEEDED
+ */
 async function spend(
   tx: Tx,
   deps: Deps,
@@ -47,6 +52,8 @@ async function spend(
   if (decision === "repeat") return found;
   if (decision !== "rotate") return decision;
 
+  // What the grace repeats was counted already, and what is refused takes nothing.
+  await takeRoom(deps, "refresh", pointer.familyId);
   const rotated = await rotate(tx, deps, found);
   if (rotated) return rotated;
   // Somebody else was faster: what they left behind decides.

@@ -4,7 +4,7 @@ import type { LoginAccount } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError, type ErrorCode } from "../../errors.ts";
 import { type AuditEvent, audit } from "../audit/service.ts";
-import type { Guess } from "../protection/service.ts";
+import { failGuess, type Guess } from "../protection/service.ts";
 
 /** Why an attempt to prove who one is came to nothing; told to the log and the owner, never to the caller. */
 type FailureReason =
@@ -17,6 +17,9 @@ type FailureReason =
   | "account_changed"
   | "session_limit"
   | "locked";
+
+/** What a guess comes to that was wrong; the others come after the right password. */
+const WRONG: ReadonlySet<FailureReason> = new Set(["unknown_account", "no_password", "wrong_password"]);
 
 export interface Refusal {
   readonly code: ErrorCode;
@@ -52,6 +55,7 @@ export const wrongPassword = ({ password }: LoginAccount): Refusal => ({
 export async function refuse(deps: Deps, attempt: Attempt, { code, reason }: Refusal, caller: Caller): Promise<never> {
   const { action, actor, userId, sessionId, arrived, guess } = attempt;
   const now = deps.clock.now();
+  if (guess !== "locked" && WRONG.has(reason)) await failGuess(deps, guess);
   await deps.db.transaction(async (tx) => {
     await insertLoginRecord(tx, {
       id: deps.random.id(now),

@@ -71,6 +71,7 @@ export const authRoutes = (deps: Deps) =>
         detail: describe({
           tag,
           summary: "Log in with user name or e-mail address and password",
+          limits: ["login_ip", "login_ip_account", "login_service", "general"],
           answers: { 200: TokenAnswer },
           errors: [
             "VALIDATION_FAILED",
@@ -208,6 +209,7 @@ export const authRoutes = (deps: Deps) =>
         detail: describe({
           tag,
           summary: "Check an access token",
+          limits: [],
           description:
             "For gateways: nginx auth_request, Traefik forwardAuth, Caddy forward_auth. The headers X-Auth-User-Id, X-Auth-Username and X-Auth-Roles carry who it is.",
           bearer: true,

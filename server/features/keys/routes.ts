@@ -36,6 +36,7 @@ export const keyRoutes = (deps: Deps) =>
       detail: describe({
         tag: "Keys",
         summary: "The public keys that access tokens are signed with",
+        limits: [],
         answers: { 200: KeySet, 304: "Not changed since the ETag given" },
       }),
     },

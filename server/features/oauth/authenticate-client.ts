@@ -3,7 +3,7 @@ import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
 import { verifyClient } from "../clients/service.ts";
-import { assertFewFailures, countFailure } from "./failure-limits.ts";
+import { assertRoom, takeRoom } from "../protection/service.ts";
 
 export interface ClientCredentials {
   readonly id: string;
@@ -22,7 +22,7 @@ export async function authenticateClient(
   caller: Caller,
 ): Promise<ClientRow> {
   const address = caller.ip ?? "unknown";
-  await assertFewFailures(deps, "client_failed", address);
+  await assertRoom(deps, "client_failed", address);
   const client = credentials && (await verifyClient(deps, credentials.id, credentials.secret));
   if (client) return client;
   deps.log.info("A service client was refused", {
@@ -31,6 +31,6 @@ export async function authenticateClient(
     request_id: caller.requestId,
     ip: caller.ip,
   });
-  await countFailure(deps, "client_failed", address);
+  await takeRoom(deps, "client_failed", address);
   throw new AppError("AUTH_INVALID_CREDENTIALS", { internal: "The client could not be authenticated" });
 }

@@ -2,8 +2,8 @@ import type { ClientRow } from "../../../db/queries/clients.ts";
 import { findRefreshFamily } from "../../../db/queries/sessions.ts";
 import type { Deps } from "../../deps.ts";
 import { decideRefresh, findLiveSession } from "../auth/service.ts";
+import { assertRoom, takeRoom } from "../protection/service.ts";
 import { type AccessTokenClaims, openRefreshToken, verifyAccessToken } from "../tokens/service.ts";
-import { assertFewFailures, countFailure } from "./failure-limits.ts";
 import { looksLikeRefreshToken, unlessNotGood } from "./token-kind.ts";
 
 /** What is said of a token that does not count, whatever the reason (RFC 7662, section 2.2). */
@@ -53,11 +53,11 @@ const seconds = (date: Date) => Math.floor(date.getTime() / 1000);
  * @throws AppError RATE_LIMIT_EXCEEDED where the client has asked for too many that are not good
  */
 export async function introspect(deps: Deps, client: ClientRow, token: string): Promise<Introspection> {
-  await assertFewFailures(deps, "introspect_failed", client.id);
+  await assertRoom(deps, "introspect_failed", client.id);
   const look = looksLikeRefreshToken(token) ? lookAtRefreshToken : lookAtAccessToken;
   const found = await unlessNotGood<Introspection | undefined>(look(deps, token));
   if (found) return found;
-  await countFailure(deps, "introspect_failed", client.id);
+  await takeRoom(deps, "introspect_failed", client.id);
   return INACTIVE;
 }
 

@@ -3,7 +3,7 @@ import { revokeSessions } from "../../../db/queries/sessions.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { audit } from "../audit/service.ts";
 import { sessionOfAccessToken, sessionOfRefreshToken } from "../auth/service.ts";
-import { assertFewFailures, countFailure } from "./failure-limits.ts";
+import { assertRoom, takeRoom } from "../protection/service.ts";
 import { looksLikeRefreshToken, unlessNotGood } from "./token-kind.ts";
 
 /**
@@ -14,10 +14,10 @@ import { looksLikeRefreshToken, unlessNotGood } from "./token-kind.ts";
  * @throws AppError RATE_LIMIT_EXCEEDED where the client has sent too many that name no session
  */
 export async function revoke(deps: Deps, client: ClientRow, token: string, caller: Caller): Promise<void> {
-  await assertFewFailures(deps, "introspect_failed", client.id);
+  await assertRoom(deps, "introspect_failed", client.id);
   const find = looksLikeRefreshToken(token) ? sessionOfRefreshToken : sessionOfAccessToken;
   const found = await unlessNotGood(find(deps, token));
-  if (!found) return countFailure(deps, "introspect_failed", client.id);
+  if (!found) return takeRoom(deps, "introspect_failed", client.id);
   await deps.db.change(async (tx) => {
     const ended = await revokeSessions(tx, { id: found.sessionId }, "revoked_by_client", deps.clock.now());
     if (ended.length === 0) return;

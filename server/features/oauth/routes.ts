@@ -14,6 +14,7 @@ const describeOauth = (route: Pick<RouteDescription, "summary" | "description" |
   describe({
     tag,
     client: true,
+    limits: [],
     form: TokenForm,
     errors: ["PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "AUTH_INVALID_CREDENTIALS", "RATE_LIMIT_EXCEEDED"],
     ...route,

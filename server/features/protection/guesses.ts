@@ -11,6 +11,7 @@ import {
 } from "../../../db/queries/failures.ts";
 import type { Deps } from "../../deps.ts";
 import { rateLimited } from "../../errors.ts";
+import { assertRoom, takeRoom } from "./limits.ts";
 
 /** What a password is tried on. Each of these has its own count of failures. */
 export type Guessed =
@@ -30,7 +31,7 @@ export interface Guess {
   readonly isLast: boolean;
 }
 
-type GuardDeps = Pick<Deps, "db" | "settings" | "clock" | "secrets">;
+type GuardDeps = Pick<Deps, "db" | "settings" | "clock" | "secrets" | "limiter">;
 
 function subjectOf({ secrets }: GuardDeps, guessed: Guessed): string {
   if ("name" in guessed) {
@@ -57,6 +58,8 @@ export async function reserveGuess(deps: GuardDeps, guessed: Guessed): Promise<G
   const subject = subjectOf(deps, guessed);
   const policy = policyOf(deps);
   const now = deps.clock.now();
+  // Of the account's delay and its limit the stricter one answers; a device of its owner's knows only the delay.
+  if (!("lane" in guessed)) await assertRoom(deps, "login_account", subject);
   const failures = await reserveAttempt(deps.db.orm, subject, policy, now);
   if (failures !== undefined) return { subject, failures, isLast: failures === policy.lockAfter };
   const found = await findFailures(deps.db.orm, subject);
@@ -64,6 +67,14 @@ export async function reserveGuess(deps: GuardDeps, guessed: Guessed): Promise<G
   const wait = (found?.blockedUntil?.getTime() ?? 0) - now.getTime();
   throw rateLimited(Math.max(wait, 1), policy.delayAfter);
 }
+
+/** The attempt was wrong: that counts towards the limit of failures on an account. It has been answered by now. */
+export async function failGuess(deps: GuardDeps, { subject }: Guess): Promise<void> {
+  if (isLane(subject)) return;
+  await takeRoom(deps, "login_account", subject).catch(() => {});
+}
+
+const isLane = (subject: string) => subject.split(":").length > 2;
 
 /** The attempt was not looked at, or its password was right although it led to nothing: it was no guess. */
 export const releaseGuess = async (deps: GuardDeps, { subject }: Guess): Promise<void> => {

@@ -3,11 +3,6 @@ import { findDevice, type KnownDeviceRow, upsertDevice } from "../../../db/queri
 import type { Caller, Deps } from "../../deps.ts";
 import { hashSecret } from "../tokens/service.ts";
 
-/** What a device shows of having been here: the value that it was given at an earlier login. */
-export interface DeviceShown {
-  readonly token: string;
-}
-
 /** The device of a user that shows this token; undefined where it is none of theirs. */
 export const findKnownDevice = async (
   deps: Pick<Deps, "db">,

@@ -1,10 +1,12 @@
 export {
   clearFailures,
+  failGuess,
   type Guess,
   type Guessed,
   passGuess,
   releaseGuess,
   reserveGuess,
 } from "./guesses.ts";
-export { type DeviceShown, findKnownDevice, rememberDevice } from "./known-devices.ts";
+export { findKnownDevice, rememberDevice } from "./known-devices.ts";
+export { assertRoom, type ServiceLimit, takeRoom } from "./limits.ts";
 export { assessSignIn, type Signal, type SignInRisk } from "./sign-in-risk.ts";

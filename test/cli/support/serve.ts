@@ -1,6 +1,7 @@
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
+import { NO_LIMITS } from "../../support/no-limits.ts";
 import { FROM_SOURCE, plainEnvironment, untilReady } from "../../support/server.ts";
 import { freePort } from "../../support/services.ts";
 
@@ -40,7 +41,7 @@ export async function serve(home: string, options: ServeOptions = {}): Promise<S
   const logPath = `${home}.log`;
   const output = openSync(logPath, "a");
   const child = Bun.spawn([...(options.primer ?? FROM_SOURCE), "serve", "--dir", home, "--port", String(port)], {
-    env: plainEnvironment(options.environment),
+    env: plainEnvironment({ ...NO_LIMITS, ...options.environment }),
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     stdin: "ignore",
     stdout: output,

@@ -1,0 +1,102 @@
+import type { Rate } from "../../config/kinds.ts";
+import type { Settings } from "../../config/schema.ts";
+import type { Deps } from "../deps.ts";
+import { rateLimited } from "../errors.ts";
+import { parseIdentifier } from "../features/users/service.ts";
+import type { Check, Room } from "../ports/limiter.ts";
+import { admittedTo } from "./access.ts";
+import { contextOf } from "./context.ts";
+
+/** What routes are limited by. A route declares its own; "general" is what every other one has. */
+export type RouteLimit = "general" | "login_ip" | "login_ip_account" | "login_service";
+
+export const GENERAL: readonly RouteLimit[] = ["general"];
+
+/** Where the declaration of a route's limits stands in its description. */
+export const LIMITS_FIELD = "x-rate-limits";
+
+interface Limited {
+  readonly request: Request;
+  readonly body: unknown;
+}
+
+/** An IPv4 address; of IPv6 the /64, which is one household's or one machine's. */
+export function addressKey(ip: string | null): string {
+  if (ip === null) return "unknown";
+  if (!ip.includes(":")) return ip;
+  const [head = "", tail] = ip.split("::");
+  const groups = head === "" ? [] : head.split(":");
+  const missing = tail === undefined ? 0 : 8 - groups.length - (tail === "" ? 0 : tail.split(":").length);
+  const all = [...groups, ...Array.from({ length: missing }, () => "0"), ...(tail ? tail.split(":") : [])];
+  return `${all
+    .slice(0, 4)
+    .map((group) => Number.parseInt(group, 16).toString(16))
+    .join(":")}::/64`;
+}
+
+const nameIn = (body: unknown) => {
+  const { username } = (body ?? {}) as { username?: unknown };
+  return typeof username === "string" ? parseIdentifier(username).key : "";
+};
+
+/** Whose share of each limit a request takes. */
+const SUBJECTS: Record<RouteLimit, (limited: Limited) => string> = {
+  general: ({ request }) => {
+    const principal = admittedTo(request)?.principal;
+    return principal ? `user:${principal.id}` : `ip:${addressKey(contextOf(request).ip)}`;
+  },
+  login_ip: ({ request }) => addressKey(contextOf(request).ip),
+  login_ip_account: ({ request, body }) => `${addressKey(contextOf(request).ip)} ${nameIn(body)}`,
+  login_service: () => "all",
+};
+
+type LimitDeps = Pick<Deps, "settings" | "limiter" | "log">;
+
+const checksOf = (settings: Settings, names: readonly RouteLimit[], limited: Limited): Check[] =>
+  names.flatMap((name) => {
+    const rate: Rate | null = settings.rate_limits[name];
+    return rate === null ? [] : [{ key: `${name}:${SUBJECTS[name](limited)}`, rate }];
+  });
+
+/**
+ * Counts a request under every limit of its route at once, or under none where one of them has no room.
+ *
+ * @returns the RateLimit headers of the limit with the least room; none where nothing limits the route
+ * @throws AppError RATE_LIMIT_EXCEEDED
+ */
+export async function enforceLimits(
+  deps: LimitDeps,
+  names: readonly RouteLimit[],
+  limited: Limited,
+): Promise<Readonly<Record<string, string>>> {
+  const checks = checksOf(deps.settings, names, limited);
+  if (checks.length === 0) return {};
+  const rooms = await deps.limiter.take(checks);
+  const over = rooms.findIndex(({ waitMs }) => waitMs > 0);
+  const isShadow = deps.settings.rate_limits.mode === "shadow";
+  if (over >= 0) report(deps, limited.request, checks[over], isShadow);
+  const longest = Math.max(...rooms.map(({ waitMs }) => waitMs));
+  const strictest = checks[rooms.findIndex(({ waitMs }) => waitMs === longest)];
+  if (longest > 0 && strictest && !isShadow) throw rateLimited(longest, strictest.rate.limit);
+  return headersOf(checks, rooms);
+}
+
+function report({ log }: LimitDeps, request: Request, check: Check | undefined, isShadow: boolean): void {
+  log.info(isShadow ? "A request would be over a limit" : "A request was over a limit", {
+    event: isShadow ? "limit.would_refuse" : "limit.refused",
+    limit: check?.key.split(":")[0],
+    request_id: contextOf(request).requestId,
+    ip: contextOf(request).ip,
+  });
+}
+
+function headersOf(checks: readonly Check[], rooms: readonly Room[]): Record<string, string> {
+  const least = rooms.reduce((best, room, index) => (room.remaining < (rooms[best]?.remaining ?? 0) ? index : best), 0);
+  const [check, room] = [checks[least], rooms[least]];
+  if (!check || !room) return {};
+  return {
+    "ratelimit-limit": String(check.rate.limit),
+    "ratelimit-remaining": String(room.remaining),
+    "ratelimit-reset": String(Math.ceil(room.resetMs / 1000)),
+  };
+}

@@ -1,0 +1,171 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { addressKey } from "../../../server/http/limits.ts";
+import { openTestApp, PASSWORD, type TestAnswer, type TestApp } from "../../support/app.ts";
+
+const LOGIN = "/api/v1/auth/login";
+const WRONG = "not the right horse battery staple";
+const MINUTE = 60_000;
+const DEFAULTS = {
+  PRIMER_RATE_LIMITS__LOGIN_IP: "5/1m",
+  PRIMER_RATE_LIMITS__LOGIN_IP_ACCOUNT: "10/15m",
+  PRIMER_RATE_LIMITS__LOGIN_SERVICE: "3000/1m",
+  PRIMER_RATE_LIMITS__LOGIN_ACCOUNT: "10/15m",
+  PRIMER_RATE_LIMITS__GENERAL: "100/1m",
+  PRIMER_RATE_LIMITS__REFRESH: "10/1h",
+};
+
+let app: TestApp;
+const open = async (variables: Record<string, string> = {}) => {
+  await app?.close();
+  app = await openTestApp({ ...DEFAULTS, ...variables });
+  await app.createUser({ username: "ada" });
+};
+beforeEach(() => open());
+afterEach(async () => {
+  await app.close();
+  app = undefined as unknown as TestApp;
+});
+
+const logIn = (username = "ada", password = PASSWORD) => app.request("POST", LOGIN, { body: { username, password } });
+const codeOf = ({ status, body }: TestAnswer) => (status < 300 ? "ok" : `${status} ${body.error.code}`);
+const LIMITED = "429 RATE_LIMIT_EXCEEDED";
+const headersOf = ({ headers }: TestAnswer) =>
+  ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "retry-after"].map((name) => headers.get(name));
+
+// Nobody guesses faster than this, from wherever; and whoever is told to wait is told for how long.
+describe("logins from one address", () => {
+  test("five in a minute, right or wrong; the headers tell how many are left", async () => {
+    const seen: (string | null)[][] = [];
+    for (let count = 0; count < 5; count++) {
+      const answer = await logIn("ada", count % 2 === 0 ? PASSWORD : WRONG);
+      expect(answer.status).toBe(count % 2 === 0 ? 200 : 401);
+      seen.push(headersOf(answer));
+    }
+    expect(seen.map(([limit, remaining]) => [limit, remaining])).toEqual(
+      [4, 3, 2, 1, 0].map((left) => ["5", String(left)]),
+    );
+    const sixth = await logIn();
+    expect(codeOf(sixth)).toBe(LIMITED);
+    expect(headersOf(sixth)).toEqual(["5", "0", "60", "60"]);
+  });
+
+  test("waiting exactly as long as was said is enough, and a moment less is not", async () => {
+    for (let count = 0; count < 5; count++) {
+      await logIn();
+      app.clock.advance(1000);
+    }
+    const wait = Number((await logIn()).headers.get("retry-after"));
+    app.clock.advance(wait * 1000 - 1001);
+    expect(codeOf(await logIn())).toBe(LIMITED);
+    app.clock.advance(1001);
+    expect(codeOf(await logIn())).toBe("ok");
+  });
+
+  test("a refused one writes nothing, takes no hash and does not prolong the wait", async () => {
+    for (let count = 0; count < 5; count++) await logIn();
+    const before = await app.db.query("SELECT count(*)::int AS count FROM login_records");
+    for (let count = 0; count < 20; count++) expect(codeOf(await logIn())).toBe(LIMITED);
+    expect(await app.db.query("SELECT count(*)::int AS count FROM login_records")).toEqual(before);
+    app.clock.advance(MINUTE);
+    expect(codeOf(await logIn())).toBe("ok");
+  });
+
+  test("one password on many accounts is slowed down like any other guessing", async () => {
+    const codes: string[] = [];
+    for (let count = 0; count < 30; count++) codes.push(codeOf(await logIn(`user${count}`, WRONG)));
+    expect(codes.filter((code) => code === LIMITED)).toHaveLength(25);
+  });
+
+  test("100 at the same moment: five are let through", async () => {
+    const codes = (await Promise.all(Array.from({ length: 100 }, () => logIn()))).map(codeOf);
+    expect(codes.filter((code) => code === "ok")).toHaveLength(5);
+    expect(codes.filter((code) => code === LIMITED)).toHaveLength(95);
+  });
+});
+
+test.each([
+  ["203.0.113.9", "203.0.113.9"],
+  ["2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"],
+  ["2001:db8:1:2::9", "2001:db8:1:2::/64"],
+  ["2001:0DB8:0001:0002::9", "2001:db8:1:2::/64"],
+  ["2001:db8::9", "2001:db8:0:0::/64"],
+  ["::1", "0:0:0:0::/64"],
+  ["fe80::", "fe80:0:0:0::/64"],
+])("an address counts as one of IPv4 or a /64 of IPv6: %s", (ip, key) => {
+  expect(addressKey(ip)).toBe(key);
+});
+
+describe("failures on one account", () => {
+  const open10 = () => open({ PRIMER_RATE_LIMITS__LOGIN_IP: "off", PRIMER_RATE_LIMITS__LOGIN_IP_ACCOUNT: "off" });
+
+  test("ten in a quarter of an hour, whatever the delay says; successes do not count", async () => {
+    await open10();
+    for (let count = 0; count < 12; count++) expect(codeOf(await logIn())).toBe("ok");
+    for (let count = 0; count < 10; count++) expect((await logIn("ada", WRONG)).status).toBe(401);
+    expect(codeOf(await logIn())).toBe(LIMITED);
+    app.clock.advance(15 * MINUTE);
+    expect(codeOf(await logIn())).toBe("ok");
+  });
+
+  test("a device of its owner's keeps its way in", async () => {
+    await open10();
+    const remembered = await app.request("POST", LOGIN, {
+      body: { username: "ada", password: PASSWORD, remember_device: true },
+    });
+    const { device_token } = remembered.body;
+    for (let count = 0; count < 10; count++) await logIn("ada", WRONG);
+    expect(codeOf(await logIn())).toBe(LIMITED);
+    const body = { username: "ada", password: PASSWORD, device_token };
+    expect(codeOf(await app.request("POST", LOGIN, { body }))).toBe("ok");
+  });
+});
+
+describe("refreshes of one session", () => {
+  const refresh = (refresh_token: string) => app.request("POST", "/api/v1/auth/refresh", { body: { refresh_token } });
+
+  test("ten in an hour; what the grace repeats does not count, and the session is not harmed", async () => {
+    let { refresh_token } = await app.login("ada");
+    for (let count = 0; count < 10; count++) {
+      const answer = await refresh(refresh_token);
+      expect(codeOf(answer)).toBe("ok");
+      for (let again = 0; again < 3; again++) expect(codeOf(await refresh(refresh_token))).toBe("ok");
+      ({ refresh_token } = answer.body);
+      app.clock.advance(MINUTE);
+    }
+    expect(codeOf(await refresh(refresh_token))).toBe(LIMITED);
+    app.clock.advance(60 * MINUTE);
+    expect(codeOf(await refresh(refresh_token))).toBe("ok");
+  });
+});
+
+describe("requests in general", () => {
+  test("100 a minute for each user, wherever they come from; one's do not count for another", async () => {
+    await open({ PRIMER_RATE_LIMITS__LOGIN_IP: "off" });
+    await app.createUser({ username: "rolf" });
+    const [ada, rolf] = [(await app.login("ada")).access_token, (await app.login("rolf")).access_token];
+    const list = (token: string) => app.request("GET", "/api/v1/users/me/sessions", { token });
+    const codes = (await Promise.all(Array.from({ length: 110 }, () => list(ada)))).map(codeOf);
+    expect(codes.filter((code) => code === LIMITED)).toHaveLength(10);
+    expect(codeOf(await list(rolf))).toBe("ok");
+  });
+
+  // What gateways and probes ask at every request is not limited.
+  test("verify, the keys, health and probes are not counted", async () => {
+    const { access_token } = await app.login("ada");
+    for (const path of ["/api/v1/auth/verify", "/.well-known/jwks.json", "/api/v1/health", "/livez"]) {
+      const answers = await Promise.all(
+        Array.from({ length: 120 }, () => app.request("GET", path, { token: access_token })),
+      );
+      expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200]));
+      expect(answers[0]?.headers.get("ratelimit-limit")).toBeNull();
+    }
+  });
+});
+
+test("in shadow mode nothing is refused, and the log tells what would be", async () => {
+  await open({ PRIMER_RATE_LIMITS__MODE: "shadow" });
+  for (let count = 0; count < 8; count++) expect(codeOf(await logIn())).toBe("ok");
+  const events = app.logLines.map((line) => JSON.parse(line)).filter(({ event }) => event === "limit.would_refuse");
+  expect(events).toHaveLength(3);
+  expect(events[0]).toMatchObject({ limit: "login_ip" });
+});
