@@ -126,6 +126,10 @@ export const originList = listOf(
   isOrigin,
 );
 
+export const hostList = listOf("hosts", 'a list of hosts and ports such as ["10.0.0.7:26379"]', (item) =>
+  /^(\[[0-9a-f:]+\]|[a-z0-9.-]+):\d{1,5}$/i.test(item),
+);
+
 /** Networks as "10.0.0.0/8", "::1" or "192.0.2.7"; see {@link matchesNetwork}. */
 export const networkList = listOf("networks", 'a list of addresses or networks such as ["10.0.0.0/8"]', (item) => {
   const [address = "", prefix, ...more] = item.split("/");

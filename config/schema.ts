@@ -1,6 +1,7 @@
 import {
   duration,
   flag,
+  hostList,
   integer,
   type Kind,
   networkList,
@@ -86,6 +87,13 @@ export const SETTINGS = {
       secret: true,
       alias: "REDIS_URL",
     }),
+    cluster: setting(flag, false, "The URL is that of one node of a Redis Cluster; the others are found through it."),
+    sentinels: setting(
+      hostList,
+      [],
+      "Redis Sentinels, as host:port. They say where the server is; the URL gives user and password.",
+    ),
+    sentinel_master: setting(text(255), "mymaster", "The name under which the Sentinels watch it."),
   },
   mail: {
     smtp_url: setting(

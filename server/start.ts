@@ -5,6 +5,7 @@ import type { Secrets } from "../config/secrets.ts";
 import { VERSION } from "../config/version.ts";
 import type { Database } from "../db/database.ts";
 import { openJobQueue } from "../db/jobs.ts";
+import { openRedis } from "../db/redis.ts";
 import { createApp } from "./app.ts";
 import type { Deps } from "./deps.ts";
 import { createClientStates } from "./features/clients/service.ts";
@@ -16,6 +17,8 @@ import { createVerifiedTokens } from "./features/tokens/service.ts";
 import { type Clock, systemClock } from "./ports/clock.ts";
 import { createMemoryLimiter } from "./ports/limiter.ts";
 import { type Random, systemRandom } from "./ports/random.ts";
+import { createRedisLimiter } from "./ports/redis-limiter.ts";
+import { alone, announcePresence } from "./presence.ts";
 
 export interface Assembly {
   readonly settings: Settings;
@@ -50,6 +53,11 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
     },
   });
   const sessions = createSessionStates(changes);
+  const random = parts.random ?? systemRandom;
+  const presence = db.kind === "pglite" ? alone : announcePresence({ db, clock, random, log });
+  const redis = settings.redis.url === "" ? undefined : openRedis(settings.redis);
+  const ownLimiter = createMemoryLimiter(clock, presence.count);
+  const limiter = redis ? createRedisLimiter(redis, ownLimiter, log) : ownLimiter;
   const clients = createClientStates(changes);
   const revocations = createRevocations(() => deps);
   const deps: OpenDeps = {
@@ -65,14 +73,16 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
     sessions,
     verifiedTokens: createVerifiedTokens(),
     clients,
-    limiter: createMemoryLimiter(clock),
+    limiter,
     revocations,
     hashPool: createHashPool(settings.password, clock),
     clock,
-    random: parts.random ?? systemRandom,
+    random,
     version: VERSION,
     lifecycle: { draining: false },
     async close() {
+      redis?.close();
+      await presence.close();
       revocations.close();
       await changes.close();
       await jobs.close();
