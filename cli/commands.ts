@@ -242,8 +242,9 @@ export const COMMANDS: readonly CommandSpec[] = [
   },
   {
     name: "config show",
-    summary: "Show every setting and where it came from; secrets are never printed",
-    examples: ["primer config show", "primer config show --json"],
+    summary: "Show every setting and where it came from, or the limits of each route; secrets are never printed",
+    arguments: [{ name: "what", description: "limits", values: ["limits"], optional: true }],
+    examples: ["primer config show", "primer config show --json", "primer config show limits"],
     runsInHolder: false,
     load: async () => (await import("./commands/config.ts")).show,
   },

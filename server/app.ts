@@ -37,6 +37,12 @@ export async function describeApi({ version }: Pick<Deps, "version">): Promise<R
   return openapiDocument(api, version);
 }
 
+/** What each route is limited by, in the order of the API. No handler runs. */
+export function routeLimits(): { route: string; limits: readonly RouteLimit[] }[] {
+  const api = features({} as Deps).reduce((app, feature) => app.use(feature), new Elysia() as AnyElysia);
+  return api.routes.map(({ method, path, hooks }) => ({ route: `${method} ${path}`, limits: limitsIn(hooks) }));
+}
+
 /**
  * The whole HTTP application. Hooks run in the order they stand here and are registered before any feature, since a hook
  * of Elysia's counts only for what comes after it.

@@ -2,10 +2,18 @@ import { misused } from "../../config/errors.ts";
 import { findSetting, loadSettings, nearestKey, type ResolvedSetting } from "../../config/load.ts";
 import { defaultOf, type Settings } from "../../config/schema.ts";
 import { readSecrets } from "../../config/secrets.ts";
-import type { CommandContext, Implementation } from "../command.ts";
+import type { CommandContext, Implementation, Outcome } from "../command.ts";
 import { table } from "../io.ts";
 
 const load = (context: CommandContext) => loadSettings(context.home, context.environment);
+
+/** What is counted inside of a request: per account, per session, per client. */
+const SERVICE_LIMITS: Readonly<Record<string, readonly string[]>> = {
+  "POST /api/v1/auth/login, failures on one account": ["login_account"],
+  "POST /api/v1/auth/refresh, of one session": ["refresh"],
+  "POST /oauth2/*, failed authentications from one address": ["client_failed"],
+  "POST /oauth2/*, tokens of one client that are not good": ["introspect_failed"],
+};
 
 /** What may be shown of a value: of a secret only whether there is one. */
 const shown = ({ setting, raw }: ResolvedSetting) => (setting.secret ? (raw === "" ? "" : "(set)") : raw);
@@ -23,9 +31,32 @@ export const check: Implementation = {
   },
 };
 
-/** Every setting with its value and where that came from. */
+/** The limits as they count: those of each route, then those of what is known only inside of one. */
+async function limitsOf(context: CommandContext): Promise<Outcome> {
+  const { routeLimits } = await import("../../server/app.ts");
+  const { resolved } = load(context);
+  const rateOf = (limit: string) => String(resolved.get(`rate_limits.${limit}`)?.raw ?? "off");
+  const rows = [
+    ...routeLimits().map(({ route, limits }) => ({ route, limits })),
+    ...Object.entries(SERVICE_LIMITS).map(([route, limits]) => ({ route, limits })),
+  ].map(({ route, limits }) => ({ route, limits: Object.fromEntries(limits.map((limit) => [limit, rateOf(limit)])) }));
+  const shownLimits = (limits: object) => Object.entries(limits).map(([name, rate]) => `${name} ${rate}`);
+  return {
+    json: { mode: resolved.get("rate_limits.mode")?.raw, routes: rows },
+    text: table(
+      ["ROUTE", "LIMITS"],
+      rows.map(({ route, limits }) => [route, shownLimits(limits).join(", ") || "none"]),
+    ),
+  };
+}
+
+/** Every setting with its value and where that came from; or the limits of each route. */
 export const show: Implementation = {
   async run(context) {
+    const [what] = context.arguments;
+    if (what === "limits") return limitsOf(context);
+    if (what !== undefined)
+      throw misused(`There is nothing to show of ${what}.`, "`primer config show limits`, perhaps?");
     const rows = [...load(context).resolved].map(([key, entry]) => ({
       key,
       value: shown(entry),
