@@ -1,0 +1,31 @@
+import { expect, test } from "bun:test";
+import { systemRandom } from "../../../server/ports/random.ts";
+import { announcePresence } from "../../../server/presence.ts";
+import { openTestApp } from "../../support/app.ts";
+
+// Processes that share a limit must agree on how many they are, also after one of them was killed.
+test("processes that are there are counted; one that ends or is killed is not", async () => {
+  const app = await openTestApp();
+  try {
+    const { clock, db } = app;
+    const deps = { db, clock, random: systemRandom, log: app.deps.log };
+    const [first, second, third] = [announcePresence(deps), announcePresence(deps), announcePresence(deps)];
+    const all = [first, second, third];
+    for (const one of all) await one.look();
+    for (const one of all) await one.look();
+    expect(all.map((one) => one.count())).toEqual([3, 3, 3]);
+    await third.close();
+    await first.look();
+    expect(first.count()).toBe(2);
+    clock.advance(10_000);
+    await first.look();
+    expect(first.count()).toBe(2);
+    clock.advance(10_000); // the second has said nothing for 20 seconds
+    await first.look();
+    expect(first.count()).toBe(1);
+    await first.close();
+    await second.close();
+  } finally {
+    await app.close();
+  }
+});
