@@ -66,11 +66,10 @@ export async function login(deps: Deps, input: LoginInput, caller: Caller): Prom
     arrived,
     guess,
   } as const;
-  const stored = guess === "locked" ? undefined : (account?.password ?? undefined);
-  const { correct, rehashed } = await checkGuess(deps, guess, input.password, stored);
-  const refusal = guess === "locked" ? LOCKED : refusalOf(account, correct);
-  if (!account || refusal || guess === "locked") {
-    if (correct && guess !== "locked") await releaseGuess(deps, guess);
+  const { correct, rehashed } = await checkGuess(deps, guess, input.password, account?.password ?? undefined);
+  const refusal = guess.isLocked ? LOCKED : refusalOf(account, correct);
+  if (!account || refusal) {
+    if (correct) await releaseGuess(deps, guess);
     return refuse(deps, attempt, refusal ?? UNKNOWN_ACCOUNT, caller);
   }
   const fingerprint = input.cookies && deps.settings.tokens.fingerprint ? deps.random.token() : null;

@@ -34,7 +34,7 @@ export interface Attempt {
   readonly sessionId: string | null;
   /** When the request came, by `clock.elapsed()`. */
   readonly arrived: number;
-  readonly guess: Guess | "locked";
+  readonly guess: Guess;
 }
 
 /** Too many failures: the password does not count any more, and nobody is told. */
@@ -55,7 +55,7 @@ export const wrongPassword = ({ password }: LoginAccount): Refusal => ({
 export async function refuse(deps: Deps, attempt: Attempt, { code, reason }: Refusal, caller: Caller): Promise<never> {
   const { action, actor, userId, sessionId, arrived, guess } = attempt;
   const now = deps.clock.now();
-  if (guess !== "locked" && WRONG.has(reason)) await failGuess(deps, guess);
+  if (WRONG.has(reason)) await failGuess(deps, guess);
   await deps.db.transaction(async (tx) => {
     await insertLoginRecord(tx, {
       id: deps.random.id(now),
@@ -74,7 +74,7 @@ export async function refuse(deps: Deps, attempt: Attempt, { code, reason }: Ref
       caller,
       details: { reason },
     });
-    if (guess !== "locked" && guess.isLast && userId !== null) await tellOfLock(tx, deps, userId, caller);
+    if (guess.isLast && userId !== null) await tellOfLock(tx, deps, userId, caller);
   });
   deps.log.info(action === "login" ? "A login was refused" : "A step-up was refused", {
     event: action === "login" ? "login.refused" : "step_up.refused",

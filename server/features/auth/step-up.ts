@@ -32,10 +32,8 @@ export async function stepUp(
   const account = await findUserWithPassword(deps.db.orm, { kind: "id", key: userId });
   if (!account) throw new AppError("AUTH_TOKEN_REVOKED", { internal: "The user is gone" });
   const guess = await reserveGuess(deps, { userId, lane: `session:${sessionId}` });
-  const stored = guess === "locked" ? undefined : (account.password ?? undefined);
-  const { correct, rehashed } = await checkGuess(deps, guess, input.password, stored);
-  const renewed =
-    correct && guess !== "locked" ? await renew(deps, account, sessionId, guess, rehashed, caller) : undefined;
+  const { correct, rehashed } = await checkGuess(deps, guess, input.password, account.password ?? undefined);
+  const renewed = correct ? await renew(deps, account, sessionId, guess, rehashed, caller) : undefined;
   if (renewed) return issueAccessToken(deps, renewed);
   const attempt = {
     action: "session.stepped_up",
@@ -45,7 +43,7 @@ export async function stepUp(
     arrived,
     guess,
   } as const;
-  const refusal = guess === "locked" ? LOCKED : correct ? CHANGED_MEANWHILE : wrongPassword(account);
+  const refusal = guess.isLocked ? LOCKED : correct ? CHANGED_MEANWHILE : wrongPassword(account);
   return refuse(deps, attempt, refusal, caller);
 }
 

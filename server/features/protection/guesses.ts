@@ -29,6 +29,8 @@ export interface Guess {
   readonly failures: number;
   /** Whether it is the one with which the password is switched off. */
   readonly isLast: boolean;
+  /** Whether it is switched off: then this attempt is not counted, and the password does not count, right or wrong. */
+  readonly isLocked: boolean;
 }
 
 type GuardDeps = Pick<Deps, "db" | "settings" | "clock" | "secrets" | "limiter">;
@@ -51,34 +53,37 @@ const policyOf = ({ settings }: GuardDeps): FailurePolicy => ({
  * Counts an attempt before its password is looked at. Of any number at the same moment, on however many nodes, no more
  * are let through than may fail (NIST SP 800-63B, section 3.2.2).
  *
- * @returns "locked" where there were too many: then the password does not count, right or wrong
  * @throws AppError RATE_LIMIT_EXCEEDED inside of a delay; that try is not counted, so nobody can prolong the wait
  */
-export async function reserveGuess(deps: GuardDeps, guessed: Guessed): Promise<Guess | "locked"> {
+export async function reserveGuess(deps: GuardDeps, guessed: Guessed): Promise<Guess> {
   const subject = subjectOf(deps, guessed);
   const policy = policyOf(deps);
   const now = deps.clock.now();
   // Of the account's delay and its limit the stricter one answers; a device of its owner's knows only the delay.
   if (!("lane" in guessed)) await assertRoom(deps, "login_account", subject);
   const failures = await reserveAttempt(deps.db.orm, subject, policy, now);
-  if (failures !== undefined) return { subject, failures, isLast: failures === policy.lockAfter };
+  if (failures !== undefined) {
+    return { subject, failures, isLast: failures === policy.lockAfter, isLocked: false };
+  }
   const found = await findFailures(deps.db.orm, subject);
-  if (policy.lockAfter > 0 && (found?.failures ?? 0) >= policy.lockAfter) return "locked";
+  if (found && policy.lockAfter > 0 && found.failures >= policy.lockAfter) {
+    return { subject, failures: found.failures, isLast: false, isLocked: true };
+  }
   const wait = (found?.blockedUntil?.getTime() ?? 0) - now.getTime();
   throw rateLimited(Math.max(wait, 1), policy.delayAfter);
 }
 
 /** The attempt was wrong: that counts towards the limit of failures on an account. It has been answered by now. */
-export async function failGuess(deps: GuardDeps, { subject }: Guess): Promise<void> {
-  if (isLane(subject)) return;
+export async function failGuess(deps: GuardDeps, { subject, isLocked }: Guess): Promise<void> {
+  if (isLocked || isLane(subject)) return;
   await takeRoom(deps, "login_account", subject).catch(() => {});
 }
 
 const isLane = (subject: string) => subject.split(":").length > 2;
 
 /** The attempt was not looked at, or its password was right although it led to nothing: it was no guess. */
-export const releaseGuess = async (deps: GuardDeps, { subject }: Guess): Promise<void> => {
-  await releaseAttempt(deps.db.orm, subject);
+export const releaseGuess = async (deps: GuardDeps, { subject, isLocked }: Guess): Promise<void> => {
+  if (!isLocked) await releaseAttempt(deps.db.orm, subject);
 };
 
 /** The attempt was right in every respect: what came before it is forgotten. */
