@@ -234,6 +234,21 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: async () => (await import("./commands/clients.ts")).remove,
   },
   {
+    name: "hibp import",
+    summary: 'Read the list of breached passwords (Have I Been Pwned) for `password.hibp = "offline"`',
+    arguments: [
+      { name: "path", description: "A sorted file of HASH:COUNT lines, or a folder of files named by prefix" },
+    ],
+    options: [
+      { flags: "--min-count <n>", description: "Leave out passwords that were seen less often (default 1)" },
+      { flags: "--dry-run", description: "Read and check everything, tell what would be written; write nothing" },
+    ],
+    examples: ["primer hibp import pwnedpasswords.txt", "primer hibp import ranges/ --min-count 5 --dry-run"],
+    // It needs no database, and reads for minutes: it never runs inside a server, and works beside one.
+    runsInHolder: false,
+    load: async () => (await import("./commands/hibp.ts")).importCommand,
+  },
+  {
     name: "config check",
     summary: "Check the settings and secrets; every fault is named",
     examples: ["primer config check"],

@@ -1,9 +1,11 @@
+import { join } from "node:path";
 import { failed } from "../config/errors.ts";
 import { type LoadedSettings, loadSettings, type Variables } from "../config/load.ts";
 import type { Settings } from "../config/schema.ts";
 import { readSecrets } from "../config/secrets.ts";
 import type { Database } from "../db/database.ts";
 import type { UserDeps } from "../server/features/users/service.ts";
+import { type Io, yellow } from "./io.ts";
 
 /** How a command gets at the database: opened for it alone, or the one that this process already owns. */
 export interface WorkspaceSource {
@@ -41,6 +43,7 @@ export interface Place {
   readonly home: string;
   readonly environment: Variables;
   readonly workspace: WorkspaceSource;
+  readonly io: Io;
 }
 
 /** Runs `work` with what services need to work on users, on a database that is set up. */
@@ -54,28 +57,39 @@ export async function withUserDeps<T>(place: Place, work: (deps: UserDeps) => Pr
         "Run `primer init`, or `primer migrate`.",
       );
     }
-    return servicesOn(loaded, database, work);
+    return servicesOn(place, loaded, database, work);
   });
 }
 
 /** Runs `work` with services on an open and migrated database, which must be one of these secrets. */
 export async function servicesOn<T>(
+  { home, io }: Pick<Place, "home" | "io">,
   { settings, variables }: LoadedSettings,
   db: Database,
   work: (deps: UserDeps) => Promise<T>,
 ): Promise<T> {
-  const [{ openJobQueue }, { openSecrets }, { createHashPool }, { systemClock }, { systemRandom }] = await Promise.all([
-    import("../db/jobs.ts"),
-    import("../server/features/keys/service.ts"),
-    import("../server/features/passwords/hash-pool.ts"),
-    import("../server/ports/clock.ts"),
-    import("../server/ports/random.ts"),
-  ]);
+  const [{ openJobQueue }, { openSecrets }, { createHashPool }, passwords, { systemClock }, { systemRandom }] =
+    await Promise.all([
+      import("../db/jobs.ts"),
+      import("../server/features/keys/service.ts"),
+      import("../server/features/passwords/hash-pool.ts"),
+      import("../server/features/passwords/service.ts"),
+      import("../server/ports/clock.ts"),
+      import("../server/ports/random.ts"),
+    ]);
   const { secrets } = await openSecrets(db.orm, readSecrets(variables));
   const jobs = await openJobQueue(db);
   const hashPool = createHashPool(settings.password, systemClock);
+  const breachCheck = passwords.createBreachCheck({
+    settings: () => settings.password,
+    filterPath: join(home, passwords.BREACH_FILTER_FILE),
+    degraded: (reason) =>
+      io.note(
+        `${yellow(io, "!!")} The breached passwords could not be asked (${reason}); the password was allowed without.\n`,
+      ),
+  });
   try {
-    return await work({ settings, db, secrets, jobs, hashPool, clock: systemClock, random: systemRandom });
+    return await work({ settings, db, secrets, jobs, hashPool, breachCheck, clock: systemClock, random: systemRandom });
   } finally {
     await jobs.close();
   }

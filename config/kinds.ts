@@ -99,6 +99,20 @@ export const url = (...schemes: readonly string[]): Kind<string> => ({
   },
 });
 
+const LOOPBACK = /^(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])$/;
+
+/** The address of a service that must not be listened to on the way: https, or http on this machine itself. */
+export const secureUrl: Kind<string> = {
+  name: "URL",
+  expected: "an https URL (http only to this machine) without user name, query or fragment",
+  parse(raw) {
+    const parsed = typeof raw === "string" && URL.canParse(raw) ? new URL(raw) : undefined;
+    if (parsed?.username !== "" || parsed.password !== "" || /[?#]/.test(parsed.href)) return undefined;
+    const isSafe = parsed.protocol === "https:" || (parsed.protocol === "http:" && LOOPBACK.test(parsed.hostname));
+    return isSafe ? parsed.href.replace(/\/+$/, "") : undefined;
+  },
+};
+
 /** A web origin and nothing more: "https://login.example.org", no path, no trailing slash. */
 const isOrigin = (value: string) =>
   URL.canParse(value) && /^https?:\/\/[^*]+$/.test(value) && new URL(value).origin === value;
@@ -129,6 +143,19 @@ export const originList = listOf(
 export const hostList = listOf("hosts", 'a list of hosts and ports such as ["10.0.0.7:26379"]', (item) =>
   /^(\[[0-9a-f:]+\]|[a-z0-9.-]+):\d{1,5}$/i.test(item),
 );
+
+/** Any of the values, each at most once. */
+export const someOf = <const T extends string>(...values: readonly T[]): Kind<readonly T[]> => ({
+  name: "list of choices",
+  expected: `a list of any of ${values.map((value) => `"${value}"`).join(", ")}`,
+  parse(raw) {
+    const items = typeof raw === "string" ? raw.split(",").map((item) => item.trim()) : raw;
+    if (!Array.isArray(items)) return undefined;
+    const given = items.filter((item) => item !== "");
+    const known = values.filter((value) => given.includes(value));
+    return known.length === given.length ? known : undefined;
+  },
+});
 
 /** Networks as "10.0.0.0/8", "::1" or "192.0.2.7"; see {@link matchesNetwork}. */
 export const networkList = listOf("networks", 'a list of addresses or networks such as ["10.0.0.0/8"]', (item) => {

@@ -9,6 +9,8 @@ import {
   origin,
   originList,
   rate,
+  secureUrl,
+  someOf,
   text,
   timestamp,
   url,
@@ -23,6 +25,10 @@ export const SIGNATURE_ALGORITHMS = ["RS256", "PS256", "ES256", "EdDSA"] as cons
 export type SignatureAlgorithm = (typeof SIGNATURE_ALGORITHMS)[number];
 
 type RawValue = string | number | boolean | readonly string[];
+
+/** Kinds of characters that a password can be made to have. */
+export const CHARACTER_CLASSES = ["letter", "upper", "lower", "digit", "symbol"] as const;
+export type CharacterClass = (typeof CHARACTER_CLASSES)[number];
 
 /** One setting: what it may hold, what it holds when nobody says anything, and one sentence on what it does. */
 export interface Setting<T> {
@@ -180,6 +186,26 @@ export const SETTINGS = {
   },
   password: {
     min_length: setting(integer(8, 64), 15, "Fewest characters of a password."),
+    min_strength: setting(
+      integer(0, 4),
+      3,
+      "Least strength of a password as zxcvbn estimates it: 3 is a hundred million guesses, 4 ten thousand million. 0: any.",
+    ),
+    require: setting(
+      someOf(...CHARACTER_CLASSES),
+      [],
+      "Kinds of characters that a password must have. Best left empty: such rules make passwords easier to guess.",
+    ),
+    hibp: setting(
+      oneOf("off", "online", "offline"),
+      "off",
+      "Refuse passwords known from breaches (Have I Been Pwned): ask the service, which learns five digits of a hash and nothing else, or look into the set that `primer hibp import` has read.",
+    ),
+    hibp_url: setting(
+      secureUrl,
+      "https://api.pwnedpasswords.com",
+      "Where that service is asked: its own address or a mirror's.",
+    ),
     algorithm: setting(oneOf("argon2id", "bcrypt"), "argon2id", "How new passwords are hashed."),
     memory_kib: setting(integer(12_288, 4_194_304), 19_456, "argon2id: memory of one hash, in KiB."),
     iterations: setting(integer(1, 100), 2, "argon2id: passes over that memory."),

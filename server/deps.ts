@@ -6,6 +6,7 @@ import type { JobQueue } from "../db/jobs.ts";
 import type { ClientStates } from "./features/clients/service.ts";
 import type { KeyRing } from "./features/keys/service.ts";
 import type { HashPool } from "./features/passwords/hash-pool.ts";
+import type { BreachCheck } from "./features/passwords/service.ts";
 import type { Revocations } from "./features/revocations/service.ts";
 import type { SessionStates } from "./features/sessions/service.ts";
 import type { VerifiedTokens } from "./features/tokens/service.ts";
@@ -20,6 +21,7 @@ import type { Random } from "./ports/random.ts";
 export interface Deps {
   settings: Settings;
   hashPool: HashPool;
+  readonly breachCheck: BreachCheck;
   /** As they count now: with what was rotated in since the process began. */
   readonly secrets: Secrets;
   readonly db: Database;

@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import type { AnyElysia } from "elysia";
 import type { Log } from "../config/log.ts";
 import type { Settings } from "../config/schema.ts";
@@ -11,6 +12,7 @@ import type { Deps } from "./deps.ts";
 import { createClientStates } from "./features/clients/service.ts";
 import { keepKeys, openKeyRing } from "./features/keys/service.ts";
 import { createHashPool } from "./features/passwords/hash-pool.ts";
+import { BREACH_FILTER_FILE, createBreachCheck } from "./features/passwords/service.ts";
 import { createRevocations } from "./features/revocations/service.ts";
 import { createSessionStates } from "./features/sessions/service.ts";
 import { createVerifiedTokens } from "./features/tokens/service.ts";
@@ -21,6 +23,8 @@ import { createRedisLimiter } from "./ports/redis-limiter.ts";
 import { alone, announcePresence } from "./presence.ts";
 
 export interface Assembly {
+  /** The folder of this process, for what is kept in files beside the database. */
+  readonly home: string;
   readonly settings: Settings;
   readonly secrets: Secrets;
   readonly db: Database;
@@ -76,6 +80,15 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
     limiter,
     revocations,
     hashPool: createHashPool(settings.password, clock),
+    breachCheck: createBreachCheck({
+      settings: () => deps.settings.password,
+      filterPath: join(parts.home, BREACH_FILTER_FILE),
+      degraded: (reason) =>
+        log.warn("The breached passwords could not be asked; a password was allowed without", {
+          event: "breach_check_degraded",
+          reason,
+        }),
+    }),
     clock,
     random,
     version: VERSION,

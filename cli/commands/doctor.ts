@@ -10,6 +10,8 @@ import { migrationStatus } from "../../db/migrate.ts";
 import { listPublishedSigningKeys } from "../../db/queries/keys.ts";
 import { clockDifference } from "../../server/features/health/service.ts";
 import { openKeyRing } from "../../server/features/keys/service.ts";
+import { readFilterFacts } from "../../server/features/passwords/breach-filter.ts";
+import { BREACH_FILTER_FILE, createBreachCheck } from "../../server/features/passwords/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { green, type Io, red, yellow } from "../io.ts";
@@ -43,6 +45,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
   });
   if (loaded) {
     findings.push(...checkSettings(loaded.settings), checkDisk(context.home), ...checkSecrets(context.home, loaded));
+    findings.push(...(await checkBreachedPasswords(context.home, loaded.settings)));
     await attempt(findings, "database", "See the hint above.", () =>
       context.workspace.withDatabase(loaded.settings, async (database) => {
         findings.push(...(await checkDatabase(database, loaded)));
@@ -109,6 +112,31 @@ function checkSettings(settings: Settings): Finding[] {
   } else findings.push(ok("public URL", server.public_url));
   return findings;
 }
+
+/** Whether the list of breached passwords can be asked. Without it passwords are still held against the one built in. */
+async function checkBreachedPasswords(home: string, { environment, password }: Settings): Promise<Finding[]> {
+  const check = "breached";
+  if (password.hibp === "off") {
+    if (environment !== "production") return [];
+    const mend = 'Set password.hibp = "online"; or "offline", after `primer hibp import`.';
+    return [warning(check, "passwords are not looked up among the breached ones (password.hibp is off)", mend)];
+  }
+  const mend = password.hibp === "offline" ? IMPORT_HINT : "See that password.hibp_url is right and can be reached.";
+  const path = join(home, BREACH_FILTER_FILE);
+  const reasons: string[] = [];
+  const list = createBreachCheck({
+    settings: () => password,
+    filterPath: path,
+    degraded: (reason) => reasons.push(reason),
+  });
+  await list.look("doctor asks for a password that nobody has");
+  const facts = await readFilterFacts(path).catch(() => undefined);
+  const what =
+    password.hibp === "offline" ? `${facts?.hashes ?? 0} passwords in ${path}` : `asked at ${password.hibp_url}`;
+  return [reasons.length === 0 ? ok(check, what) : broken(check, `${what}: ${reasons.join(", ")}`, mend)];
+}
+
+const IMPORT_HINT = "Download the list and run `primer hibp import FILE|DIR`.";
 
 function checkDisk(home: string): Finding {
   if (!existsSync(home))

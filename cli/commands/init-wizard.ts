@@ -2,12 +2,12 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { cancel, confirm, group, intro, isCancel, log, outro, password, select, text } from "@clack/prompts";
 import { failed } from "../../config/errors.ts";
-import { findSetting, SETTINGS_FILE } from "../../config/load.ts";
+import { findSetting, loadSettings, SETTINGS_FILE } from "../../config/load.ts";
 import { ENVIRONMENTS } from "../../config/schema.ts";
+import { weaknessesOf } from "../../server/features/passwords/service.ts";
 import { parseEmail, parseUsername } from "../../server/features/users/names.ts";
 import type { CommandContext, Options } from "../command.ts";
 
-const MIN_PASSWORD = 15;
 /** Standard output is for the result alone. */
 const output = process.stderr;
 
@@ -77,11 +77,11 @@ export async function askInit(context: CommandContext): Promise<Options> {
         confirm({ output, message: "Choose the password yourself? (else one is made and shown)", initialValue: false }),
       adminPassword: ({ results }) =>
         results.ownPassword
-          ? password({
-              output,
-              message: `Password (at least ${MIN_PASSWORD} characters)`,
-              validate: (value) =>
-                [...(value ?? "")].length < MIN_PASSWORD ? `At least ${MIN_PASSWORD} characters` : undefined,
+          ? askStrongPassword(context, {
+              username: results.adminUsername ?? "",
+              email: results.adminEmail ?? "",
+              environment: results.environment,
+              publicUrl: results.publicUrl,
             })
           : Promise.resolve(""),
     },
@@ -93,6 +93,31 @@ export async function askInit(context: CommandContext): Promise<Options> {
   const { ownPassword: _, ...given } = answers;
   const filled = Object.entries(given).filter(([, value]) => typeof value === "string" && value !== "");
   return { ...options, ...(Object.fromEntries(filled) as Options), yes: true };
+}
+
+interface Owner {
+  readonly username: string;
+  readonly email: string;
+  readonly environment: unknown;
+  readonly publicUrl: unknown;
+}
+
+/** Asks until the password is one that the policy lets pass, and says each time what is wrong with it. */
+async function askStrongPassword(context: CommandContext, owner: Owner): Promise<string | symbol> {
+  const { settings } = loadSettings(context.home, context.environment, {
+    environment: owner.environment,
+    ...(owner.publicUrl ? { "server.public_url": owner.publicUrl } : {}),
+  });
+  const length = `t least ${settings.password.min_length} characters`;
+  const validate = (value: string | undefined) =>
+    [...(value ?? "")].length < settings.password.min_length ? `A${length}` : undefined;
+  for (;;) {
+    const given = await password({ output, message: `Password (a${length})`, validate });
+    if (isCancel(given)) return given;
+    const reasons = await weaknessesOf(settings, given, owner);
+    if (reasons.length === 0) return given;
+    log.warn(reasons.map((reason) => reason.message).join("\n"), { output });
+  }
 }
 
 const HINTS = {

@@ -11,7 +11,7 @@ import {
   initialise,
 } from "../../server/features/installation/service.ts";
 import { openSecrets } from "../../server/features/keys/service.ts";
-import { assertPasswordAllowed } from "../../server/features/passwords/service.ts";
+import { weaknessesOf } from "../../server/features/passwords/service.ts";
 import {
   findUserByAny,
   parseEmail,
@@ -55,8 +55,9 @@ export async function run(context: CommandContext): Promise<Outcome> {
     : stringOption(options.adminPassword);
   const flags = flagSettings(options);
   const loaded = loadSettings(home, context.environment, flags);
-  if (password !== undefined) explainWeakness(() => assertPasswordAllowed(loaded.settings, password));
-  assertNames(administratorOf(context, loaded, password));
+  const administrator = administratorOf(context, loaded, password);
+  assertNames(administrator);
+  if (password !== undefined) await assertStrong(loaded, administrator);
 
   const setUp = (database: Database) =>
     database.exclusively(LOCK, () => setUpDatabase(context, database, loaded, flags, password));
@@ -90,7 +91,7 @@ async function setUpDatabase(
   const replace = !finished || Boolean(context.options.force);
   const files = writeInstallationFiles({ home, environment, loaded, flags, replace, random: systemRandom.bytes });
   const migrations = await migrate(database, systemClock.now);
-  return servicesOn(files.loaded, database, async (deps) => {
+  return servicesOn(context, files.loaded, database, async (deps) => {
     if (!finished) io.note(dim(io, `Making a signing key (${signatureOf(files.loaded)}); this takes some seconds.\n`));
     const admin = administratorOf(context, files.loaded, password);
     const done = await initialise(deps, async () => admin);
@@ -132,14 +133,31 @@ function administratorOf(
   const { hostname } = new URL(settings.server.public_url);
   const email =
     stringOption(context.options.adminEmail) ?? `${username}@${isIP(hostname) === 0 ? hostname : "localhost"}`;
-  return { username, email, password: password ?? readablePassword() };
+  return { username, email, password: password ?? readablePassword(settings.password) };
 }
 
-/** 125 bits in five groups, in Crockford's alphabet of 32, which leaves out letters that look alike. */
-function readablePassword(): string {
-  const alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
-  const letters = [...systemRandom.bytes(25)].map((byte) => alphabet[byte % alphabet.length]);
-  return [0, 5, 10, 15, 20].map((start) => letters.slice(start, start + 5).join("")).join("-");
+/** Enough for any setting of the length; 125 bits in five groups by default. */
+const LETTERS_IN_GROUP = 5;
+const FEWEST_GROUPS = 5;
+type PasswordSettings = Pick<LoadedSettings["settings"]["password"], "min_length" | "require">;
+const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";
+
+/**
+ * In Crockford's alphabet of 32, which leaves out letters that look alike. The first group is in capitals where the
+ * settings ask for some; a password without a digit or a letter, one in ten thousand, is made again.
+ */
+function readablePassword(settings: PasswordSettings): string {
+  const { min_length, require } = settings;
+  const count = Math.max(FEWEST_GROUPS, Math.ceil((min_length + 1) / (LETTERS_IN_GROUP + 1)));
+  const letters = [...systemRandom.bytes(count * LETTERS_IN_GROUP)].map((byte) => ALPHABET[byte % ALPHABET.length]);
+  const groups = Array.from({ length: count }, (_, index) =>
+    letters.slice(index * LETTERS_IN_GROUP, (index + 1) * LETTERS_IN_GROUP).join(""),
+  );
+  if (require.includes("upper")) groups[0] = groups[0]?.toUpperCase() ?? "";
+  const password = groups.join("-");
+  const isComplete =
+    /\d/.test(password) && /[a-z]/.test(password) && (!require.includes("upper") || /[A-Z]/.test(password));
+  return isComplete ? password : readablePassword(settings);
 }
 
 async function resetAdmin(deps: UserDeps, admin: Administrator): Promise<UserView> {
@@ -183,11 +201,9 @@ function describe(home: string, { files, migrations, keyCreated, administrator, 
   };
 }
 
-function explainWeakness(check: () => void): void {
-  try {
-    check();
-  } catch (error) {
-    const reasons = (error as { details?: { reasons?: { message: string }[] } }).details?.reasons ?? [];
-    throw misused(`The administrator's password cannot be used: ${reasons.map(({ message }) => message).join("; ")}.`);
-  }
+/** A weak password, too, is found out before anything is written. */
+async function assertStrong({ settings }: LoadedSettings, administrator: Administrator): Promise<void> {
+  const reasons = await weaknessesOf(settings, administrator.password, administrator);
+  if (reasons.length === 0) return;
+  throw misused(`The administrator's password cannot be used: ${reasons.map(({ message }) => message).join("; ")}.`);
 }

@@ -15,6 +15,8 @@ import { openTestDatabase } from "./database.ts";
 import { sharedSigningKey } from "./fixtures.ts";
 import { NO_LIMITS } from "./no-limits.ts";
 
+/** Tests that need none have no home. */
+const HOME = "/nonexistent";
 export const PASSWORD = "correct horse battery staple";
 const OPERATOR = { kind: "operator" } as const;
 const SECRETS: Secrets = {
@@ -100,7 +102,7 @@ export async function openTestApp(variables: Record<string, string> = {}): Promi
   const db = await openTestDatabase();
   const clock = heldClock(new Date("2026-03-01T12:00:00.000Z"));
   const logLines: string[] = [];
-  const { settings } = loadSettings("/nonexistent", { ...TEST_VARIABLES, ...variables });
+  const { settings } = loadSettings(HOME, { ...TEST_VARIABLES, ...variables });
   const log = createLog(() => settings.log.level, { write: (line) => logLines.push(line) }, clock.now);
   const base = { secrets: SECRETS, clock, random: systemRandom };
   const signingKey = await sharedSigningKey();
@@ -110,7 +112,7 @@ export async function openTestApp(variables: Record<string, string> = {}): Promi
     await createSecretKey(tx, base, "refresh", { state: "active" }, OPERATOR);
     await markInitialised(tx, clock.now());
   });
-  const deps = await openDeps({ settings, db, log, ...base });
+  const deps = await openDeps({ home: HOME, settings, db, log, ...base });
   const app = createApp(deps);
   const request = requestsTo(app);
   const others: OpenDeps[] = [];
@@ -134,7 +136,7 @@ export async function openTestApp(variables: Record<string, string> = {}): Promi
       return answer.body;
     },
     async otherNode(parts = {}) {
-      const other = await openDeps({ settings, db: await db.again(), log, ...base });
+      const other = await openDeps({ home: HOME, settings, db: await db.again(), log, ...base });
       Object.assign(other, parts);
       others.push(other);
       const otherApp = createApp(other);

@@ -9,6 +9,7 @@ export type AuditAction =
   | "logout"
   | "refresh.reused"
   | "password.changed"
+  | "breach_check_degraded"
   | "user.created"
   | "user.disabled"
   | "user.enabled"

@@ -3,9 +3,12 @@ import type { Keyring, SecretKey } from "../../../config/secrets.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { computeHash, formatOf, isOutdated } from "./formats.ts";
+import { MAX_PASSWORD_BYTES, normalise } from "./normalise.ts";
 
-/** A password of more bytes than this is refused before anything is computed. */
-export const MAX_PASSWORD_BYTES = 1024;
+export { BREACH_FILTER_FILE, type BreachCheck, createBreachCheck } from "./breach-check.ts";
+export { prepareEstimator } from "./estimate-strength.ts";
+export { MAX_PASSWORD_BYTES } from "./normalise.ts";
+export { type Approval, assertPasswordAllowed, recordApproval, weaknessesOf } from "./policy.ts";
 
 /** A hash as the database keeps it, and the pepper under it (null for hashes that came from elsewhere). */
 export interface StoredPassword {
@@ -20,12 +23,6 @@ export interface PasswordCheck {
 }
 
 type PasswordDeps = Pick<Deps, "hashPool" | "secrets" | "settings">;
-
-/**
- * Passwords are compared in Unicode's canonical form (NFC), so that a letter typed as one character or as two is the
- * same; nothing else about them is changed (NIST SP 800-63B, section 3.1.1.2).
- */
-const normalise = (password: string) => password.normalize("NFC");
 
 /** The pepper also makes every password 43 characters long, so that no algorithm cuts it off or stumbles over NUL. */
 const withPepper = (password: string, pepper: SecretKey) =>
@@ -76,22 +73,3 @@ function pepperedFor(peppers: Keyring, password: string, stored: StoredPassword)
   const pepper = peppers.find((candidate) => candidate.id === stored.pepperId);
   return pepper && withPepper(password, pepper);
 }
-
-/**
- * The one password policy, for every place where a password is set. Length counts code points; no kind of character is
- * asked for (NIST SP 800-63B).
- *
- * @throws AppError PASSWORD_TOO_WEAK with reasons that a person can act on
- */
-export function assertPasswordAllowed(settings: Deps["settings"], password: string): void {
-  const length = [...normalise(password)].length;
-  const minimum = settings.password.min_length;
-  const reasons = [];
-  if (length < minimum) reasons.push({ code: "password_too_short", min: minimum, message: tooShort(minimum) });
-  if (Buffer.byteLength(password) > MAX_PASSWORD_BYTES) {
-    reasons.push({ code: "password_too_long", max_bytes: MAX_PASSWORD_BYTES, message: "Use at most 1024 bytes" });
-  }
-  if (reasons.length > 0) throw new AppError("PASSWORD_TOO_WEAK", { details: { reasons } });
-}
-
-const tooShort = (minimum: number) => `Use at least ${minimum} characters; a few words in a row are easy to remember`;

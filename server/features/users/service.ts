@@ -18,7 +18,13 @@ import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
 import { type AuditAction, type AuditEvent, audit } from "../audit/service.ts";
-import { assertPasswordAllowed, hashPassword, type StoredPassword } from "../passwords/service.ts";
+import {
+  type Approval,
+  assertPasswordAllowed,
+  hashPassword,
+  recordApproval,
+  type StoredPassword,
+} from "../passwords/service.ts";
 import { clearFailures } from "../protection/service.ts";
 import { parseEmail, parseUsername } from "./names.ts";
 
@@ -27,7 +33,10 @@ export { parseEmail, parseIdentifier, parseUsername } from "./names.ts";
 export const ADMIN_ROLE = "admin";
 
 /** What services need of the process to work with users; no server has to run. */
-export type UserDeps = Pick<Deps, "db" | "jobs" | "clock" | "random" | "settings" | "secrets" | "hashPool">;
+export type UserDeps = Pick<
+  Deps,
+  "db" | "jobs" | "clock" | "random" | "settings" | "secrets" | "hashPool" | "breachCheck"
+>;
 
 /** Who changes a user: in the audit log's words, and from where. */
 export interface Actor {
@@ -86,6 +95,7 @@ export interface PreparedUser {
   readonly username: string;
   readonly email: { readonly email: string; readonly emailKey: string };
   readonly password: StoredPassword;
+  readonly approval: Approval;
   readonly roles: readonly string[];
 }
 
@@ -95,8 +105,8 @@ export async function prepareUser(deps: UserDeps, input: NewUser): Promise<Prepa
   if (!username) throw invalidField("username", USERNAME_RULE);
   const email = parseEmail(input.email);
   if (!email) throw invalidField("email", "An e-mail address such as ada@example.org");
-  assertPasswordAllowed(deps.settings, input.password);
-  return { username, email, password: await hashPassword(deps, input.password), roles: input.roles };
+  const approval = await assertPasswordAllowed(deps, input.password, { username, email: email.email });
+  return { username, email, password: await hashPassword(deps, input.password), approval, roles: input.roles };
 }
 
 export async function insertPreparedUser(tx: Tx, deps: UserDeps, user: PreparedUser, by: Actor): Promise<UserView> {
@@ -116,6 +126,7 @@ export async function insertPreparedUser(tx: Tx, deps: UserDeps, user: PreparedU
   await keepPassword(tx, deps, id, user.password, now);
   await replaceUserRoles(tx, id, user.roles, now);
   await record(tx, deps, "user.created", id, by, { username: user.username, roles: user.roles });
+  await recordApproval(tx, deps, user.approval, { subject: { kind: "user", id }, ...by });
   return viewOf(await requireUser(tx, id));
 }
 
@@ -218,7 +229,8 @@ export async function unlockUser(deps: UserDeps, id: string, by: Actor): Promise
  * @throws AppError NOT_FOUND or PASSWORD_TOO_WEAK
  */
 export async function setPassword(deps: UserDeps, id: string, password: string, by: Actor): Promise<UserView> {
-  assertPasswordAllowed(deps.settings, password);
+  const { user } = await requireUser(deps.db.orm, id);
+  const approval = await assertPasswordAllowed(deps, password, user);
   const stored = await hashPassword(deps, password);
   const now = deps.clock.now();
   return deps.db.change(async (tx) => {
@@ -229,6 +241,7 @@ export async function setPassword(deps: UserDeps, id: string, password: string, 
     await deleteDevicesOf(tx, id);
     const ended = await revokeSessions(tx, { userId: id }, "password_changed", now);
     await record(tx, deps, "password.changed", id, by, { sessions_ended: ended.length });
+    await recordApproval(tx, deps, approval, { subject: { kind: "user", id }, ...by });
     const request_id = by.caller?.requestId ?? null;
     await deps.jobs.enqueue(tx, "send-mail", { template: "password_changed", user_id: id, request_id });
     return viewOf(await requireUser(tx, id));

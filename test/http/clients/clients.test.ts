@@ -237,7 +237,7 @@ describe("DELETE /clients/{id}", () => {
   // Another node that has the client in its memory refuses it within a second as well.
   test("a second node", async () => {
     const { settings, db, log, secrets, clock } = app.deps;
-    const other = await openDeps({ settings, db, log, secrets, clock });
+    const other = await openDeps({ home: "/nonexistent", settings, db, log, secrets, clock });
     try {
       const node = createApp(other);
       const client = await create("two nodes");

@@ -21,7 +21,7 @@ let server: RunningServer;
 async function openNode(deps: Deps, db: Database) {
   const { settings, secrets, log, clock, random } = deps;
   const listening = { ...settings, server: { ...settings.server, port: await freePort() } };
-  return openDeps({ settings: listening, secrets, db, log, clock, random });
+  return openDeps({ home: "/nonexistent", settings: listening, secrets, db, log, clock, random });
 }
 
 describe.if(ON_POSTGRES)("two nodes", () => {
