@@ -45,7 +45,8 @@ async function readSortedFile(path: string, size: number, reader: HashReader): P
   await readChunks(path, (chunk) => {
     parser.take(chunk);
     done += chunk.length;
-    reader.progress(done / Math.max(1, size));
+    // A pipe has no size.
+    reader.progress(size === 0 ? 0 : done / size);
   });
   const { lines, position } = parser.end();
   if (lines === 0) throw failed(`${path} is empty.`);

@@ -4,9 +4,9 @@ import type { ZxcvbnFactory } from "@zxcvbn-ts/core";
  * zxcvbn takes much longer for long passwords, and it computes where requests are answered; so it sees this many
  * characters from the beginning and from the end, which is more than it needs to find a password strong.
  */
-const MAX_SEEN = 64;
+const MAX_SEEN = 48;
 /** Ways in which look-alikes ("p@$$w0rd") are read; a hundred, its default, take tens of milliseconds. */
-const MAX_SUBSTITUTIONS = 10;
+const MAX_SUBSTITUTIONS = 5;
 
 export interface StrengthEstimator {
   /** The most common passwords with their rank. */
