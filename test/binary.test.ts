@@ -116,6 +116,23 @@ describe("the binary alone in a folder", () => {
     expect({ exitCode: list.exitCode, users: jsonOf(list).data.length }).toEqual({ exitCode: 0, users: 1 });
   });
 
+  // What the policy needs is in the file: dictionaries, and the reader of the list of breached passwords.
+  test.each([
+    ["passwordpassword", 2],
+    ["Winter2025Winter2025", 2],
+    ["violet tractor nineteen", 0],
+  ])("the password policy is in it: %s is exit %d", async (typed, exitCode) => {
+    const name = `user-${typed.length}`;
+    const args = ["users", "create", name, "--email", `${name}@example.org`, "--password-stdin"];
+    const ran = await runPrimer(args, { primer: [binary], cwd: folder, input: typed, environment: { PATH: "" } });
+    expect(ran).toMatchObject({ exitCode });
+  });
+
+  test("hibp import works in it", async () => {
+    writeFileSync(join(folder, "list.txt"), `${"0".repeat(40)}:1\n`);
+    expect(jsonOf(await run("hibp", "import", "list.txt", "--json"))).toMatchObject({ passwords: 1 });
+  });
+
   test("memory while it serves", () => {
     const resident = residentMib(serving.pid);
     process.stdout.write(`serve of the binary has ${resident.toFixed(0)} MiB in memory after a login and the docs\n`);

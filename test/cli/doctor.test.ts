@@ -5,6 +5,7 @@ import { generateSecret } from "../../config/secrets.ts";
 import { MIGRATIONS } from "../../db/migrations/index.ts";
 import { openPglite } from "../../db/pglite.ts";
 import { systemRandom } from "../../server/ports/random.ts";
+import { startRangeService } from "../support/range-service.ts";
 import { runPrimer } from "../support/server.ts";
 import { freePort } from "../support/services.ts";
 import { jsonOf, openScratch } from "./support/home.ts";
@@ -115,6 +116,28 @@ describe("doctor", () => {
       else expect(failed).toHaveLength(1);
     },
   );
+
+  // Production without the list of breached passwords is said; where it is to be asked, whether it answers.
+  test("breached passwords: a warning where nobody asks in production, a finding where the service does not answer", async () => {
+    const home = await scratch.home();
+    const service = await startRangeService();
+    const stateFor = async (environment: Record<string, string>) => {
+      const { findings } = await doctor(home, environment);
+      return findings.find(({ check }) => check === "breached")?.state;
+    };
+    const online = { PRIMER_PASSWORD__HIBP: "online", PRIMER_PASSWORD__HIBP_URL: service.url };
+    try {
+      expect(await stateFor({})).toBeUndefined();
+      expect(
+        await stateFor({ PRIMER_ENVIRONMENT: "production", PRIMER_SERVER__PUBLIC_URL: "https://login.example.org" }),
+      ).toBe("warning");
+      expect(await stateFor(online)).toBe("ok");
+      service.behaviour = "status500";
+      expect(await stateFor(online)).toBe("failed");
+    } finally {
+      service.stop();
+    }
+  });
 
   // A folder that nobody has set up is a finding like any other, and looking at it makes nothing there.
   test("a home that is not there: exit 4, and it is still not there", async () => {

@@ -30,6 +30,27 @@ const init = (
   more: { input?: string; environment?: Record<string, string> } = {},
 ) => runPrimer(["init", "--yes", "--json", "--dir", home, ...args], more);
 
+// A password that init makes up is one that the policy of the settings lets pass.
+test("a made-up password is as long as the settings ask, and has what they ask for", async () => {
+  const environment = {
+    PRIMER_PASSWORD__MIN_LENGTH: "64",
+    PRIMER_PASSWORD__REQUIRE: "letter,upper,lower,digit,symbol",
+  };
+  const ran = await init(scratch.path("home"), ["--algorithm", "ES256"], { environment });
+  expect(ran.exitCode).toBe(0);
+  expect(jsonOf(ran).admin.password).toMatch(/^[0-9A-Z]{5}(-[0-9a-z]{5}){10,}$/);
+});
+
+// Nothing is set up with a password that anybody would guess, and nothing is written before that is said.
+test.each(["passwordpassword", "Admin@localhost 2026", "Winter2025Winter2025"])(
+  "%s is no password for an administrator: exit 2",
+  async (input) => {
+    const home = scratch.path("home");
+    expect((await init(home, ["--admin-password-stdin"], { input })).exitCode).toBe(2);
+    expect(existsSync(home)).toBe(false);
+  },
+);
+
 describe("init by flags", () => {
   let home: string;
   let ran: Awaited<ReturnType<typeof init>>;

@@ -72,7 +72,8 @@ describe("the wizard of init", () => {
       ["Their e-mail address", "grace@example.org", enter],
       ["Choose the password yourself?", left, enter],
       ["Password (at least 15 characters)", "short", enter],
-      ["At least 15 characters", "\u0015", ADMIN.password, enter],
+      ["At least 15 characters", "\u0015", "grace.example.org", enter],
+      ["Leave out your name", ADMIN.password, enter],
       [`Set it up in ${home}?`, enter],
     ]);
     expect(await terminal.exited).toBe(0);
