@@ -1,6 +1,6 @@
 import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { failed } from "../config/errors.ts";
+import { codeOf, failed, textOf } from "../config/errors.ts";
 import { tryLockFolder } from "../db/lock.ts";
 import {
   encodePart,
@@ -120,6 +120,9 @@ export async function replaceFilter(
     renameSync(unfinished, path);
     syncFolder(dirname(path));
     return summary;
+  } catch (error) {
+    if (codeOf(error) === undefined) throw error;
+    throw failed(`${path} cannot be written: ${textOf(error)}`, "The set that was there is there still.", error);
   } finally {
     closeSync(file);
     rmSync(unfinished, { force: true });

@@ -30,13 +30,15 @@ for (let value = 0; value < 16; value++) {
  * Reads Pwned Passwords as its downloader writes it: a sorted file of `HASH:COUNT` lines, or a folder of files named by
  * prefix (with or without ".txt") of `SUFFIX:COUNT` lines. Memory does not grow with what is read.
  *
+ * @returns how many prefixes a folder has no file for: all of them are there where the download is complete
  * @throws OperatorError exit 1 where it is cut off, not sorted or otherwise not what was expected; exit 2 where it is not there
  */
-export async function readHashes(path: string, reader: HashReader): Promise<void> {
+export async function readHashes(path: string, reader: HashReader): Promise<{ readonly missing: number }> {
   const found = statSync(path, { throwIfNoEntry: false });
   if (!found) throw misused(`${path} is not there.`);
-  if (found.isDirectory()) await readFolder(path, reader);
-  else await readSortedFile(path, found.size, reader);
+  if (found.isDirectory()) return { missing: PREFIXES - (await readFolder(path, reader)) };
+  await readSortedFile(path, found.size, reader);
+  return { missing: 0 };
 }
 
 async function readSortedFile(path: string, size: number, reader: HashReader): Promise<void> {
@@ -57,7 +59,8 @@ async function readSortedFile(path: string, size: number, reader: HashReader): P
   }
 }
 
-async function readFolder(path: string, reader: HashReader): Promise<void> {
+/** @returns how many files there were */
+async function readFolder(path: string, reader: HashReader): Promise<number> {
   const extensions = listPrefixes(path);
   let [present, done] = [0, 0];
   for (const extension of extensions) if (extension > 0) present++;
@@ -70,6 +73,7 @@ async function readFolder(path: string, reader: HashReader): Promise<void> {
     if (parser.end().lines === 0) throw failed(`${name} is empty.`, "Download it again.");
     reader.progress(++done / present);
   }
+  return present;
 }
 
 /** The ways in which the file of a prefix may be named; their numbers are bits. */

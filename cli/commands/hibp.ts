@@ -1,11 +1,11 @@
 import { join, resolve } from "node:path";
 import { failed, misused } from "../../config/errors.ts";
-import { BREACH_FILTER_FILE } from "../../server/features/passwords/breach-filter.ts";
+import { BREACH_FILTER_FILE, PREFIXES } from "../../server/features/passwords/breach-filter.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { createFilterSink, type FilterSink, type FilterSummary, replaceFilter } from "../breach-filter-file.ts";
 import type { CommandContext, Implementation, Outcome } from "../command.ts";
 import { readHashes } from "../hibp-source.ts";
-import type { Io } from "../io.ts";
+import { type Io, yellow } from "../io.ts";
 
 /** What lasts longer says how far it is: the first time after this, then each time after {@link NEXT_NOTE_MS}. */
 const FIRST_NOTE_MS = 1000;
@@ -49,7 +49,7 @@ async function readInto(
 ): Promise<FilterSummary> {
   const started = systemClock.elapsed();
   let nextNote = started + FIRST_NOTE_MS;
-  await readHashes(source, {
+  const { missing } = await readHashes(source, {
     hash(prefix, rest, count) {
       if (count < minCount) counts.skipped++;
       else sink.add(prefix, rest);
@@ -61,6 +61,9 @@ async function readInto(
       io.note(`Reading ${source}: ${(share * 100).toFixed(0)} %\n`);
     },
   });
+  if (missing > 0) {
+    io.note(`${yellow(io, "!!")} ${missing} of the ${PREFIXES} prefixes have no file: is the download complete?\n`);
+  }
   const summary = sink.finish();
   if (summary.hashes === 0) throw failed(`${source} has no password with a count of ${minCount} or more.`);
   return summary;

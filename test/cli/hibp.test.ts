@@ -69,8 +69,11 @@ describe("hibp import", () => {
   ];
   test.concurrent.each(SOURCES)("reads %s", async (_name, source) => {
     const where = home();
-    const ran = await importing(where, source());
-    expect({ ...ran, stdout: "" }).toEqual({ exitCode: 0, stdout: "", stderr: "" });
+    const path = source();
+    const ran = await importing(where, path);
+    // A folder without all of its files may be half a download: that is said.
+    const isFolder = statSync(path).isDirectory();
+    expect({ exitCode: ran.exitCode, warned: ran.stderr !== "" }).toEqual({ exitCode: 0, warned: isFolder });
     const { passwords, false_positive_rate } = jsonOf(ran);
     expect(passwords).toBeGreaterThan(0);
     expect(false_positive_rate).toBeLessThanOrEqual(1 / 10_000);

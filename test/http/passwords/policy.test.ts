@@ -159,13 +159,17 @@ describe("the policy", () => {
   // Whoever sends the worst of passwords costs us little: it is computed where requests are answered.
   test.each([
     ["beyond 1024 bytes", "x".repeat(60_000), 20],
-    ["look-alikes", "4@8({[<3369&#!1/|0$5+7%2".repeat(42), 400],
-    ["digits", anyOf("0123456789", 1024), 400],
-    ["repetitions", "ab1".repeat(341), 400],
+    ["look-alikes", "4@8({[<3369&#!1/|0$5+7%2".repeat(42), 200],
+    ["digits", anyOf("0123456789", 1024), 200],
+    ["repetitions", "ab1".repeat(341), 200],
   ])("the policy is quick about %s", async (_name, password, most) => {
-    const started = performance.now();
-    await weaknessesOf(app.deps.settings, password, OWNER);
-    expect(performance.now() - started).toBeLessThan(most);
+    const times: number[] = [];
+    for (let run = 0; run < 5; run++) {
+      const started = performance.now();
+      await weaknessesOf(app.deps.settings, password, OWNER);
+      times.push(performance.now() - started);
+    }
+    expect(Math.min(...times)).toBeLessThan(most);
   });
 });
 
