@@ -5,7 +5,6 @@ import type { Database } from "../../db/database.ts";
 import { isEmbedded } from "../../db/open.ts";
 import type { Deps } from "../../server/deps.ts";
 import { createHashPool } from "../../server/features/passwords/hash-pool.ts";
-import { prepareEstimator } from "../../server/features/passwords/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { openDeps, type RunningServer, startServer } from "../../server/start.ts";
 import { startWorker } from "../../worker/run.ts";
@@ -31,7 +30,6 @@ export async function run(context: CommandContext): Promise<Outcome> {
   await context.workspace.withDatabase(loaded.settings, async (db) => {
     const secrets = await secretsOfInstallation(context.home, loaded, db);
     const deps = await openDeps({ home: context.home, settings: loaded.settings, secrets, db, log });
-    await prepareEstimator();
     const embedded = isEmbedded(loaded.settings);
     const socket = embedded ? await hearCommands(context, db) : undefined;
     const worker = embedded ? startWorker(deps) : undefined;

@@ -26,11 +26,6 @@ export function strengthEstimator(): Promise<StrengthEstimator> {
   return loading;
 }
 
-/** Loads the dictionaries before anybody waits for an answer: nothing else happens in the process meanwhile. */
-export async function prepareEstimator(): Promise<void> {
-  (await strengthEstimator()).scoreOf("correct horse battery staple", []);
-}
-
 async function load(): Promise<StrengthEstimator> {
   const [{ ZxcvbnFactory }, common, english] = await Promise.all([
     import("@zxcvbn-ts/core"),

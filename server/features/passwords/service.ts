@@ -6,7 +6,6 @@ import { computeHash, formatOf, isOutdated } from "./formats.ts";
 import { MAX_PASSWORD_BYTES, normalise } from "./normalise.ts";
 
 export { BREACH_FILTER_FILE, type BreachCheck, createBreachCheck } from "./breach-check.ts";
-export { prepareEstimator } from "./estimate-strength.ts";
 export { MAX_PASSWORD_BYTES } from "./normalise.ts";
 export { type Approval, assertPasswordAllowed, recordApproval, weaknessesOf } from "./policy.ts";
 
