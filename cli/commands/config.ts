@@ -9,10 +9,10 @@ const load = (context: CommandContext) => loadSettings(context.home, context.env
 
 /** What is counted inside of a request: per account, per session, per client. */
 const SERVICE_LIMITS: Readonly<Record<string, readonly string[]>> = {
-  "POST /api/v1/auth/login, failures on one account": ["login_account"],
-  "POST /api/v1/auth/refresh, of one session": ["refresh"],
-  "POST /oauth2/*, failed authentications from one address": ["client_failed"],
-  "POST /oauth2/*, tokens of one client that are not good": ["introspect_failed"],
+  "/api/v1/auth/login: failures on one account": ["login_account"],
+  "/api/v1/auth/refresh: of one session": ["refresh"],
+  "/oauth2: failed authentications from one address": ["client_failed"],
+  "/oauth2: tokens of one client that are not good": ["introspect_failed"],
 };
 
 /** What may be shown of a value: of a secret only whether there is one. */

@@ -335,7 +335,7 @@ describe("the settings that clients and operators count on", () => {
     expect(load({ flags: { [key]: value } }).resolved.get(key)?.value).toBe(value);
   });
 
-  test.each(SETTING_LIST.filter(({ table }) => table === "rate_limits").map(({ key }) => key))(
+  test.each(SETTING_LIST.filter(({ kind }) => kind.name === "rate").map(({ key }) => key))(
     "%s can be switched off",
     (key) => {
       expect(load({ flags: { [key]: "off" } }).resolved.get(key)?.value).toBeNull();
