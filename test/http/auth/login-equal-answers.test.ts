@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { createHashPool } from "../../../server/features/passwords/hash-pool.ts";
 import { systemClock } from "../../../server/ports/clock.ts";
 import { PASSWORD, type TestAnswer, type TestApp } from "../../support/app.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
@@ -143,7 +144,8 @@ describe("timing", () => {
         await setStatus(timed, (await timed.createUser({ username: "disabled" })).id, "disabled");
         const { id } = await timed.createUser({ username: "imported" });
         await storeHash(timed, id, await Bun.password.hash(PASSWORD, { algorithm: "bcrypt", cost: 12 }));
-        replaceDeps(timed.deps, { clock: systemClock });
+        const hashPool = createHashPool(timed.deps.settings.password, systemClock);
+        replaceDeps(timed.deps, { clock: systemClock, hashPool });
         const times = await measure(timed);
         const reference = median(times.unknown);
         for (const name of TIMED) {
