@@ -6,6 +6,7 @@ import { clientRoutes } from "./features/clients/routes.ts";
 import { docsRoutes } from "./features/docs/routes.ts";
 import { healthRoutes } from "./features/health/routes.ts";
 import { keyRoutes } from "./features/keys/routes.ts";
+import { monitoringRoutes } from "./features/monitoring/routes.ts";
 import { oauthRoutes } from "./features/oauth/routes.ts";
 import { revocationRoutes } from "./features/revocations/routes.ts";
 import { sessionRoutes } from "./features/sessions/routes.ts";
@@ -27,6 +28,7 @@ const features = (deps: Deps): AnyElysia[] => [
   oauthRoutes(deps),
   keyRoutes(deps),
   revocationRoutes(deps),
+  monitoringRoutes(deps),
   healthRoutes(deps),
 ];
 

@@ -1,4 +1,5 @@
 import type { Log } from "../config/log.ts";
+import type { Metrics } from "../config/metrics.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import type { ChangeFeed, Database } from "../db/database.ts";
@@ -33,6 +34,7 @@ export interface Deps {
   readonly verifiedTokens: VerifiedTokens;
   readonly clients: ClientStates;
   readonly limiter: Limiter;
+  readonly metrics: Metrics;
   /** Tells services that verify tokens by themselves which sessions have ended. */
   readonly revocations: Revocations;
   readonly clock: Clock;

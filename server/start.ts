@@ -1,6 +1,8 @@
+import http from "node:http";
 import { join } from "node:path";
 import type { AnyElysia } from "elysia";
 import type { Log } from "../config/log.ts";
+import { createMetrics } from "../config/metrics.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import { VERSION } from "../config/version.ts";
@@ -59,6 +61,7 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
   const sessions = createSessionStates(changes);
   const random = parts.random ?? systemRandom;
   const presence = db.kind === "pglite" ? alone : announcePresence({ db, clock, random, log });
+  await presence.look();
   const redis = settings.redis.url === "" ? undefined : openRedis(settings.redis);
   const ownLimiter = createMemoryLimiter(clock, presence.count);
   const limiter = redis ? createRedisLimiter(redis, ownLimiter, log) : ownLimiter;
@@ -78,6 +81,7 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
     verifiedTokens: createVerifiedTokens(),
     clients,
     limiter,
+    metrics: createMetrics(),
     revocations,
     hashPool: createHashPool(settings.password, clock),
     breachCheck: createBreachCheck({
@@ -116,10 +120,14 @@ export interface RunningServer {
 /** An idle connection is closed after this long (seconds); a slow request gets as long for its next byte. */
 const IDLE_TIMEOUT_SECONDS = 30;
 
+/** Of all headers together. A token that is too long gets the answer of one that is not valid; beyond, Bun itself says 431. */
+const MAX_HEADER_BYTES = 128 * 1024;
+
 /** Starts to listen at the settings' host and port. Throws the system's error where the port is taken. */
 export function startServer(deps: Deps): RunningServer {
   const { host, port } = deps.settings.server;
   const app: AnyElysia = createApp(deps);
+  (http as { maxHeaderSize: number }).maxHeaderSize = MAX_HEADER_BYTES;
   app.listen({
     hostname: host,
     port,

@@ -1,6 +1,6 @@
 import { Elysia } from "elysia";
 import type { Deps } from "../deps.ts";
-import { AppError } from "../errors.ts";
+import { AppError, ERRORS } from "../errors.ts";
 import {
   type Authenticated,
   assertSteppedUp,
@@ -52,11 +52,18 @@ async function authenticateRequest(deps: Deps, request: Request): Promise<Authen
   const { settings, clock } = deps;
   const authorization = request.headers.get("authorization");
   const token = bearerToken(authorization);
-  if (isLegacyToken(settings, clock, token)) {
-    const claims = await verifyLegacyToken(settings, clock, token);
-    if (!claims)
-      throw new AppError("AUTH_TOKEN_INVALID", { internal: "A token of the earlier service did not verify" });
-    return authenticateLegacy(deps, claims, contextOf(request).requestId);
+  const issuer = isLegacyToken(settings, clock, token) ? "legacy" : "own";
+  try {
+    const authenticated =
+      issuer === "legacy"
+        ? await authenticateLegacy(deps, await verifyLegacyToken(settings, clock, token), contextOf(request).requestId)
+        : await authenticate(deps, { authorization, fingerprint: cookieOf(settings, request, "fp") });
+    deps.metrics.count("primer.tokens.verified", { issuer, outcome: "accepted" });
+    return authenticated;
+  } catch (error) {
+    // Where the database is away nothing was found out about the token.
+    if (error instanceof AppError && ERRORS[error.errorCode].status === 401)
+      deps.metrics.count("primer.tokens.verified", { issuer, outcome: "refused" });
+    throw error;
   }
-  return authenticate(deps, { authorization, fingerprint: cookieOf(settings, request, "fp") });
 }

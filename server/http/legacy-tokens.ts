@@ -1,6 +1,7 @@
 import { jwt } from "@elysiajs/jwt";
 import { decodeProtectedHeader, type JWTPayload } from "jose";
 import type { Settings } from "../../config/schema.ts";
+import { AppError } from "../errors.ts";
 import type { Clock } from "../ports/clock.ts";
 
 const MAX_TOKEN_LENGTH = 8192;
@@ -34,13 +35,14 @@ export function isLegacyToken({ tokens }: Settings, clock: Pick<Clock, "now">, t
  * Checks an HS256 token of the service that was there before. Only its own secret, algorithm, issuer and audience count:
  * a key of ours is never taken for its secret, nor the other way round (RFC 8725, section 3.1).
  *
- * @returns its claims; undefined where it is not good
+ * @returns its claims
+ * @throws AppError AUTH_TOKEN_INVALID
  */
 export async function verifyLegacyToken(
   settings: Settings,
   clock: Pick<Clock, "now">,
   token: string,
-): Promise<JWTPayload | undefined> {
+): Promise<JWTPayload> {
   const { legacy_issuer, legacy_audience, legacy_user_claim, clock_skew } = settings.tokens;
   const claims = await verifierOf(settings)(token, {
     algorithms: ["HS256"],
@@ -50,5 +52,6 @@ export async function verifyLegacyToken(
     currentDate: clock.now(),
     requiredClaims: ["iat", "exp", legacy_user_claim],
   });
-  return claims || undefined;
+  if (!claims) throw new AppError("AUTH_TOKEN_INVALID", { internal: "A token of the earlier service did not verify" });
+  return claims;
 }

@@ -1,15 +1,16 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { openPostgresAt } from "../support/database.ts";
 import { whyNoPostgres } from "./own-postgres.ts";
-import { canRun, login, type Server, serve, waitFor } from "./processes.ts";
+import { canRun, login, primer, type Server, serve, waitFor } from "./processes.ts";
 import { serveTwoNodes, type TwoNodes } from "./two-nodes.ts";
 
 const possible = canRun(whyNoPostgres(), "drill of a feed of changes that hangs");
+const PICKED_UP_WITHIN_MS = 1500;
 const REVOKED_WITHIN_MS = 1500; // a second, and what two processes on a busy machine take
 
 let installation: TwoNodes;
 beforeAll(async () => {
-  if (possible) installation = await serveTwoNodes();
+  if (possible) installation = await serveTwoNodes({ PRIMER_TOKENS__ALGORITHM: "ES256" });
 }, 60_000);
 afterAll(async () => {
   if (possible) await installation.remove();
@@ -38,6 +39,28 @@ async function listeners(): Promise<number[]> {
   return rows.map(({ pid }) => pid);
 }
 
+/** How long another node takes to publish a key that was staged just now. */
+async function keyPickedUpAfter(): Promise<number> {
+  const kidsOn = async (node: Server | undefined) => {
+    const { keys } = (await (await fetch(`${node?.url}/.well-known/jwks.json`)).json()) as { keys: { kid: string }[] };
+    return keys.length;
+  };
+  const { home, variables, nodes } = installation;
+  const before = await kidsOn(nodes[1]);
+  const db = await openPostgresAt(installation.postgres.url);
+  const staged = primer(home, ["rotate-keys"], variables);
+  await waitFor("a staged key", async () => {
+    const rows = await db.query("SELECT 1 FROM signing_keys WHERE state = 'next'");
+    return rows.length === 1;
+  });
+  const took = await waitFor("the key on another node", async () => (await kidsOn(nodes[1])) === before + 1, 5000);
+  await staged.finished;
+  await primer(home, ["rotate-keys", "--undo"], variables).finished;
+  await waitFor("its end", async () => (await kidsOn(nodes[1])) === before, 5000);
+  await db.close();
+  return took;
+}
+
 // A logout is a logout on every node, also while nothing tells the nodes of it.
 describe("the feed of changes", () => {
   test.if(possible)("hangs without a sign: a logout counts elsewhere within a second all the same", async () => {
@@ -52,6 +75,9 @@ describe("the feed of changes", () => {
       expect(took).toBeLessThan(REVOKED_WITHIN_MS);
       // Sessions go on being served, from their rows; and another feed is opened.
       expect(await statusOn(installation.nodes[1], await loggedIn())).toBe(200);
+      const keys = await keyPickedUpAfter();
+      process.stderr.write(`measured: with a frozen feed a new key was on another node after ${Math.round(keys)} ms\n`);
+      expect(keys).toBeLessThan(PICKED_UP_WITHIN_MS);
       await waitFor(
         "word of it in the log",
         () => installation.nodes[1]?.out().includes("changes.not_heard") ?? false,
@@ -82,6 +108,9 @@ describe("the feed of changes", () => {
     const took = await waitFor("refusal", async () => (await statusOn(installation.nodes[1], token)) === 401, 5000);
     process.stderr.write(`measured: a logout counted on another node after ${Math.round(took)} ms\n`);
     expect(took).toBeLessThan(REVOKED_WITHIN_MS);
+    const keys = await keyPickedUpAfter();
+    process.stderr.write(`measured: a new key was on another node after ${Math.round(keys)} ms\n`);
+    expect(keys).toBeLessThan(PICKED_UP_WITHIN_MS);
     // And it stays one: nothing of it is kept in a process alone.
     await installation.nodes[1]?.kill();
     installation.nodes[1] = await serve(installation.home, installation.variables);

@@ -29,16 +29,14 @@ export const LoginBody = t.Object(
 
 export const RefreshBody = t.Object(
   {
-    refresh_token: t.Optional(
-      t.String({ minLength: 1, maxLength: 4096, description: "Left out where the cookie has it" }),
-    ),
+    refresh_token: t.Optional(t.String({ minLength: 1, description: "Left out where the cookie has it" })),
   },
   strict,
 );
 
 export const LogoutBody = t.Object(
   {
-    refresh_token: t.Optional(t.String({ minLength: 1, maxLength: 4096 })),
+    refresh_token: t.Optional(t.String({ minLength: 1 })),
     all: t.Optional(t.Boolean({ description: "End every session of the user" })),
   },
   { ...strict, examples: [{ all: false }] },

@@ -2,9 +2,9 @@ import type { Deps } from "../../deps.ts";
 import { advanceKeys, isStepDue } from "./rotate-keys.ts";
 
 /** How often this process looks whether a key's time has come (milliseconds). */
-const LOOK_EVERY_MS = 500;
+const LOOK_EVERY_MS = 250;
 /** Keys that were read longer ago than this, with no proof that none has changed since, are read again. */
-const MAX_AGE_MS = 1000;
+const MAX_AGE_MS = 500;
 
 type KeeperDeps = Pick<Deps, "db" | "secrets" | "clock" | "random" | "settings" | "keys" | "changes" | "log">;
 
@@ -15,6 +15,15 @@ type KeeperDeps = Pick<Deps, "db" | "secrets" | "clock" | "random" | "settings" 
 export function keepKeys(deps: KeeperDeps): { stop(): void } {
   let readAt = deps.changes.now();
   let busy = false;
+  let fails = false;
+
+  /** Once when it begins and once when it ends: an outage fills no log. */
+  function report(works: boolean, error?: unknown): void {
+    if (fails === !works) return;
+    fails = !works;
+    if (works) deps.log.info("The keys are looked after again", { event: "keys.kept" });
+    else deps.log.warn("The keys cannot be looked after now", { event: "keys.not_kept", error });
+  }
 
   async function look(): Promise<void> {
     if (deps.changes.age(readAt) > MAX_AGE_MS) {
@@ -30,7 +39,10 @@ export function keepKeys(deps: KeeperDeps): { stop(): void } {
     if (busy) return;
     busy = true;
     look()
-      .catch((error) => deps.log.warn("The keys could not be looked after", { event: "keys.not_kept", error }))
+      .then(
+        () => report(true),
+        (error) => report(false, error),
+      )
       .finally(() => {
         busy = false;
       });

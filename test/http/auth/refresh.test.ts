@@ -252,7 +252,8 @@ describe("POST /auth/refresh", () => {
     { name: "an empty token", body: { refresh_token: "" }, status: 422, code: "VALIDATION_FAILED" },
     { name: "a number", body: { refresh_token: 1 }, status: 422, code: "VALIDATION_FAILED" },
     { name: "a list", body: { refresh_token: ["a"] }, status: 422, code: "VALIDATION_FAILED" },
-    { name: "5000 characters", body: { refresh_token: "a".repeat(5000) }, status: 422, code: "VALIDATION_FAILED" },
+    { name: "5000 characters", body: { refresh_token: "a".repeat(5000) }, status: 401, code: "AUTH_TOKEN_INVALID" },
+    { name: "60,000 characters", body: { refresh_token: "a".repeat(60_000) }, status: 401, code: "AUTH_TOKEN_INVALID" },
     {
       name: "a known and an unknown property",
       body: { refresh_token: "a", sub: "b" },

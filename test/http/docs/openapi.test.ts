@@ -191,6 +191,7 @@ describe("GET /docs/json", () => {
       await call("GET", path, { headers: { "if-none-match": headers.get("etag") ?? "" } });
     }
     await call("GET", "/api/v1/revocations/stream");
+    await call("GET", "/api/v1/monitoring/metrics", { token: (await app.login("root")).access_token });
     for (const path of ["/api/v1/health", "/livez", "/readyz"]) await call("GET", path);
     const expected = documented().flatMap(({ method, path, operation }) =>
       Object.keys(operation.responses)

@@ -79,8 +79,10 @@ export function undocumented(value: unknown, schema: Schema, path = "$"): string
   const chosen = choices.find((choice) => faultsOf(value, choice).length === 0);
   if (chosen) return undocumented(value, chosen, path);
   const properties = (schema.properties ?? {}) as Record<string, Schema>;
+  // A record says what its values are, whatever their names.
+  const others = isRecord(schema.additionalProperties) ? (schema.additionalProperties as Schema) : undefined;
   return Object.entries(value).flatMap(([name, inner]) => {
-    const known = properties[name];
+    const known = properties[name] ?? others;
     return known ? undocumented(inner, known, `${path}.${name}`) : [`${path}.${name}: is not in the document`];
   });
 }

@@ -68,6 +68,30 @@ describe("a token of the service before", () => {
     expect(app.logLines.some((line) => JSON.parse(line).event === "token.legacy_accepted")).toBe(true);
   });
 
+  // How many of them are still about is seen from outside, so that they can be switched off.
+  test("is counted apart from tokens of here, accepted and refused", async () => {
+    await app.createUser({ username: "root", roles: ["admin"] });
+    const { access_token: token } = await app.login("root");
+    const read = async () => {
+      const { status, body } = await app.request("GET", "/api/v1/monitoring/metrics", { token });
+      expect(status).toBe(200);
+      const metric = body.metrics.find(({ name }: { name: string }) => name === "primer.tokens.verified");
+      const of = (issuer: string, outcome: string) =>
+        metric.points.find(
+          ({ labels }: { labels: Record<string, string> }) => labels.issuer === issuer && labels.outcome === outcome,
+        )?.value ?? 0;
+      return { accepted: of("legacy", "accepted"), refused: of("legacy", "refused"), own: of("own", "accepted") };
+    };
+    const before = await read();
+    await verify(await sign());
+    await verify(await sign({}, { secret: "x".repeat(40) }));
+    const after = await read();
+    expect(after).toEqual({ accepted: before.accepted + 1, refused: before.refused + 1, own: before.own + 1 });
+    const { access_token } = await app.login("ada");
+    const forbidden = await app.request("GET", "/api/v1/monitoring/metrics", { token: access_token });
+    expect([forbidden.status, forbidden.body.error.details]).toEqual([403, { permission: "monitoring:read" }]);
+  });
+
   test("names the user by e-mail address or id as well", async () => {
     expect(await codeOf(await sign({ user_name: "Ada@Example.test" }))).toBe("ok");
     expect(await codeOf(await sign({ user_name: id }))).toBe("ok");
