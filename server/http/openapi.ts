@@ -8,7 +8,7 @@ export interface RouteDescription {
   readonly summary: string;
   readonly description?: string;
   readonly tag: string;
-  /** Whether the route asks for a bearer token. */
+  /** Whether the route asks for a bearer token; then it can answer what is wrong with one. */
   readonly bearer?: boolean | "optional";
   /** Whether the refresh cookie of a login in cookie mode will do, instead of a token in the body. */
   readonly cookie?: boolean;
@@ -16,8 +16,8 @@ export interface RouteDescription {
   readonly client?: boolean;
   /** The parameters of a body that is a form. */
   readonly form?: TSchema;
-  /** Whether the route does with no body too. */
-  readonly bodyOptional?: boolean;
+  /** Whether the route takes a JSON body; then it can answer what is wrong with one. */
+  readonly takesBody?: boolean | "optional";
   /** The answers that are no errors: by status the schema, or the sentence of one without a body. */
   readonly answers: Readonly<Record<number, TSchema | string>>;
   /** The media type of those answers; JSON where nothing is said. */
@@ -31,6 +31,14 @@ export interface RouteDescription {
 
 /** Every route can answer these. */
 const COMMON_ERRORS: readonly ErrorCode[] = ["BAD_REQUEST", "INTERNAL_SERVER_ERROR", "SERVICE_UNAVAILABLE"];
+
+const TOKEN_ERRORS: readonly ErrorCode[] = [
+  "AUTH_TOKEN_MISSING",
+  "AUTH_TOKEN_INVALID",
+  "AUTH_TOKEN_EXPIRED",
+  "AUTH_TOKEN_REVOKED",
+];
+const BODY_ERRORS: readonly ErrorCode[] = ["VALIDATION_FAILED", "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE"];
 
 export const ErrorSchema = t.Object({
   error: t.Object({
@@ -52,8 +60,13 @@ export const OauthErrorSchema = t.Object({
 /** The `detail` of a route for the OpenAPI document. */
 export function describe(route: RouteDescription) {
   const limits = route.limits ?? GENERAL;
-  const limited: ErrorCode[] = limits.length > 0 ? ["RATE_LIMIT_EXCEEDED"] : [];
-  const codes = [...new Set([...COMMON_ERRORS, ...limited, ...(route.errors ?? [])])];
+  const codes = [
+    ...COMMON_ERRORS,
+    ...(limits.length > 0 ? (["RATE_LIMIT_EXCEEDED"] as const) : []),
+    ...(route.takesBody ? BODY_ERRORS : []),
+    ...(route.bearer === true ? TOKEN_ERRORS : []),
+    ...(route.errors ?? []),
+  ];
   const responses: Record<string, unknown> = {};
   for (const [status, answer] of Object.entries(route.answers)) responses[status] = answerOf(answer, route);
   for (const status of [...new Set(codes.map((code) => ERRORS[code].status))].sort()) {
@@ -70,7 +83,7 @@ export function describe(route: RouteDescription) {
     security: securityOf(route),
     ...(route.form ? { requestBody: formBody(route.form) } : {}),
     [LIMITS_FIELD]: limits,
-    ...(route.bodyOptional ? { "x-body-optional": true } : {}),
+    ...(route.takesBody === "optional" ? { "x-body-optional": true } : {}),
     responses: responses as Record<string, never>,
   };
 }

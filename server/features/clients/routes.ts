@@ -13,15 +13,6 @@ const PATH = "/api/v1/clients";
 const READ = { permission: "clients:read" };
 const WRITE = { permission: "clients:write" };
 
-const NEEDS_TOKEN = [
-  "AUTH_TOKEN_MISSING",
-  "AUTH_TOKEN_INVALID",
-  "AUTH_TOKEN_EXPIRED",
-  "AUTH_TOKEN_REVOKED",
-  "FORBIDDEN",
-] as const;
-const TAKES_BODY = [...NEEDS_TOKEN, "VALIDATION_FAILED", "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE"] as const;
-
 const by = (principal: Principal, request: Request): Actor => ({
   actor: { kind: principal.kind, id: principal.id },
   caller: callerOf(request),
@@ -39,7 +30,7 @@ export const clientRoutes = (deps: Deps) =>
         description: "Permission clients:read.",
         bearer: true,
         answers: { 200: ClientPage },
-        errors: [...NEEDS_TOKEN, "VALIDATION_FAILED"],
+        errors: ["FORBIDDEN", "VALIDATION_FAILED"],
       }),
     })
     .post(
@@ -58,8 +49,9 @@ export const clientRoutes = (deps: Deps) =>
           summary: "Register a service that may introspect and revoke tokens",
           description: "Permission clients:write. The answer is the only time that the secret is shown.",
           bearer: true,
+          takesBody: true,
           answers: { 201: ClientAnswer },
-          errors: [...TAKES_BODY, "CONFLICT"],
+          errors: ["FORBIDDEN", "CONFLICT"],
         }),
       },
     )
@@ -78,7 +70,7 @@ export const clientRoutes = (deps: Deps) =>
           description: "Permission clients:write. Its secrets are dead at once.",
           bearer: true,
           answers: { 204: "The client is gone" },
-          errors: [...NEEDS_TOKEN, "NOT_FOUND"],
+          errors: ["FORBIDDEN", "NOT_FOUND"],
         }),
       },
     )
@@ -98,9 +90,9 @@ export const clientRoutes = (deps: Deps) =>
           description:
             "Permission clients:write. The secret in use goes on working for a time, so that the service can be told the new one; never more than two work.",
           bearer: true,
-          bodyOptional: true,
+          takesBody: "optional",
           answers: { 200: ClientAnswer },
-          errors: [...TAKES_BODY, "NOT_FOUND"],
+          errors: ["FORBIDDEN", "NOT_FOUND"],
         }),
       },
     );

@@ -23,6 +23,6 @@ export const monitoringRoutes = (deps: Deps) =>
         description: "Asks for the permission monitoring:read.",
         bearer: true,
         answers: { 200: MetricsAnswer },
-        errors: ["AUTH_TOKEN_MISSING", "AUTH_TOKEN_INVALID", "AUTH_TOKEN_EXPIRED", "AUTH_TOKEN_REVOKED", "FORBIDDEN"],
+        errors: ["FORBIDDEN"],
       }),
     });

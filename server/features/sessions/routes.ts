@@ -1,6 +1,5 @@
 import { Elysia } from "elysia";
 import type { Deps } from "../../deps.ts";
-import type { ErrorCode } from "../../errors.ts";
 import { access } from "../../http/access.ts";
 import { callerOf } from "../../http/context.ts";
 import { describe } from "../../http/openapi.ts";
@@ -8,13 +7,6 @@ import { IdParams, PageQuery, SessionPageAnswer } from "./schema.ts";
 import { endOtherSessions, endOwnSession, endSessionsOf, listSessionPage } from "./service.ts";
 
 const tag = "Sessions";
-const TOKEN_ERRORS: readonly ErrorCode[] = [
-  "AUTH_TOKEN_MISSING",
-  "AUTH_TOKEN_INVALID",
-  "AUTH_TOKEN_EXPIRED",
-  "AUTH_TOKEN_REVOKED",
-];
-
 const example = {
   data: [
     {
@@ -42,7 +34,7 @@ export const sessionRoutes = (deps: Deps) =>
         summary: "Where you are logged in",
         bearer: true,
         answers: { 200: SessionPageAnswer },
-        errors: ["VALIDATION_FAILED", ...TOKEN_ERRORS],
+        errors: ["VALIDATION_FAILED"],
         example,
       }),
     })
@@ -61,7 +53,7 @@ export const sessionRoutes = (deps: Deps) =>
           description: "Its tokens are dead at once. Also the session that asks.",
           bearer: true,
           answers: { 204: "The session has ended" },
-          errors: ["NOT_FOUND", ...TOKEN_ERRORS],
+          errors: ["NOT_FOUND"],
         }),
       },
     )
@@ -79,7 +71,6 @@ export const sessionRoutes = (deps: Deps) =>
           description: "Every session of yours ends at once, but for the one that asks.",
           bearer: true,
           answers: { 204: "The other sessions have ended" },
-          errors: TOKEN_ERRORS,
         }),
       },
     )
@@ -96,7 +87,7 @@ export const sessionRoutes = (deps: Deps) =>
           description: "Asks for the permission sessions:read.",
           bearer: true,
           answers: { 200: SessionPageAnswer },
-          errors: ["VALIDATION_FAILED", "FORBIDDEN", "NOT_FOUND", ...TOKEN_ERRORS],
+          errors: ["VALIDATION_FAILED", "FORBIDDEN", "NOT_FOUND"],
           example,
         }),
       },
@@ -117,7 +108,7 @@ export const sessionRoutes = (deps: Deps) =>
           description: "Every session of theirs ends at once. Asks for the permission sessions:revoke.",
           bearer: true,
           answers: { 204: "Their sessions have ended" },
-          errors: ["FORBIDDEN", "NOT_FOUND", ...TOKEN_ERRORS],
+          errors: ["FORBIDDEN", "NOT_FOUND"],
         }),
       },
     );

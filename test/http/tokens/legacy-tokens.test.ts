@@ -3,6 +3,7 @@ import { exportSPKI, importJWK, type JWTPayload, SignJWT } from "jose";
 import { disableUser, setPassword } from "../../../server/features/users/service.ts";
 import { PASSWORD } from "../../support/app.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
+import { replaceDeps } from "../support/observe.ts";
 
 const SECRET = "the secret of the service before, long enough";
 const UNTIL = "2026-06-01T00:00:00Z";
@@ -173,6 +174,17 @@ describe("a token of the service before", () => {
     expect(await codeOf(fresh)).toBe("ok");
     await disableUser(app.deps, other, OPERATOR);
     expect(await codeOf(fresh)).toBe("401 AUTH_TOKEN_REVOKED");
+  });
+
+  test("switched off by hand it is refused from the next request on", async () => {
+    const token = await sign();
+    expect(await codeOf(token)).toBe("ok");
+    const { settings } = app.deps;
+    const emptied = { ...settings, tokens: { ...settings.tokens, legacy_secret: "" } };
+    const restore = replaceDeps(app.deps, { settings: emptied });
+    expect(await codeOf(token)).toBe(INVALID);
+    restore();
+    expect(await codeOf(token)).toBe("ok");
   });
 
   test("from the date on it is refused, however long it says it is good", async () => {
