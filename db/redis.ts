@@ -52,10 +52,16 @@ function connect({ url, cluster, sentinels, sentinel_master }: Settings["redis"]
     maxRetriesPerRequest: 0,
   };
   const { hostname, port, username, password, protocol, pathname } = new URL(url);
-  const tls = protocol === "rediss:" ? { tls: { servername: hostname } } : {};
-  const who = { ...(username ? { username } : {}), ...(password ? { password: decodeURIComponent(password) } : {}) };
+  const host = hostname.replace(/^\[(.*)\]$/, "$1");
+  const isTls = protocol === "rediss:";
+  const tls = isTls ? { tls: { servername: host } } : {};
+  const db = Number(pathname.slice(1) || 0);
+  const who = {
+    ...(username ? { username: decodeURIComponent(username) } : {}),
+    ...(password ? { password: decodeURIComponent(password) } : {}),
+  };
   if (cluster) {
-    return new Cluster([{ host: hostname, port: Number(port || 6379) }], {
+    return new Cluster([{ host, port: Number(port || 6379) }], {
       enableOfflineQueue: false,
       clusterRetryStrategy: retry,
       redisOptions: { ...common, ...tls, ...who },
@@ -63,18 +69,20 @@ function connect({ url, cluster, sentinels, sentinel_master }: Settings["redis"]
   }
   if (sentinels.length > 0) {
     const nodes = sentinels.map((node) => {
-      const [host = "", sentinelPort = "26379"] = node.split(/:(?=\d+$)/);
-      return { host, port: Number(sentinelPort) };
+      const [sentinel = "", sentinelPort = "26379"] = node.split(/:(?=\d+$)/);
+      return { host: sentinel, port: Number(sentinelPort) };
     });
     return new Redis({
       ...common,
       ...who,
+      db,
+      // The server's name is what the Sentinels say it is; its certificate is checked against that.
+      ...(isTls ? { tls: {}, enableTLSForSentinelMode: true } : {}),
       sentinels: nodes,
       name: sentinel_master,
       retryStrategy: retry,
       sentinelRetryStrategy: retry,
     });
   }
-  const db = Number(pathname.slice(1) || 0);
-  return new Redis({ ...common, ...tls, ...who, host: hostname, port: Number(port || 6379), db, retryStrategy: retry });
+  return new Redis({ ...common, ...tls, ...who, host, port: Number(port || 6379), db, retryStrategy: retry });
 }

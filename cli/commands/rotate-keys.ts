@@ -2,7 +2,7 @@ import { confirm, isCancel } from "@clack/prompts";
 import { failed, misused } from "../../config/errors.ts";
 import { loadSettings } from "../../config/load.ts";
 import { readSecrets } from "../../config/secrets.ts";
-import { countPasswordsByPepper, type KeyStage, listKeyStages } from "../../db/queries/keys.ts";
+import { countPasswordsByPepper, type KeyStage, listKeyStages, lockKeys } from "../../db/queries/keys.ts";
 import {
   activationOf,
   advanceKeys,
@@ -21,7 +21,8 @@ import { addMasterKey } from "../installation-files.ts";
 import { table } from "../io.ts";
 import { withUserDeps } from "../workspace.ts";
 
-const KINDS = ["signing", "refresh", "master", "pepper"] as const;
+/** In the order in which they are rotated: the master key last, so that it seals what the others have made. */
+const KINDS = ["signing", "refresh", "pepper", "master"] as const;
 type Kind = (typeof KINDS)[number];
 const BY_OPERATOR = { kind: "operator" } as const;
 
@@ -149,7 +150,11 @@ async function rotateMaster(context: CommandContext, deps: UserDeps, pace: Pace)
     const text = `would seal everything that ${current} has sealed under ${isNew() ? "the new key in secrets.env" : "a new key"}`;
     return { what: "master", done: false, activates_at: null, text };
   }
-  if (!isNew()) addMasterKey(context.home, context.environment, systemRandom.bytes);
+  // One at a time: of two runs in one home, the second goes on with the key that the first has kept.
+  await deps.db.change(async (tx) => {
+    await lockKeys(tx);
+    if (!isNew()) addMasterKey(context.home, context.environment, systemRandom.bytes);
+  });
   const next = readSecrets(load().variables).master[0];
   const forgetAfter = pace === "now" ? 0 : deps.settings.keys.publish_ahead;
   const resealed = await rotateMasterKey(deps, next, forgetAfter, BY_OPERATOR);

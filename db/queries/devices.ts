@@ -1,4 +1,4 @@
-import { and, eq } from "drizzle-orm";
+import { and, eq, sql } from "drizzle-orm";
 import type { Tx } from "../database.ts";
 import { knownDevices } from "../schema/logins.ts";
 
@@ -22,6 +22,14 @@ export const upsertDevice = (tx: Tx, row: typeof knownDevices.$inferInsert) =>
       target: [knownDevices.userId, knownDevices.tokenHash],
       set: { lastSeenAt: row.lastSeenAt, userAgent: row.userAgent ?? null, ip: row.ip ?? null },
     });
+
+/** Forgets all devices of a user but those that were seen last. */
+export const deleteOldestDevices = (tx: Tx, userId: string, keep: number) =>
+  tx.delete(knownDevices).where(
+    sql`${knownDevices.id} IN (
+      SELECT id FROM known_devices WHERE user_id = ${userId} ORDER BY last_seen_at DESC, id DESC OFFSET ${keep}
+    )`,
+  );
 
 export const deleteDevicesOf = (tx: Tx, userId: string) =>
   tx.delete(knownDevices).where(eq(knownDevices.userId, userId));

@@ -16,14 +16,14 @@ const LONGEST_DELAY_SECONDS = 900;
  * Counts an attempt as failed before it is looked at, so that of many at the same moment no more are looked at than may
  * fail. One statement: whoever comes at the same time waits for its row.
  *
- * @returns how many it makes in a row; undefined where it may not be made now, then nothing was counted
+ * @returns how many it makes in a row and since when; undefined where it may not be made now, then nothing was counted
  */
 export async function reserveAttempt(
   tx: Tx,
   subject: string,
   { delayAfter, lockAfter }: FailurePolicy,
   now: Date,
-): Promise<number | undefined> {
+): Promise<{ failures: number; firstFailureAt: Date } | undefined> {
   const { failures, blockedUntil } = failureCounters;
   const next = sql`${failures} + 1`;
   const delay = sql`make_interval(secs => least(${LONGEST_DELAY_SECONDS}, ${FIRST_DELAY_SECONDS} * power(2, least(${next} - ${delayAfter}::int, 20))))`;
@@ -32,14 +32,20 @@ export async function reserveAttempt(
     delayAfter === 0 ? sql`NULL` : sql`CASE WHEN ${next} >= ${delayAfter}::int THEN ${at} + ${delay} ELSE NULL END`;
   const [row] = await tx
     .insert(failureCounters)
-    .values({ subject, failures: 1, firstFailureAt: now, lastFailureAt: now })
+    .values({
+      subject,
+      failures: 1,
+      firstFailureAt: now,
+      lastFailureAt: now,
+      blockedUntil: delayAfter === 1 ? new Date(now.getTime() + FIRST_DELAY_SECONDS * 1000) : null,
+    })
     .onConflictDoUpdate({
       target: failureCounters.subject,
       set: { failures: next, lastFailureAt: now, blockedUntil: blocked },
       setWhere: sql`(${blockedUntil} IS NULL OR ${blockedUntil} <= ${at}) AND (${lockAfter}::int = 0 OR ${failures} < ${lockAfter}::int)`,
     })
-    .returning({ failures });
-  return row?.failures;
+    .returning({ failures, firstFailureAt: failureCounters.firstFailureAt });
+  return row;
 }
 
 export async function findFailures(tx: Tx, subject: string) {

@@ -23,11 +23,18 @@ export function clientAddress(
   return client;
 }
 
-/** Without brackets, port or the IPv6 wrapping of an IPv4 address; null where it is no address. */
+const WRAPPED_IN_HEX = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/i;
+
+/** Without brackets, port, zone or the IPv6 wrapping of an IPv4 address; null where it is no address. */
 function plainAddress(text: string): string | null {
   const bare = text
     .replace(/^\[([^\]]+)\](:\d+)?$/, "$1")
     .replace(/^(\d+\.\d+\.\d+\.\d+):\d+$/, "$1")
-    .replace(/^::ffff:(?=\d+\.\d+\.\d+\.\d+$)/i, "");
+    .replace(/%.*$/, "")
+    .replace(/^::ffff:(?=\d+\.\d+\.\d+\.\d+$)/i, "")
+    .replace(WRAPPED_IN_HEX, (_, high: string, low: string) => {
+      const [a, b] = [Number.parseInt(high, 16), Number.parseInt(low, 16)];
+      return [a >> 8, a & 255, b >> 8, b & 255].join(".");
+    });
   return isIP(bare) === 0 ? null : bare.toLowerCase();
 }

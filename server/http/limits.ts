@@ -1,7 +1,9 @@
 import type { Rate } from "../../config/kinds.ts";
 import type { Settings } from "../../config/schema.ts";
+import { addressKey } from "../address-key.ts";
 import type { Deps } from "../deps.ts";
 import { rateLimited } from "../errors.ts";
+import { hashSecret } from "../features/tokens/service.ts";
 import { parseIdentifier } from "../features/users/service.ts";
 import type { Check, Room } from "../ports/limiter.ts";
 import { admittedTo } from "./access.ts";
@@ -20,23 +22,10 @@ interface Limited {
   readonly body: unknown;
 }
 
-/** An IPv4 address; of IPv6 the /64, which is one household's or one machine's. */
-export function addressKey(ip: string | null): string {
-  if (ip === null) return "unknown";
-  if (!ip.includes(":")) return ip;
-  const [head = "", tail] = ip.split("::");
-  const groups = head === "" ? [] : head.split(":");
-  const missing = tail === undefined ? 0 : 8 - groups.length - (tail === "" ? 0 : tail.split(":").length);
-  const all = [...groups, ...Array.from({ length: missing }, () => "0"), ...(tail ? tail.split(":") : [])];
-  return `${all
-    .slice(0, 4)
-    .map((group) => Number.parseInt(group, 16).toString(16))
-    .join(":")}::/64`;
-}
-
 const nameIn = (body: unknown) => {
   const { username } = (body ?? {}) as { username?: unknown };
-  return typeof username === "string" ? parseIdentifier(username).key : "";
+  // As a hash: nobody reads in Redis which names were tried, nor what was typed in their place.
+  return typeof username === "string" ? hashSecret(parseIdentifier(username).key) : "";
 };
 
 /** Whose share of each limit a request takes. */

@@ -4,6 +4,7 @@ import type { Clock } from "./clock.ts";
 
 /** One thing that is limited: whose, and to how many in any window. */
 export interface Check {
+  /** The limit's name, a colon, and whose share of it. */
   readonly key: string;
   readonly rate: Rate;
 }
@@ -25,8 +26,8 @@ export interface Limiter {
   look(checks: readonly Check[]): Promise<Room[]>;
 }
 
-/** Beyond this many keys the one that was used longest ago is forgotten. */
-const MAX_KEYS = 10_000;
+/** Beyond this many keys of one limit the one that was used longest ago is forgotten: no limit pushes another one's out. */
+const MAX_KEYS = 50_000;
 /** What happens within this share of a window counts as one moment, the last: so a key takes little room at any rate. */
 export const MOMENTS_PER_WINDOW = 64;
 
@@ -42,11 +43,19 @@ interface Moment {
  * @param processes how many processes serve now: each admits its part of a limit, so that together they keep to it
  */
 export function createMemoryLimiter(clock: Pick<Clock, "elapsed">, processes: () => number = () => 1): Limiter {
-  const keys = new LRUCache<string, Moment[]>({ max: MAX_KEYS });
+  const limits = new Map<string, LRUCache<string, Moment[]>>();
   const shareOf = ({ limit }: Rate) => Math.max(1, Math.floor(limit / processes()));
 
+  /** A key begins with the name of its limit, of which there are few. */
+  function keysOf(key: string): LRUCache<string, Moment[]> {
+    const name = key.slice(0, key.indexOf(":"));
+    const known = limits.get(name) ?? new LRUCache<string, Moment[]>({ max: MAX_KEYS });
+    limits.set(name, known);
+    return known;
+  }
+
   function moments({ key, rate }: Check, now: number): Moment[] {
-    const known = keys.get(key) ?? [];
+    const known = keysOf(key).get(key) ?? [];
     while (known[0] && known[0].until + rate.windowMs <= now) known.shift();
     return known;
   }
@@ -65,7 +74,7 @@ export function createMemoryLimiter(clock: Pick<Clock, "elapsed">, processes: ()
       last.until = now;
       last.count++;
     } else known.push({ from: now, until: now, count: 1 });
-    keys.set(key, known);
+    keysOf(key).set(key, known);
   }
 
   function standing(checks: readonly Check[], now: number) {

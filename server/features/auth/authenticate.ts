@@ -60,11 +60,14 @@ export function assertFingerprint(boundTo: string | null | undefined, shown: str
 }
 
 /** @throws AppError AUTH_TOKEN_REVOKED where the session has ended or its user may not act any more */
-export function assertAlive(deps: Deps, { session, user }: SessionWithUser): void {
-  if (session.revokedAt || user.status !== "active" || deps.clock.now() >= session.expiresAt) {
-    throw new AppError("AUTH_TOKEN_REVOKED", { internal: session.revokedReason ?? user.status });
-  }
+export function assertAlive(deps: Deps, found: SessionWithUser): void {
+  if (isAlive(deps, found)) return;
+  throw new AppError("AUTH_TOKEN_REVOKED", { internal: found.session.revokedReason ?? found.user.status });
 }
+
+/** Whether a session has not ended and its user may act. */
+export const isAlive = ({ clock }: Pick<Deps, "clock">, { session, user }: Pick<SessionWithUser, "session" | "user">) =>
+  !session.revokedAt && user.status === "active" && clock.now() < session.expiresAt;
 
 const principalOf = ({ session, user, roles, permissions }: SessionWithUser): Principal => ({
   kind: "user",
@@ -98,7 +101,7 @@ export async function authenticateLegacy(
   const found = await findUserWithPassword(deps.db.orm, userKeyOf(name));
   if (!found) throw new AppError("AUTH_TOKEN_INVALID", { internal: "The earlier service's user is not here" });
   const { user, roles, permissions, password } = found;
-  // The password that came with the account is as old as the token's service may know it; another one ends the token.
+  // Only the password that came with the account may be known to the token's service; any later one ends the token.
   const changed = password && password.updatedAt > password.createdAt && iat * 1000 < password.updatedAt.getTime();
   if (user.status !== "active" || changed) throw new AppError("AUTH_TOKEN_REVOKED", { internal: user.status });
   deps.log.info("A token of the earlier service was accepted", {

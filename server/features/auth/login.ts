@@ -56,7 +56,7 @@ export async function login(deps: Deps, input: LoginInput, caller: Caller): Prom
   assertPasswordBounded(input.password);
   const identifier = parseIdentifier(input.username);
   const account = await findUserWithPassword(deps.db.orm, identifier);
-  const device = account && (await findKnownDevice(deps, account.user.id, input.device_token));
+  const device = await findKnownDevice(deps, account?.user.id, input.device_token);
   const guess = await reserveGuess(deps, guessedBy(account, identifier.key, device?.id));
   const attempt = {
     action: "login",

@@ -1,13 +1,13 @@
-import { findRefreshFamily, findSession, revokeSessions } from "../../../db/queries/sessions.ts";
+import { findRefreshFamily, findSession, revokeSessions, type SessionWithUser } from "../../../db/queries/sessions.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { audit } from "../audit/service.ts";
 import { openRefreshToken, verifyAccessToken } from "../tokens/service.ts";
-import { bearerToken } from "./authenticate.ts";
+import { bearerToken, isAlive } from "./authenticate.ts";
 
 export interface LogoutInput {
   readonly refresh_token?: string;
-  /** End every session of the user, not only this one. */
+  /** End every session of the user, not only this one. Proof from a session that has ended ends nothing more. */
   readonly all?: boolean;
 }
 
@@ -23,9 +23,10 @@ export async function logout(
   authorization: string | null,
   caller: Caller,
 ): Promise<void> {
-  const { sessionId, userId } = await sessionMeant(deps, input, authorization);
+  const meant = await sessionMeant(deps, input, authorization);
+  const { id: sessionId, userId } = meant.session;
   await deps.db.change(async (tx) => {
-    const which = input.all ? { userId } : { id: sessionId };
+    const which = input.all && isAlive(deps, meant) ? { userId } : { id: sessionId };
     const ended = await revokeSessions(tx, which, "logout", deps.clock.now());
     if (ended.length === 0) return;
     await audit(tx, deps, {
@@ -45,17 +46,17 @@ const sessionMeant = (deps: Deps, { refresh_token }: LogoutInput, authorization:
     : sessionOfRefreshToken(deps, refresh_token);
 
 /** The session that a refresh token of any generation was made for, ended or not. @throws AppError AUTH_TOKEN_INVALID */
-export async function sessionOfRefreshToken(deps: Deps, token: string) {
+export async function sessionOfRefreshToken(deps: Deps, token: string): Promise<SessionWithUser> {
   const pointer = await openRefreshToken(deps, token);
   const found = await findRefreshFamily(deps.db.orm, pointer.familyId);
   if (!found) throw new AppError("AUTH_TOKEN_INVALID");
-  return { sessionId: found.session.id, userId: found.user.id };
+  return found;
 }
 
 /** The session that an access token, expired or not, was made for, ended or not. @throws AppError AUTH_TOKEN_INVALID */
-export async function sessionOfAccessToken(deps: Deps, token: string) {
+export async function sessionOfAccessToken(deps: Deps, token: string): Promise<SessionWithUser> {
   const claims = await verifyAccessToken(deps, token, { acceptExpired: true });
   const found = await findSession(deps.db.orm, claims.sid);
   if (!found || found.user.id !== claims.sub) throw new AppError("AUTH_TOKEN_INVALID");
-  return { sessionId: claims.sid, userId: claims.sub };
+  return found;
 }

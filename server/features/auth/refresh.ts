@@ -73,7 +73,9 @@ export function decide(deps: Deps, { family, session, user }: Family, pointer: R
   if (age < 0 || !key) return "AUTH_TOKEN_INVALID";
   if (age === 0 && !fitsHash(pointer.secret, family.secretHash)) return "AUTH_TOKEN_INVALID";
 
-  const inGrace = age === 1 && now.getTime() - family.rotatedAt.getTime() < tokens.refresh_grace;
+  // Another node's clock may be ahead of ours: what was rotated in our future was rotated just now.
+  const since = Math.max(0, now.getTime() - family.rotatedAt.getTime());
+  const inGrace = age === 1 && since < tokens.refresh_grace;
   if (age > 0 && !inGrace) return "AUTH_REFRESH_REUSED";
   if (session.revokedAt || family.revokedAt || user.status !== "active") return "AUTH_TOKEN_REVOKED";
   if (now >= session.expiresAt || now >= family.idleExpiresAt) return "AUTH_TOKEN_EXPIRED";

@@ -4,7 +4,7 @@ import type { LoginAccount } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError, type ErrorCode } from "../../errors.ts";
 import { type AuditEvent, audit } from "../audit/service.ts";
-import { failGuess, type Guess } from "../protection/service.ts";
+import { type Guess, isLane } from "../protection/service.ts";
 
 /** Why an attempt to prove who one is came to nothing; told to the log and the owner, never to the caller. */
 type FailureReason =
@@ -55,7 +55,6 @@ export const wrongPassword = ({ password }: LoginAccount): Refusal => ({
 export async function refuse(deps: Deps, attempt: Attempt, { code, reason }: Refusal, caller: Caller): Promise<never> {
   const { action, actor, userId, sessionId, arrived, guess } = attempt;
   const now = deps.clock.now();
-  if (WRONG.has(reason)) await failGuess(deps, guess);
   await deps.db.transaction(async (tx) => {
     await insertLoginRecord(tx, {
       id: deps.random.id(now),
@@ -74,7 +73,8 @@ export async function refuse(deps: Deps, attempt: Attempt, { code, reason }: Ref
       caller,
       details: { reason },
     });
-    if (guess.isLast && userId !== null) await tellOfLock(tx, deps, userId, caller);
+    if (guess.isLast && WRONG.has(reason) && !isLane(guess) && userId !== null)
+      await tellOfLock(tx, deps, userId, caller);
   });
   deps.log.info(action === "login" ? "A login was refused" : "A step-up was refused", {
     event: action === "login" ? "login.refused" : "step_up.refused",

@@ -127,7 +127,8 @@ export const authRoutes = (deps: Deps) =>
       async ({ body, request, set }) => {
         const authorization = request.headers.get("authorization");
         const cookie = cookieOf(deps.settings, request, "refresh");
-        const byCookie = cookie !== null && body?.refresh_token === undefined && authorization === null;
+        const isBearer = authorization !== null && /^bearer /i.test(authorization);
+        const byCookie = cookie !== null && body?.refresh_token === undefined && !isBearer;
         if (byCookie) assertOwnPage(deps.settings, request);
         const input = byCookie ? { ...body, refresh_token: cookie } : (body ?? {});
         await logout(deps, input, authorization, callerOf(request));

@@ -4,6 +4,7 @@ import { failed } from "../../../config/errors.ts";
 import { SIGNATURE_ALGORITHMS, type SignatureAlgorithm } from "../../../config/schema.ts";
 import { type SecretKey, type Secrets, secretKey, unseal } from "../../../config/secrets.ts";
 import type { Tx } from "../../../db/database.ts";
+import { isConnectionError } from "../../../db/errors.ts";
 import {
   type KeyStage,
   listKeyStages,
@@ -11,6 +12,7 @@ import {
   listSecretKeys,
   type SigningKeyRow,
 } from "../../../db/queries/keys.ts";
+import { unavailable } from "../../errors.ts";
 import type { Clock } from "../../ports/clock.ts";
 import { openSecrets } from "./secrets.ts";
 
@@ -109,7 +111,10 @@ export async function openKeyRing(tx: Tx, base: Secrets, clock: Pick<Clock, "ela
     stages: () => opened.stages,
     reload,
     async lookAgain() {
-      if (clock.elapsed() - readAt >= LOOK_AGAIN_MS) await reload();
+      if (clock.elapsed() - readAt < LOOK_AGAIN_MS) return;
+      await reload().catch((error) => {
+        throw isConnectionError(error) ? error : unavailable("The keys could not be read anew", error);
+      });
     },
   };
 }

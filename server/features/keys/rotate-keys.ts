@@ -11,6 +11,7 @@ import {
 import type { Deps } from "../../deps.ts";
 import { type AuditAction, type AuditEvent, audit } from "../audit/service.ts";
 import { createSecretKey, generateSigningKey, keepSigningKey } from "./create-keys.ts";
+import { openSecrets } from "./secrets.ts";
 
 /**
  * A key goes through stages: next, active, retiring, retired. The plan stands in its row, and whichever process looks
@@ -63,8 +64,10 @@ export async function stageKey(
     // Whoever got at the old key may have got at its successor too.
     if (waiting) await move(tx, deps, waiting, "key.withdrawn", { state: "retired", retiredAt: now }, actor);
     const beginning = { state: "next", activatesAt, emergency } as const;
-    if (made) await keepSigningKey(tx, deps, made, beginning, actor);
-    else await createSecretKey(tx, deps, purpose as Exclude<Staged, "signing">, beginning, actor);
+    // Under the master key that counts now: it may have been rotated since this process last looked.
+    const { secrets } = await openSecrets(tx, deps.secrets);
+    if (made) await keepSigningKey(tx, { ...deps, secrets }, made, beginning, actor);
+    else await createSecretKey(tx, { ...deps, secrets }, purpose as Exclude<Staged, "signing">, beginning, actor);
     return activatesAt;
   });
 }

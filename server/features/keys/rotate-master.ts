@@ -1,6 +1,8 @@
+import { failed } from "../../../config/errors.ts";
 import { type SecretKey, seal, sealedBy, unseal } from "../../../config/secrets.ts";
 import {
   insertSecretKey,
+  type KeyStage,
   listKeyStages,
   listSealed,
   lockKeys,
@@ -19,6 +21,7 @@ import { openSecrets } from "./secrets.ts";
  *
  * @param next the new master key; it must be kept in secrets.env already
  * @returns how many values were sealed anew
+ * @throws OperatorError (exit 1) where another rotation, to another key, is under way or was faster
  */
 export async function rotateMasterKey(
   deps: RotationDeps,
@@ -33,6 +36,9 @@ export async function rotateMasterKey(
     await lockKeys(tx);
     const now = deps.clock.now();
     const { secrets } = await openSecrets(tx, deps.secrets);
+    if (secrets.master[0].id === next.id) return 0; // a second run with the same key was faster
+    const isWaiting = (await listKeyStages(tx)).some((key) => isNextMaster(key) && key.keyId === next.id);
+    if (!isWaiting) throw tookOver(secrets.master[0].id);
     const outdated = (await listSealed(tx)).filter((row) => sealedBy(row.sealed) !== next.id);
     for (const row of outdated) {
       const plain = unseal(secrets.master, row.sealed, row.id);
@@ -40,7 +46,7 @@ export async function rotateMasterKey(
     }
     await updateMasterKeyId(tx, next.id);
     for (const key of await listKeyStages(tx)) {
-      if (key.purpose !== "master" || key.state !== "next") continue;
+      if (!isNextMaster(key)) continue;
       const retiresAt = new Date(now.getTime() + forgetAfterMs);
       await updateKeyStage(tx, key, { state: "retiring", activatedAt: now, retiringAt: now, retiresAt });
     }
@@ -55,12 +61,20 @@ export async function rotateMasterKey(
   });
 }
 
+const isNextMaster = ({ purpose, state }: KeyStage) => purpose === "master" && state === "next";
+
+const tookOver = (current: string) =>
+  failed(
+    `Another rotation of the master key came between; the key that counts is ${current}. Nothing was sealed under yours.`,
+    "Look with `primer rotate-keys --status`. Copy the secrets.env of that rotation here, then rotate again if you still want to.",
+  );
+
 /** Leaves the new master key in the database, sealed under the old one, for every process that knows only that. */
 async function handOver(deps: RotationDeps, next: SecretKey): Promise<void> {
   await deps.db.change(async (tx) => {
     await lockKeys(tx);
     const now = deps.clock.now();
-    const waiting = (await listKeyStages(tx)).filter((key) => key.purpose === "master" && key.state === "next");
+    const waiting = (await listKeyStages(tx)).filter(isNextMaster);
     for (const key of waiting.filter(({ keyId }) => keyId !== next.id)) {
       await updateKeyStage(tx, key, { state: "retired", retiredAt: now });
     }

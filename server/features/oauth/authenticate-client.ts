@@ -1,4 +1,5 @@
 import type { ClientRow } from "../../../db/queries/clients.ts";
+import { addressKey } from "../../address-key.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
@@ -21,7 +22,7 @@ export async function authenticateClient(
   credentials: ClientCredentials | undefined,
   caller: Caller,
 ): Promise<ClientRow> {
-  const address = caller.ip ?? "unknown";
+  const address = addressKey(caller.ip);
   await assertRoom(deps, "client_failed", address);
   const client = credentials && (await verifyClient(deps, credentials.id, credentials.secret));
   if (client) return client;

@@ -19,15 +19,15 @@ export async function revoke(deps: Deps, client: ClientRow, token: string, calle
   const found = await unlessNotGood(find(deps, token));
   if (!found) return takeRoom(deps, "introspect_failed", client.id);
   await deps.db.change(async (tx) => {
-    const ended = await revokeSessions(tx, { id: found.sessionId }, "revoked_by_client", deps.clock.now());
+    const ended = await revokeSessions(tx, { id: found.session.id }, "revoked_by_client", deps.clock.now());
     if (ended.length === 0) return;
     await audit(tx, deps, {
       action: "session.revoked",
       outcome: "success",
       actor: { kind: "client", id: client.id },
-      subject: { kind: "session", id: found.sessionId },
+      subject: { kind: "session", id: found.session.id },
       caller,
-      details: { user_id: found.userId, reason: "revoked_by_client" },
+      details: { user_id: found.user.id, reason: "revoked_by_client" },
     });
   });
 }

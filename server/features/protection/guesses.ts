@@ -11,7 +11,7 @@ import {
 } from "../../../db/queries/failures.ts";
 import type { Deps } from "../../deps.ts";
 import { rateLimited } from "../../errors.ts";
-import { assertRoom, takeRoom } from "./limits.ts";
+import { takeRoom, waitOf } from "./limits.ts";
 
 /** What a password is tried on. Each of these has its own count of failures. */
 export type Guessed =
@@ -33,7 +33,7 @@ export interface Guess {
   readonly isLocked: boolean;
 }
 
-type GuardDeps = Pick<Deps, "db" | "settings" | "clock" | "secrets" | "limiter">;
+type GuardDeps = Pick<Deps, "db" | "settings" | "clock" | "secrets" | "limiter" | "log">;
 
 function subjectOf({ secrets }: GuardDeps, guessed: Guessed): string {
   if ("name" in guessed) {
@@ -59,27 +59,41 @@ export async function reserveGuess(deps: GuardDeps, guessed: Guessed): Promise<G
   const subject = subjectOf(deps, guessed);
   const policy = policyOf(deps);
   const now = deps.clock.now();
-  // Of the account's delay and its limit the stricter one answers; a device of its owner's knows only the delay.
-  if (!("lane" in guessed)) await assertRoom(deps, "login_account", subject);
-  const failures = await reserveAttempt(deps.db.orm, subject, policy, now);
-  if (failures !== undefined) {
-    return { subject, failures, isLast: failures === policy.lockAfter, isLocked: false };
+  const reserved = await reserveAttempt(deps.db.orm, subject, policy, now);
+  if (reserved) {
+    const { failures } = reserved;
+    const guess = { subject, failures, isLast: failures === policy.lockAfter, isLocked: false };
+    await takeFailure(deps, guess, reserved.firstFailureAt);
+    return guess;
   }
   const found = await findFailures(deps.db.orm, subject);
   if (found && policy.lockAfter > 0 && found.failures >= policy.lockAfter) {
     return { subject, failures: found.failures, isLast: false, isLocked: true };
   }
-  const wait = (found?.blockedUntil?.getTime() ?? 0) - now.getTime();
-  throw rateLimited(Math.max(wait, 1), policy.delayAfter);
+  const delay = (found?.blockedUntil?.getTime() ?? 0) - now.getTime();
+  const limit = found ? await waitOf(deps, "login_account", windowOf(subject, found.firstFailureAt)) : 0;
+  throw rateLimited(Math.max(delay, limit, 1), policy.delayAfter);
 }
 
-/** The attempt was wrong: that counts towards the limit of failures on an account. It has been answered by now. */
-export async function failGuess(deps: GuardDeps, { subject, isLocked }: Guess): Promise<void> {
-  if (isLocked || isLane(subject)) return;
-  await takeRoom(deps, "login_account", subject).catch(() => {});
-}
+/**
+ * Whose window of failures it is: it begins anew with the first failure after a login that was right, a new password or an
+ * unlock. A device of its owner's and a session have none; they know only the delay.
+ */
+const windowOf = (subject: string, firstFailureAt: Date) => `${subject}:${firstFailureAt.getTime()}`;
 
-const isLane = (subject: string) => subject.split(":").length > 2;
+/** Whether a subject is a device or a session of an account, and not the account as strangers see it. */
+export const isLane = ({ subject }: Guess): boolean => subject.split(":").length > 2;
+
+/** Counts the attempt in the window of failures too; where that is full, it is not made. */
+async function takeFailure(deps: GuardDeps, guess: Guess, firstFailureAt: Date): Promise<void> {
+  if (isLane(guess)) return;
+  try {
+    await takeRoom(deps, "login_account", windowOf(guess.subject, firstFailureAt));
+  } catch (error) {
+    await releaseGuess(deps, guess);
+    throw error;
+  }
+}
 
 /** The attempt was not looked at, or its password was right although it led to nothing: it was no guess. */
 export const releaseGuess = async (deps: GuardDeps, { subject, isLocked }: Guess): Promise<void> => {

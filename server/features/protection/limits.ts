@@ -4,23 +4,34 @@ import { rateLimited } from "../../errors.ts";
 /** Limits of what is known only inside of a service: whose session, which account, which client. */
 export type ServiceLimit = "refresh" | "login_account" | "client_failed" | "introspect_failed";
 
-type LimitDeps = Pick<Deps, "limiter" | "settings">;
+/** What counts failures guards secrets: that counts in shadow mode too. */
+const COUNTS_FAILURES: ReadonlySet<ServiceLimit> = new Set(["login_account", "client_failed", "introspect_failed"]);
+
+type LimitDeps = Pick<Deps, "limiter" | "settings" | "log">;
 
 const checksOf = ({ settings }: LimitDeps, limit: ServiceLimit, subject: string) => {
   const rate = settings.rate_limits[limit];
   return rate === null ? [] : [{ key: `${limit}:${subject}`, rate }];
 };
 
+/** Until there is room for one more (milliseconds); 0 where there is. Counts nothing. */
+export async function waitOf(deps: LimitDeps, limit: ServiceLimit, subject: string): Promise<number> {
+  const [room] = await deps.limiter.look(checksOf(deps, limit, subject));
+  return room?.waitMs ?? 0;
+}
+
 /** Sees whether there is room for one more, and counts nothing. @throws AppError RATE_LIMIT_EXCEEDED */
 export async function assertRoom(deps: LimitDeps, limit: ServiceLimit, subject: string): Promise<void> {
-  const [check] = checksOf(deps, limit, subject);
-  const [room] = check ? await deps.limiter.look([check]) : [];
-  if (check && room && room.waitMs > 0) throw rateLimited(room.waitMs, check.rate.limit);
+  const wait = await waitOf(deps, limit, subject);
+  if (wait > 0) throw rateLimited(wait, deps.settings.rate_limits[limit]?.limit ?? 0);
 }
 
 /** Counts one more. Of many at once no more than the limit go on. @throws AppError RATE_LIMIT_EXCEEDED */
 export async function takeRoom(deps: LimitDeps, limit: ServiceLimit, subject: string): Promise<void> {
   const [check] = checksOf(deps, limit, subject);
   const [room] = check ? await deps.limiter.take([check]) : [];
-  if (check && room && room.waitMs > 0) throw rateLimited(room.waitMs, check.rate.limit);
+  if (!check || !room || room.waitMs === 0) return;
+  const isShadow = deps.settings.rate_limits.mode === "shadow" && !COUNTS_FAILURES.has(limit);
+  if (!isShadow) throw rateLimited(room.waitMs, check.rate.limit);
+  deps.log.info("A request would be over a limit", { event: "limit.would_refuse", limit });
 }

@@ -1,8 +1,8 @@
 export {
   clearFailures,
-  failGuess,
   type Guess,
   type Guessed,
+  isLane,
   passGuess,
   releaseGuess,
   reserveGuess,

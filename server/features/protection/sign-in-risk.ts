@@ -4,7 +4,7 @@ import { lookAtRecentLogins } from "../../../db/queries/logins.ts";
 import type { Caller } from "../../deps.ts";
 
 /** What is unusual about a sign-in, and how much it weighs. */
-const WEIGHTS = { new_device: 30, new_network: 30, failures_before: 20, many_failures_before: 40 } as const;
+const WEIGHTS = { new_device: 30, new_network: 30, failures_before: 20, many_failures_before: 50 } as const;
 export type Signal = keyof typeof WEIGHTS;
 
 /** From this score on a sign-in is suspicious, and its owner is asked whether it was them. */

@@ -4,6 +4,8 @@ import type { RevocationList } from "./revocation-list.ts";
 
 /** Streams that one process keeps open; one more is answered 503. */
 export const MAX_STREAMS = 1000;
+/** Of these, streams of one address: nobody takes them all. */
+export const MAX_STREAMS_OF_ONE = 100;
 /** How often streams are told what is new (milliseconds): all of it at once, read and signed once for all of them. */
 const BATCH_MS = 250;
 /** An open stream says this often that it is there (milliseconds); the listener closes what is silent for 30 s. */
@@ -24,6 +26,8 @@ const eventOf = (jwt: string) => bytes.encode(`data: ${jwt}\n\n`);
 
 /** The connection that a stream goes over. */
 export interface StreamPeer {
+  /** What the client's address is counted as. */
+  readonly address: string;
   /** Fires when the client is gone. */
   readonly signal: AbortSignal;
   /** Closes the connection although the client does not read what was sent. */
@@ -35,7 +39,7 @@ export interface RevocationStreams {
    * Server-sent events: first the whole list, then what is new, each a signed JWT. An open stream is never more than a
    * few seconds behind the table: where that cannot be made sure of, it is ended.
    *
-   * @throws AppError SERVICE_UNAVAILABLE where there are too many, or the process is stopping
+   * @throws AppError SERVICE_UNAVAILABLE where there are too many, of all or of one address, or the process is stopping
    */
   open(peer: StreamPeer): Promise<ReadableStream<Uint8Array>>;
   /** Ends every stream, for good. */
@@ -152,7 +156,8 @@ export function createRevocationStreams(deps: () => StreamDeps, list: Revocation
 
   return {
     async open(peer) {
-      if (closed || streams.size >= MAX_STREAMS) {
+      const ofOne = [...streams].filter((stream) => stream.peer.address === peer.address).length;
+      if (closed || streams.size >= MAX_STREAMS || ofOne >= MAX_STREAMS_OF_ONE) {
         throw unavailable(closed ? "Stopping" : "Too many streams", undefined, RETRY_AFTER_SECONDS);
       }
       const { stream, body } = join(peer);

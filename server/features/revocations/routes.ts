@@ -1,5 +1,7 @@
 import { type Context, Elysia } from "elysia";
+import { addressKey } from "../../address-key.ts";
 import type { Deps } from "../../deps.ts";
+import { callerOf } from "../../http/context.ts";
 import { matchesEtag } from "../../http/etag.ts";
 import { describe } from "../../http/openapi.ts";
 import { RevocationEvents, RevocationsAnswer } from "./schema.ts";
@@ -45,7 +47,9 @@ export const revocationRoutes = (deps: Deps) =>
       async ({ request, server, set }) => {
         const drop = () => server?.timeout(request, DROP_AFTER_SECONDS);
         const isHead = request.method === "HEAD";
-        const body = isHead ? null : await deps.revocations.open({ signal: request.signal, drop });
+        const body = isHead
+          ? null
+          : await deps.revocations.open({ address: addressKey(callerOf(request).ip), signal: request.signal, drop });
         openToAll(set);
         // Proxies like nginx would keep events back until a buffer is full.
         set.headers["x-accel-buffering"] = "no";

@@ -2,7 +2,7 @@ import type { Deps } from "../../deps.ts";
 import { createRevocationList, type RevocationList } from "./revocation-list.ts";
 import { createRevocationStreams, type RevocationStreams } from "./revocation-streams.ts";
 
-export { MAX_STREAMS } from "./revocation-streams.ts";
+export { MAX_STREAMS, MAX_STREAMS_OF_ONE } from "./revocation-streams.ts";
 
 /** What services that verify access tokens by themselves ask: which sessions ended before their tokens did. */
 export type Revocations = Pick<RevocationList, "snapshot" | "changed"> & RevocationStreams;

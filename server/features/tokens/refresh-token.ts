@@ -41,7 +41,7 @@ export async function sealRefreshToken(key: SecretKey, familyId: string, generat
     .encrypt(deriveKey(key, "refresh token"));
 }
 
-/** Opens a refresh token. @throws AppError AUTH_TOKEN_INVALID for whatever we did not make */
+/** Opens a refresh token. @throws AppError AUTH_TOKEN_INVALID for whatever we did not make; SERVICE_UNAVAILABLE where the keys cannot be read */
 export async function openRefreshToken(deps: Pick<Deps, "keys">, token: string): Promise<RefreshPointer> {
   try {
     const compact = token.length <= MAX_TOKEN_LENGTH && /^[\w-]+\.\.[\w-]+\.[\w-]+\.[\w-]+$/.test(token);
@@ -60,7 +60,7 @@ export async function openRefreshToken(deps: Pick<Deps, "keys">, token: string):
     if (!isId(f) || !Number.isSafeInteger(g) || g < 1 || typeof s !== "string") throw new Error("Not a pointer");
     return { familyId: f, generation: g, secret: s };
   } catch (error) {
-    if (isConnectionError(error)) throw error;
+    if (isConnectionError(error) || error instanceof AppError) throw error;
     throw new AppError("AUTH_TOKEN_INVALID", { internal: "The refresh token does not open", cause: error });
   }
 }

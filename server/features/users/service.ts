@@ -123,7 +123,7 @@ export async function insertPreparedUser(tx: Tx, deps: UserDeps, user: PreparedU
     updatedAt: now,
   };
   await insertUser(tx, row).catch(explainConflict);
-  await keepPassword(tx, deps, id, user.password, now);
+  await keepPassword(tx, deps, id, user.password, now, now);
   await replaceUserRoles(tx, id, user.roles, now);
   await record(tx, deps, "user.created", id, by, { username: user.username, roles: user.roles });
   await recordApproval(tx, deps, user.approval, { subject: { kind: "user", id }, ...by });
@@ -145,13 +145,14 @@ async function assertRolesExist(tx: Tx, names: readonly string[]): Promise<void>
   }
 }
 
-const keepPassword = (tx: Tx, deps: UserDeps, userId: string, password: StoredPassword, now: Date) =>
+/** `since` is when the user was made: a password that came later shows by being newer than that. */
+const keepPassword = (tx: Tx, deps: UserDeps, userId: string, password: StoredPassword, since: Date, now: Date) =>
   upsertPassword(tx, {
     id: deps.random.id(now),
     userId,
     kind: "password",
     ...password,
-    createdAt: now,
+    createdAt: since,
     updatedAt: now,
   });
 
@@ -236,7 +237,7 @@ export async function setPassword(deps: UserDeps, id: string, password: string, 
   return deps.db.change(async (tx) => {
     await requireUser(tx, id);
     await updateUser(tx, id, { passwordChangeRequired: false, updatedAt: now });
-    await keepPassword(tx, deps, id, stored, now);
+    await keepPassword(tx, deps, id, stored, user.createdAt, now);
     await clearFailures(tx, id);
     await deleteDevicesOf(tx, id);
     const ended = await revokeSessions(tx, { userId: id }, "password_changed", now);

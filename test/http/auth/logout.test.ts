@@ -95,6 +95,22 @@ describe("POST /auth/logout", () => {
     });
   }
 
+  // Whoever stole a token must not be able to throw its owner out for ever after.
+  for (const by of ["bearer", "refresh token", "expired bearer"] as const) {
+    test(`204 all, by the ${by} of a session that has ended, ends nothing more`, async () => {
+      const stolen = await app.login("ada");
+      await app.request("POST", LOGOUT.path, { token: stolen.access_token, body: { all: true } });
+      const fresh = await app.login("ada");
+      const proof =
+        by === "refresh token"
+          ? { body: { all: true, refresh_token: stolen.refresh_token } }
+          : { token: stolen.access_token, body: { all: true } };
+      if (by === "expired bearer") app.clock.advance(60 * 60_000);
+      expect((await app.request("POST", LOGOUT.path, proof)).status).toBe(204);
+      expect(await refresh(fresh)).toBe("ok");
+    });
+  }
+
   // Twenty at once all succeed, and the session ends once.
   test("20 at the same moment", async () => {
     const tokens = await app.login("ada");

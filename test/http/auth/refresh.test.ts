@@ -323,4 +323,20 @@ describe("races", () => {
       await strict.close();
     }
   });
+
+  // To a node whose clock is behind, the rotation on another one lies in the future: that makes no grace.
+  test("a grace of 0 s is none on a node whose clock is behind", async () => {
+    const strict = await openHttpApp({ PRIMER_TOKENS__REFRESH_GRACE: "0s" });
+    try {
+      await strict.createUser({ username: "ada" });
+      const behind = { ...strict.clock, now: () => new Date(strict.clock.now().getTime() - 40) };
+      const node = await strict.otherNode({ clock: behind });
+      const { refresh_token } = await strict.login("ada");
+      expect(outcomeOf(await refreshWith(refresh_token, strict))).toBe("200 ok");
+      const again = await node.request("POST", "/api/v1/auth/refresh", { body: { refresh_token } });
+      expect([again.status, again.body.error?.code]).toEqual([401, "AUTH_REFRESH_REUSED"]);
+    } finally {
+      await strict.close();
+    }
+  });
 });

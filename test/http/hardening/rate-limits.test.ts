@@ -1,9 +1,11 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { addressKey } from "../../../server/http/limits.ts";
+import { addressKey } from "../../../server/address-key.ts";
+import { setPassword, unlockUser } from "../../../server/features/users/service.ts";
 import { openTestApp, PASSWORD, type TestAnswer, type TestApp } from "../../support/app.ts";
 
 const LOGIN = "/api/v1/auth/login";
 const WRONG = "not the right horse battery staple";
+const OPERATOR = { actor: { kind: "operator" } } as const;
 const MINUTE = 60_000;
 const DEFAULTS = {
   PRIMER_RATE_LIMITS__LOGIN_IP: "5/1m",
@@ -100,11 +102,35 @@ describe("failures on one account", () => {
 
   test("ten in a quarter of an hour, whatever the delay says; successes do not count", async () => {
     await open10();
-    for (let count = 0; count < 12; count++) expect(codeOf(await logIn())).toBe("ok");
+    for (let count = 0; count < 12; count++) {
+      expect(codeOf(await logIn())).toBe("ok");
+      app.clock.advance(1);
+    }
     for (let count = 0; count < 10; count++) expect((await logIn("ada", WRONG)).status).toBe(401);
     expect(codeOf(await logIn())).toBe(LIMITED);
     app.clock.advance(15 * MINUTE);
     expect(codeOf(await logIn())).toBe("ok");
+  });
+
+  // Whoever was let in again by hand must not meet the limit that the failures before have filled.
+  test.each([
+    ["an unlock", async (id: string) => void (await unlockUser(app.deps, id, OPERATOR))],
+    ["a new password", async (id: string) => void (await setPassword(app.deps, id, PASSWORD, OPERATOR))],
+  ])("%s begins a new count", async (_name, letIn) => {
+    await open10();
+    for (let count = 0; count < 10; count++) expect((await logIn("ada", WRONG)).status).toBe(401);
+    expect(codeOf(await logIn())).toBe(LIMITED);
+    const [ada] = await app.db.query<{ id: string }>("SELECT id FROM users WHERE username = 'ada'");
+    app.clock.advance(1);
+    await letIn(ada?.id ?? "");
+    expect(codeOf(await logIn())).toBe("ok");
+  });
+
+  test("20 wrong at the same moment: ten are looked at", async () => {
+    await open10();
+    const answers = await Promise.all(Array.from({ length: 20 }, () => logIn("ada", WRONG)));
+    expect(answers.filter(({ status }) => status === 401)).toHaveLength(10);
+    expect(answers.filter(({ status }) => status === 429)).toHaveLength(10);
   });
 
   test("a device of its owner's keeps its way in", async () => {

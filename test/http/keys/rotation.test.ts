@@ -118,7 +118,15 @@ describe("a rotation by stages", () => {
     await look();
     expect(kidOf(last)).toBe(old);
     expect(await verifyOn(nodes[1], last)).toBe(200);
-    app.clock.advance(10 * MINUTE);
+    // To the end of the time that clocks may differ by, and then for as long as somebody may keep the key set.
+    app.clock.advance(2000 + 28_000);
+    await look();
+    expect(await verifyOn(nodes[1], last)).toBe(200);
+    app.clock.advance(1000 + 5 * MINUTE);
+    await look();
+    expect(await stagesOf("signing")).toEqual(["retiring", "active"]);
+    expect((await jwksOf(nodes[1])).body.keys.map(({ kid }: { kid: string }) => kid)).toContain(old);
+    app.clock.advance(5 * MINUTE);
     await look();
     expect(await stagesOf("signing")).toEqual(["retired", "active"]);
     const [row] = await app.db.query("SELECT sealed_private_key AS sealed FROM signing_keys WHERE kid = $1", [old]);
@@ -215,7 +223,7 @@ describe("a rotation in an emergency", () => {
     const next = await refreshOn(nodes[1], refresh_token);
     expect(next.status).toBe(200);
     expect(await verifyOn(nodes[0], next.body.access_token)).toBe(200);
-    expect(undoRotation(app.deps, "signing", OPERATOR)).rejects.toMatchObject({ exitCode: 1 });
+    await expect(undoRotation(app.deps, "signing", OPERATOR)).rejects.toMatchObject({ exitCode: 1 });
   });
 });
 
@@ -335,6 +343,45 @@ describe("the master key", () => {
     await look();
     expect(await sealedUnder()).toEqual(new Set([next.id]));
     await app.login("ada");
+  });
+
+  // Of two at once one counts, and nothing is ever sealed under a key that nobody can open any more.
+  test("two at once, to different keys: one of them fails, and everything opens with the other", async () => {
+    const other = secretKey(systemRandom.bytes(32));
+    const slow = {
+      ...app.deps,
+      secrets: app.deps.secrets,
+      clock: {
+        ...app.clock,
+        sleep: async () => void (await rotateMasterKey(app.deps, other, 24 * HOUR, OPERATOR)),
+      },
+    };
+    await expect(rotateMasterKey(slow, next, 24 * HOUR, OPERATOR)).rejects.toMatchObject({ exitCode: 1 });
+    expect(await sealedUnder()).toEqual(new Set([other.id]));
+    await app.deps.keys.reload();
+    expect(app.deps.secrets.master[0].id).toBe(other.id);
+    await app.login("ada");
+  });
+
+  test("a key that is made by a process which has not heard of it yet is sealed under it all the same", async () => {
+    const stale = { ...app.deps, secrets: app.deps.secrets };
+    await rotateMasterKey(app.deps, next, 24 * HOUR, OPERATOR);
+    await stageKey(stale, "pepper", "staged", OPERATOR);
+    await stageKey(stale, "signing", "staged", OPERATOR);
+    expect(await sealedUnder()).toEqual(new Set([next.id]));
+  });
+
+  // A node that cannot open the keys any more says that it cannot tell, and not that a token is wrong.
+  test("503 for a kid that nobody knows while the keys cannot be opened", async () => {
+    const { refresh_token } = await app.login("ada");
+    const [, payload, signature] = (await app.login("ada")).access_token.split(".");
+    const header = Buffer.from(JSON.stringify({ alg: "RS256", typ: "at+jwt", kid: "of-nobody" })).toString("base64url");
+    const foreign = [header, payload, signature].join(".");
+    await app.db.query("UPDATE installation SET master_key_id = 'AAAAAAAAAAAAAAAA'");
+    app.clock.advance(60_000);
+    const answer = await app.request("GET", "/api/v1/auth/verify", { token: foreign });
+    expect([answer.status, answer.body.error.code]).toEqual([503, "SERVICE_UNAVAILABLE"]);
+    expect((await refreshOn(app, refresh_token)).status).toBe(200);
   });
 
   test("it waits for other nodes for its time only; a process that has it keeps it", async () => {

@@ -176,6 +176,16 @@ describe("a token of the service before", () => {
     expect(await codeOf(fresh)).toBe("401 AUTH_TOKEN_REVOKED");
   });
 
+  test("ends with the first password that an account is given", async () => {
+    const { id: other } = await app.createUser({ username: "nils" });
+    await app.db.query("DELETE FROM credentials WHERE user_id = $1", [other]);
+    const token = await sign({ user_name: "nils" });
+    expect(await codeOf(token)).toBe("ok");
+    app.clock.advance(60_000);
+    await setPassword(app.deps, other, `${PASSWORD} 2`, OPERATOR);
+    expect(await codeOf(token)).toBe("401 AUTH_TOKEN_REVOKED");
+  });
+
   test("switched off by hand it is refused from the next request on", async () => {
     const token = await sign();
     expect(await codeOf(token)).toBe("ok");
