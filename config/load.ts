@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { parseEnv } from "node:util";
 import { parse as parseToml, TomlError } from "smol-toml";
 import { EXIT, failed, OperatorError, textOf } from "./errors.ts";
+import { matchesNetwork } from "./kinds.ts";
 import {
   defaultOf,
   ENVIRONMENT_SETTING,
@@ -222,7 +223,8 @@ function assemble(resolved: ReadonlyMap<string, ResolvedSetting>): Settings {
   const typed = settings as Settings;
   const own = ["0.0.0.0", "::"].includes(typed.server.host) ? "127.0.0.1" : typed.server.host;
   const host = own.includes(":") ? `[${own}]` : own;
-  const publicUrl = typed.server.public_url || `http://${host}:${typed.server.port}`;
+  const scheme = typed.server.tls_cert === "" ? "http" : "https";
+  const publicUrl = typed.server.public_url || `${scheme}://${host}:${typed.server.port}`;
   return {
     ...typed,
     server: { ...typed.server, public_url: publicUrl },
@@ -236,6 +238,10 @@ const ARGON2_FLOORS = [
   [19_456, 2],
   [12_288, 3],
 ] as const;
+
+const isLoopbackAddress = matchesNetwork(["127.0.0.0/8", "::1"]);
+/** Whether only this machine reaches what listens there. */
+export const isLoopback = (host: string) => host === "localhost" || isLoopbackAddress(host);
 
 type ValueOf = <T>(key: string) => T;
 
@@ -255,6 +261,40 @@ const CONTRADICTIONS: readonly Contradiction[] = [
       }
       const plain = environment === "production" && !url.startsWith("https://");
       return plain ? "an https:// origin: production never runs over plain http" : undefined;
+    },
+  },
+  {
+    keys: ["server.host", "server.tls_cert", "server.trusted_proxies", "environment"],
+    complain(of) {
+      const isOpen = !isLoopback(of<string>("server.host")) && of<string>("server.tls_cert") === "";
+      if (of<Environment>("environment") !== "production" || !isOpen) return undefined;
+      if (of<readonly string[]>("server.trusted_proxies").length > 0) return undefined;
+      return "127.0.0.1 or ::1, or server.tls_cert and server.tls_key, or the proxy that ends TLS in server.trusted_proxies: production never serves plain http to the outside";
+    },
+  },
+  {
+    keys: ["server.tls_cert", "server.tls_key"],
+    complain(of) {
+      const [certificate, key] = [of<string>("server.tls_cert"), of<string>("server.tls_key")];
+      if ((certificate === "") === (key === "")) return undefined;
+      return certificate === "" ? "the certificate of server.tls_key" : "server.tls_key, its private key, beside it";
+    },
+  },
+  {
+    keys: ["server.public_url", "server.tls_cert"],
+    complain(of) {
+      const contradicts = of<string>("server.tls_cert") !== "" && of<string>("server.public_url").startsWith("http:");
+      return contradicts ? "an https:// origin, since server.tls_cert makes primer serve https" : undefined;
+    },
+  },
+  {
+    keys: ["database.tls_ca", "database.url"],
+    complain(of) {
+      const url = of<string>("database.url");
+      if (of<string>("database.tls_ca") === "") return undefined;
+      if (url === "") return "database.url beside it: the embedded database needs no connection";
+      const isPlain = new URL(url).searchParams.get("sslmode") === "disable";
+      return isPlain ? "a database.url without sslmode=disable" : undefined;
     },
   },
   {
@@ -291,9 +331,10 @@ const CONTRADICTIONS: readonly Contradiction[] = [
     },
   },
   {
-    keys: ["cookies.same_site", "server.public_url"],
+    keys: ["cookies.same_site", "server.public_url", "server.tls_cert"],
     complain(of) {
-      const https = of<string>("server.public_url").startsWith("https://");
+      const url = of<string>("server.public_url");
+      const https = url === "" ? of<string>("server.tls_cert") !== "" : url.startsWith("https://");
       if (of<string>("cookies.same_site") !== "none" || https) return undefined;
       return '"lax" or "strict": browsers accept "none" over https only';
     },

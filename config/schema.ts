@@ -61,8 +61,15 @@ export const SETTINGS = {
     public_url: setting(
       origin,
       "",
-      "The origin that people and applications reach primer at. Empty: http://HOST:PORT, in development only.",
+      "The origin that people and applications reach primer at. Empty: HOST:PORT over http, or over https with tls_cert; in development only.",
     ),
+    tls_cert: setting(
+      text(4096),
+      "",
+      "PEM file with the certificate and the intermediate ones after it; with it primer serves https itself. A path in the home, or an absolute one. Read again when it changes.",
+    ),
+    tls_key: setting(text(4096), "", "PEM file with the private key of that certificate, without a passphrase."),
+    tls_min_version: setting(oneOf("1.3", "1.2"), "1.3", "The oldest version of TLS that a client may speak."),
     trusted_proxies: setting(
       networkList,
       [],
@@ -70,6 +77,12 @@ export const SETTINGS = {
     ),
     cors_origins: setting(originList, [], "Browser origins that may call the API from a page of theirs."),
     max_body_bytes: setting(integer(1024, 1_048_576), 65_536, "Largest request body accepted, in bytes."),
+    request_timeout: setting(duration("1s", "25s"), "10s", "How long the body of a request may take to arrive."),
+    max_connections: setting(
+      integer(10, 1_000_000),
+      10_000,
+      "Connections that one process has at most; while it has as many, further ones are refused. Never more than its limit of open files allows.",
+    ),
     drain_delay: setting(
       duration("0s", "60s"),
       { development: "0s", staging: "5s", production: "5s" },
@@ -87,6 +100,11 @@ export const SETTINGS = {
     pool_size: setting(integer(1, 500), 10, "Connections that one process opens to PostgreSQL at most."),
     connect_timeout: setting(duration("1s", "60s"), "5s", "How long to wait for a connection to PostgreSQL."),
     statement_timeout: setting(duration("100ms", "10m"), "2s", "PostgreSQL ends a statement that takes longer."),
+    tls_ca: setting(
+      text(4096),
+      "",
+      "PEM file with the CA that signed PostgreSQL's certificate, where the system does not know it; with it the connection is always TLS. A path in the home, or an absolute one.",
+    ),
   },
   redis: {
     url: setting(url("redis", "rediss"), "", "Redis or Valkey. Empty: limits and caches are kept in the process.", {

@@ -18,6 +18,9 @@ const CONNECTION_CODES = new Set([
 /** SQLSTATEs of a server that is there and cannot serve now: shutting down, out of connections or disk, timed out, locked. */
 const UNAVAILABLE_STATES = /^(08|40|53|57|58)|^(55P03|25006)$/;
 
+/** Codes of a connection to a server whose certificate is not believed, or not any more. */
+const CERTIFICATE_CODES = /^(ERR_TLS|CERT|UNABLE_TO|SELF_SIGNED|DEPTH_ZERO)_/;
+
 /** What the embedded database throws, without a code, once it is closed. */
 const EMBEDDED_GONE = /^PGlite is clos(ed|ing)/;
 
@@ -26,7 +29,7 @@ export function isConnectionError(error: unknown): boolean {
   for (let cause: unknown = error, depth = 0; cause instanceof Error && depth < 5; cause = cause.cause, depth++) {
     const code = codeOf(cause) ?? "";
     if (EMBEDDED_GONE.test(cause.message)) return true;
-    if (CONNECTION_CODES.has(code) || UNAVAILABLE_STATES.test(code)) return true;
+    if (CONNECTION_CODES.has(code) || UNAVAILABLE_STATES.test(code) || CERTIFICATE_CODES.test(code)) return true;
   }
   return false;
 }

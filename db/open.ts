@@ -1,3 +1,4 @@
+import { resolve } from "node:path";
 import { misused } from "../config/errors.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Database } from "./database.ts";
@@ -10,7 +11,11 @@ import type { Database } from "./database.ts";
  * @throws OperatorError: exit 3 where it is not to be had, exit 2 where there is none in this home
  */
 export async function openDatabase(settings: Settings, home: string, create: boolean): Promise<Database> {
-  if (!isEmbedded(settings)) return (await import("./postgres.ts")).openPostgres(settings.database);
+  if (!isEmbedded(settings)) {
+    const { tls_ca } = settings.database;
+    const { openPostgres } = await import("./postgres.ts");
+    return openPostgres({ ...settings.database, tls_ca: tls_ca === "" ? "" : resolve(home, tls_ca) });
+  }
   const { hasPglite, openPglite } = await import("./pglite.ts");
   if (!create && !hasPglite(home)) {
     throw misused(`${home} is not initialised yet.`, "Run `primer init` first, or name another home with --dir.");

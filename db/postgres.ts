@@ -1,12 +1,13 @@
 import { drizzle } from "drizzle-orm/postgres-js";
 import postgres from "postgres";
-import { codeOf, misused, type OperatorError, textOf, unreachable } from "../config/errors.ts";
+import { codeOf, type OperatorError, textOf, unreachable } from "../config/errors.ts";
 import { redactText } from "../config/log.ts";
 import type { Settings } from "../config/schema.ts";
 import type { ChangeFeed, Database, Orm, Row } from "./database.ts";
 import { boundedPool, withinDeadline } from "./deadline.ts";
 import { isConnectionError } from "./errors.ts";
 import { watchPostgres } from "./postgres-changes.ts";
+import { postgresTls, TLS_HINTS } from "./postgres-tls.ts";
 
 /** How many times a connection is tried when a process starts, and how long it waits before each further try. */
 const START_RETRY_MS = [250, 1000];
@@ -28,6 +29,7 @@ const LOCK_NOT_AVAILABLE = "55P03";
 /**
  * Connects to PostgreSQL and checks that it answers.
  *
+ * @param settings with an absolute path as `tls_ca`, where there is one
  * @throws OperatorError (exit 3) after three tries, naming the address and what to try
  */
 export async function openPostgres(settings: Settings["database"]): Promise<Database> {
@@ -65,8 +67,9 @@ export async function openPostgres(settings: Settings["database"]): Promise<Data
 }
 
 function connectionOptions(settings: Settings["database"]) {
+  const tls = postgresTls(settings);
   return {
-    ...tlsOf(settings.url),
+    ...(tls ? { ssl: tls } : {}),
     max: settings.pool_size,
     connect_timeout: settings.connect_timeout / 1000,
     idle_timeout: 60,
@@ -81,18 +84,6 @@ function connectionOptions(settings: Settings["database"]) {
       idle_in_transaction_session_timeout: 30_000,
     },
   } satisfies postgres.Options<Record<string, never>>;
-}
-
-/**
- * `sslmode=require` means a verified certificate here: encryption to whoever answers protects nothing. The modes that
- * fall back to plain text are refused.
- */
-function tlsOf(url: string): { ssl?: "verify-full" } {
-  const mode = new URL(url).searchParams.get("sslmode");
-  if (mode === "prefer" || mode === "allow") {
-    throw misused(`sslmode=${mode} in DATABASE_URL may end in plain text.`, "Use sslmode=verify-full, or disable.");
-  }
-  return mode === "require" ? { ssl: "verify-full" } : {};
 }
 
 /** An advisory lock lives as long as its connection, so this one is never given back, and its loss ends the work. */
@@ -174,6 +165,7 @@ function explain(error: unknown, address: string): OperatorError | Error {
     "28P01": "The password is wrong. Check the user and the password in DATABASE_URL.",
     "28000": "The server refuses this user from here. See its pg_hba.conf.",
     "3D000": "The database does not exist yet. Create it: createdb NAME.",
+    ...TLS_HINTS,
   };
   const hint = hints[codeOf(error) ?? ""] ?? "Check DATABASE_URL, the network and whether PostgreSQL is up.";
   return unreachable(`PostgreSQL at ${address} does not answer: ${redactText(textOf(error))}`, hint, error);

@@ -71,7 +71,7 @@ export function createApp(deps: Deps): AnyElysia {
     })
     .onParse(({ request }) => {
       const readBody = isOauthRequest(request) ? readFormBody : readJsonBody;
-      return readBody(request, deps.settings.server.max_body_bytes);
+      return readBody(request, deps.settings.server);
     })
     .onBeforeHandle(async ({ request, route, body, set }) => {
       Object.assign(set.headers, await enforceLimits(deps, limitsOf(request.method, route), { request, body }));

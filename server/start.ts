@@ -1,6 +1,5 @@
-import http from "node:http";
 import { join } from "node:path";
-import type { AnyElysia } from "elysia";
+import type { Certificate } from "../config/certificate.ts";
 import type { Log } from "../config/log.ts";
 import { createMetrics } from "../config/metrics.ts";
 import type { Settings } from "../config/schema.ts";
@@ -18,6 +17,9 @@ import { BREACH_FILTER_FILE, createBreachCheck } from "./features/passwords/serv
 import { createRevocations } from "./features/revocations/service.ts";
 import { createSessionStates } from "./features/sessions/service.ts";
 import { createVerifiedTokens } from "./features/tokens/service.ts";
+import { boundConnections } from "./http/connection-bound.ts";
+import { keepCertificate } from "./http/keep-certificate.ts";
+import { openListener } from "./http/listener.ts";
 import { type Clock, systemClock } from "./ports/clock.ts";
 import { createMemoryLimiter } from "./ports/limiter.ts";
 import { type Random, systemRandom } from "./ports/random.ts";
@@ -111,45 +113,43 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
 /** A server that listens. */
 export interface RunningServer {
   readonly url: string;
+  /** Reads the files of the certificate now, and not only within two seconds. */
+  reloadCertificate(): void;
   /**
    * Answers 503 at /readyz, waits for balancers to notice, ends streams, lets requests under way finish, then closes.
    */
   stop(): Promise<void>;
 }
 
-/** An idle connection is closed after this long (seconds); a slow request gets as long for its next byte. */
-const IDLE_TIMEOUT_SECONDS = 30;
-
-/** Of all headers together. A token that is too long gets the answer of one that is not valid; beyond, Bun itself says 431. */
-const MAX_HEADER_BYTES = 128 * 1024;
-
-/** Starts to listen at the settings' host and port. Throws the system's error where the port is taken. */
-export function startServer(deps: Deps): RunningServer {
-  const { host, port } = deps.settings.server;
-  const app: AnyElysia = createApp(deps);
-  (http as { maxHeaderSize: number }).maxHeaderSize = MAX_HEADER_BYTES;
-  app.listen({
-    hostname: host,
-    port,
-    idleTimeout: IDLE_TIMEOUT_SECONDS,
-    development: false,
-    reusePort: false,
-    maxRequestBodySize: MAX_BODY_BYTES,
-  });
+/**
+ * Starts to listen at the settings' host and port: over https where there is a certificate. Throws the system's error
+ * where the port is taken.
+ *
+ * @param readCertificate reads the certificate from its files, now and whenever they may have changed
+ */
+export function startServer(
+  deps: Deps,
+  readCertificate: () => Certificate | undefined = () => undefined,
+): RunningServer {
+  const { host, port, tls_min_version } = deps.settings.server;
+  const certificate = readCertificate();
+  const listener = openListener(createApp(deps), { host, port, tls_min_version, certificate });
+  const certificates = certificate && keepCertificate(listener, certificate, readCertificate, deps.log);
+  const bound = boundConnections(listener, () => deps.settings.server.max_connections, deps.log);
   const keeper = keepKeys(deps);
   return {
-    url: `http://${host.includes(":") ? `[${host}]` : host}:${app.server?.port ?? port}`,
+    url: `${certificate ? "https" : "http"}://${host.includes(":") ? `[${host}]` : host}:${listener.port}`,
+    reloadCertificate: () => certificates?.look(),
     async stop() {
       deps.lifecycle.draining = true;
       await deps.clock.sleep(deps.settings.server.drain_delay);
+      certificates?.stop();
+      bound.stop();
       deps.revocations.close();
-      const finished = app.stop(false).then(() => true);
+      const finished = listener.stop(false).then(() => true);
       const late = deps.clock.sleep(deps.settings.server.stop_timeout).then(() => false);
-      if (!(await Promise.race([finished, late]))) await app.stop(true);
+      if (!(await Promise.race([finished, late]))) await listener.stop(true);
       keeper.stop();
     },
   };
 }
-
-/** Where the server itself cuts a body off; the setting's own limit is lower and answers in the envelope. */
-const MAX_BODY_BYTES = 1024 ** 4;

@@ -13,19 +13,10 @@ import { openKeyRing } from "../../server/features/keys/service.ts";
 import { readFilterFacts } from "../../server/features/passwords/breach-filter.ts";
 import { BREACH_FILTER_FILE, createBreachCheck } from "../../server/features/passwords/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
+import { checkTls } from "../check-tls.ts";
 import type { CommandContext, Outcome } from "../command.ts";
+import { broken, type Finding, ok, warning } from "../findings.ts";
 import { green, type Io, red, yellow } from "../io.ts";
-
-interface Finding {
-  readonly check: string;
-  readonly state: "ok" | "warning" | "failed";
-  readonly message: string;
-  readonly mend?: string;
-}
-
-const ok = (check: string, message: string): Finding => ({ check, state: "ok", message });
-const warning = (check: string, message: string, mend: string): Finding => ({ check, state: "warning", message, mend });
-const broken = (check: string, message: string, mend: string): Finding => ({ check, state: "failed", message, mend });
 
 const GIB = 1024 ** 3;
 const LEAST_FREE_BYTES = GIB / 4;
@@ -46,6 +37,9 @@ export async function run(context: CommandContext): Promise<Outcome> {
   if (loaded) {
     findings.push(...checkSettings(loaded.settings), checkDisk(context.home), ...checkSecrets(context.home, loaded));
     findings.push(...(await checkBreachedPasswords(context.home, loaded.settings)));
+    await attempt(findings, "TLS", "See the hint above.", async () => {
+      findings.push(...checkTls(loaded.settings.server, context.home, systemClock.now()));
+    });
     await attempt(findings, "database", "See the hint above.", () =>
       context.workspace.withDatabase(loaded.settings, async (database) => {
         findings.push(...(await checkDatabase(database, loaded)));
@@ -86,7 +80,7 @@ function line(io: Io, { check, state, message, mend }: Finding): string {
 }
 
 function checkSettings(settings: Settings): Finding[] {
-  const findings = [];
+  const findings: Finding[] = [];
   const { password, server, docs } = settings;
   if (password.min_length < 15) {
     findings.push(
@@ -100,16 +94,7 @@ function checkSettings(settings: Settings): Finding[] {
   if (settings.environment === "production" && docs.enabled) {
     findings.push(warning("docs", "/docs is served in production", "Set docs.enabled = false."));
   }
-  const https = server.public_url.startsWith("https://");
-  if (https && server.trusted_proxies.length === 0) {
-    findings.push(
-      warning(
-        "public URL",
-        `${server.public_url} is https, and no proxy is trusted`,
-        "List the proxy that ends TLS in server.trusted_proxies; else every client seems to have its address.",
-      ),
-    );
-  } else findings.push(ok("public URL", server.public_url));
+  findings.push(ok("public URL", server.public_url));
   return findings;
 }
 

@@ -1,4 +1,5 @@
-import { failed, textOf } from "../../config/errors.ts";
+import { readCertificate } from "../../config/certificate.ts";
+import { failed, OperatorError, textOf } from "../../config/errors.ts";
 import { type LoadedSettings, loadSettings } from "../../config/load.ts";
 import { createLog, type Log } from "../../config/log.ts";
 import type { Database } from "../../db/database.ts";
@@ -35,8 +36,11 @@ export async function run(context: CommandContext): Promise<Outcome> {
     const worker = embedded ? startWorker(deps) : undefined;
     try {
       const stopped = untilStopped(log); // before anybody is told that there is something to stop
-      const server = listen(deps);
-      process.on("SIGHUP", () => reload(deps, current, load, log));
+      const server = listen(deps, context.home);
+      process.on("SIGHUP", () => {
+        reload(deps, current, load, log);
+        server.reloadCertificate();
+      });
       announce(context, deps, server);
       await stopped;
       await server.stop();
@@ -63,10 +67,11 @@ const hearCommands = (context: CommandContext, db: Database) =>
     runHeldCommand(name, invocation, { ...context, io }, heldWorkspace(db)),
   );
 
-function listen(deps: Deps): RunningServer {
+function listen(deps: Deps, home: string): RunningServer {
   try {
-    return startServer(deps);
+    return startServer(deps, () => readCertificate(deps.settings.server, home));
   } catch (error) {
+    if (error instanceof OperatorError) throw error;
     const { host, port } = deps.settings.server;
     throw failed(
       `${host}:${port} cannot be listened on: ${textOf(error)}`,
@@ -87,7 +92,9 @@ function announce(context: CommandContext, deps: Deps, { url }: RunningServer): 
 }
 
 /** What only counts from the next start on: it was used once, when the process began. */
-const FIXED_AT_START = /^(environment|server\.(host|port)|database\.|redis\.)/;
+const FIXED_AT_START = /^(environment|server\.(host|port|tls_\w+)|database\.|redis\.)/;
+/** Of those, what other settings follow from: they stay as they were when settings are read again. */
+const ADDRESS = ["host", "port", "tls_cert", "tls_key"] as const;
 
 function reload(
   deps: Deps,
@@ -97,8 +104,8 @@ function reload(
 ): void {
   try {
     const changed = changedKeys(deps.settings, load().settings);
-    const { host, port } = deps.settings.server;
-    const { settings } = load({ "server.host": host, "server.port": String(port) });
+    const address = ADDRESS.map((name) => [`server.${name}`, String(deps.settings.server[name])]);
+    const { settings } = load(Object.fromEntries(address));
     deps.settings = settings;
     current.settings = settings;
     if (changed.some((key) => key.startsWith("password.")))

@@ -1,4 +1,5 @@
 import { type JSONVisitor, visit } from "jsonc-parser";
+import type { Settings } from "../../config/schema.ts";
 import { AppError } from "../errors.ts";
 
 const MAX_DEPTH = 20;
@@ -9,36 +10,55 @@ const FORBIDDEN_KEYS = new Set(["__proto__", "constructor", "prototype"]);
 export const badRequest = (internal: string, cause?: unknown) =>
   new AppError("BAD_REQUEST", { internal, cause, details: { reason: internal } });
 
+/** How much a body may hold, and how long it may take to arrive (milliseconds). */
+export type BodyLimits = Pick<Settings["server"], "max_body_bytes" | "request_timeout">;
+
 /**
- * Reads a JSON body: bounded in bytes and depth, UTF-8 only, every key once. Undefined where there is no body.
+ * Reads a JSON body: bounded in bytes, time and depth, UTF-8 only, every key once. Undefined where there is no body.
  *
  * @throws AppError UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE or BAD_REQUEST
  */
-export async function readJsonBody(request: Request, maxBytes: number): Promise<unknown> {
+export async function readJsonBody(request: Request, limits: BodyLimits): Promise<unknown> {
   if (request.body === null && !request.headers.has("content-type")) return undefined;
   const type = request.headers.get("content-type") ?? "";
   if (!/^application\/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?$/i.test(type))
     throw new AppError("UNSUPPORTED_MEDIA_TYPE");
-  return parseJson(await readText(request, maxBytes));
+  return parseJson(await readText(request, limits));
 }
 
-/** A body as text. @throws AppError PAYLOAD_TOO_LARGE, or BAD_REQUEST where it is not UTF-8 */
-export async function readText(request: Request, maxBytes: number): Promise<string> {
-  if (Number(request.headers.get("content-length") ?? 0) > maxBytes) throw tooLarge(maxBytes);
-  return decodeUtf8(await readBytes(request, maxBytes));
+/** A body as text. @throws AppError PAYLOAD_TOO_LARGE, or BAD_REQUEST where it is not UTF-8 or takes too long */
+export async function readText(request: Request, limits: BodyLimits): Promise<string> {
+  if (Number(request.headers.get("content-length") ?? 0) > limits.max_body_bytes) throw tooLarge(limits.max_body_bytes);
+  return decodeUtf8(await readBytes(request, limits));
 }
 
 const tooLarge = (maxBytes: number) => new AppError("PAYLOAD_TOO_LARGE", { details: { max_bytes: maxBytes } });
 
-async function readBytes(request: Request, maxBytes: number): Promise<Uint8Array> {
+async function readBytes(request: Request, limits: BodyLimits): Promise<Uint8Array> {
+  const reader = request.body?.getReader();
+  if (!reader) return new Uint8Array();
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(tooSlow(limits.request_timeout)), limits.request_timeout);
   const chunks: Uint8Array[] = [];
   let size = 0;
-  for await (const chunk of request.body ?? []) {
-    size += chunk.byteLength;
-    if (size > maxBytes) throw tooLarge(maxBytes);
-    chunks.push(chunk);
+  try {
+    for (;;) {
+      const { done, value } = await Promise.race([reader.read(), late.promise]);
+      if (done) return chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks);
+      size += value.byteLength;
+      if (size > limits.max_body_bytes) throw tooLarge(limits.max_body_bytes);
+      chunks.push(value);
+    }
+  } finally {
+    clearTimeout(timer);
+    reader.cancel().catch(() => {});
   }
-  return chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks);
+}
+
+/** The rest of the body may never come, so the connection is of no more use. */
+function tooSlow(timeoutMs: number): AppError {
+  const internal = `The body was not there within ${timeoutMs} ms`;
+  return new AppError("BAD_REQUEST", { internal, details: { reason: internal }, headers: { connection: "close" } });
 }
 
 function decodeUtf8(bytes: Uint8Array): string {

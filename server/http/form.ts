@@ -1,5 +1,5 @@
 import { AppError } from "../errors.ts";
-import { badRequest, readText } from "./body.ts";
+import { type BodyLimits, badRequest, readText } from "./body.ts";
 
 /** The parameters of a form, each there once and with a value. */
 export type Form = ReadonlyMap<string, string>;
@@ -7,17 +7,17 @@ export type Form = ReadonlyMap<string, string>;
 const MAX_PARAMETERS = 100;
 
 /**
- * Reads a form as OAuth has it (RFC 6749, section 3.2 and appendix B): bounded, UTF-8, every parameter once; one without
+ * Reads a form as OAuth has it (RFC 6749, section 3.2 and appendix B): bounded in bytes and time, UTF-8, every parameter once; one without
  * a value is as if it were not there. Undefined where there is no body.
  *
  * @throws AppError UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE or BAD_REQUEST
  */
-export async function readFormBody(request: Request, maxBytes: number): Promise<Form | undefined> {
+export async function readFormBody(request: Request, limits: BodyLimits): Promise<Form | undefined> {
   if (request.body === null && !request.headers.has("content-type")) return undefined;
   const type = request.headers.get("content-type") ?? "";
   if (!/^application\/x-www-form-urlencoded\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?$/i.test(type))
     throw new AppError("UNSUPPORTED_MEDIA_TYPE");
-  const pairs = (await readText(request, maxBytes)).split("&", MAX_PARAMETERS + 1).filter((pair) => pair !== "");
+  const pairs = (await readText(request, limits)).split("&", MAX_PARAMETERS + 1).filter((pair) => pair !== "");
   if (pairs.length > MAX_PARAMETERS) throw badRequest("The form has too many parameters");
   const form = new Map<string, string>();
   for (const pair of pairs) {

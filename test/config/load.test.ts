@@ -226,6 +226,7 @@ describe("a primer.toml that is no TOML", () => {
 describe("contradictions", () => {
   const production = { PRIMER_ENVIRONMENT: "production" };
   const https = { PRIMER_SERVER__PUBLIC_URL: "https://login.example.org" };
+  const tls = { PRIMER_SERVER__TLS_CERT: "cert.pem", PRIMER_SERVER__TLS_KEY: "key.pem" };
   const argon2 = (memory: number, passes: number) => ({
     PRIMER_PASSWORD__MEMORY_KIB: String(memory),
     PRIMER_PASSWORD__ITERATIONS: String(passes),
@@ -248,6 +249,25 @@ describe("contradictions", () => {
       "tokens.refresh_idle",
     ],
     ["SameSite=None over plain http", { PRIMER_COOKIES__SAME_SITE: "none" }, "cookies.same_site"],
+    [
+      "production that serves plain http to the outside",
+      { ...production, ...https, PRIMER_SERVER__HOST: "0.0.0.0" },
+      "server.host",
+    ],
+    [
+      "production that serves plain http at an address of its own",
+      { ...production, ...https, PRIMER_SERVER__HOST: "192.0.2.7" },
+      "server.host",
+    ],
+    ["a certificate without a key", { PRIMER_SERVER__TLS_CERT: "cert.pem" }, "server.tls_cert"],
+    ["a key without a certificate", { PRIMER_SERVER__TLS_KEY: "key.pem" }, "server.tls_cert"],
+    ["a certificate, and http outside", { ...tls, PRIMER_SERVER__PUBLIC_URL: "http://x.test" }, "server.public_url"],
+    ["a CA for the embedded database", { PRIMER_DATABASE__TLS_CA: "ca.pem" }, "database.tls_ca"],
+    [
+      "a CA for a connection in plain text",
+      { PRIMER_DATABASE__TLS_CA: "ca.pem", DATABASE_URL: "postgres://db/primer?sslmode=disable" },
+      "database.tls_ca",
+    ],
   ])("%s is refused", (_name, variables, key) => {
     expect(faultsOf({ variables }).map((fault) => fault.key)).toEqual([key]);
   });
@@ -260,6 +280,19 @@ describe("contradictions", () => {
     ["argon2id at each of OWASP's floors (3)", argon2(12_288, 3)],
     ["limits that are equal", { PRIMER_TOKENS__REFRESH_IDLE: "30d", PRIMER_TOKENS__REFRESH_ABSOLUTE: "30d" }],
     ["SameSite=None over https", { ...https, PRIMER_COOKIES__SAME_SITE: "none" }],
+    ["SameSite=None over https of primer's own", { ...tls, PRIMER_COOKIES__SAME_SITE: "none" }],
+    ["production at loopback (IPv4)", { ...production, ...https, PRIMER_SERVER__HOST: "127.0.0.53" }],
+    ["production at loopback (IPv6)", { ...production, ...https, PRIMER_SERVER__HOST: "::1" }],
+    ["production with a certificate", { ...production, ...https, ...tls, PRIMER_SERVER__HOST: "0.0.0.0" }],
+    [
+      "production behind a proxy",
+      { ...production, ...https, PRIMER_SERVER__HOST: "::", PRIMER_SERVER__TRUSTED_PROXIES: "10.0.0.0/8" },
+    ],
+    [
+      "staging that serves plain http to the outside",
+      { PRIMER_ENVIRONMENT: "staging", ...https, PRIMER_SERVER__HOST: "0.0.0.0" },
+    ],
+    ["a CA for PostgreSQL", { PRIMER_DATABASE__TLS_CA: "ca.pem", DATABASE_URL: "postgres://db/primer" }],
   ])("%s is accepted", (_name, variables) => {
     expect(() => load({ variables })).not.toThrow();
   });
@@ -287,6 +320,9 @@ describe("the settings that clients and operators count on", () => {
     ["server.port", 8080],
     ["server.public_url", ""],
     ["server.max_body_bytes", 65_536],
+    ["server.request_timeout", 10_000],
+    ["server.max_connections", 10_000],
+    ["server.tls_min_version", "1.3"],
     ["database.url", ""],
     ["redis.url", ""],
     ["mail.smtp_url", ""],
@@ -354,6 +390,8 @@ describe("the settings that clients and operators count on", () => {
   test("the issuer is the public address, and that is where primer listens, unless somebody says otherwise", () => {
     expect(load({}).settings.tokens.issuer).toBe("http://127.0.0.1:8080");
     expect(load({ flags: { "server.host": "::1" } }).settings.server.public_url).toBe("http://[::1]:8080");
+    const certificate = { "server.tls_cert": "cert.pem", "server.tls_key": "key.pem" };
+    expect(load({ flags: certificate }).settings.tokens.issuer).toBe("https://127.0.0.1:8080");
     const variables = { PRIMER_SERVER__PUBLIC_URL: "https://login.example.org" };
     expect(load({ variables }).settings.tokens.issuer).toBe("https://login.example.org");
     expect(load({ variables, flags: { "tokens.issuer": "https://id.example.org" } }).settings.tokens.issuer).toBe(

@@ -1,5 +1,5 @@
 /** A PostgreSQL that a drill may stop and start as it likes. */
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { $ } from "bun";
 import { freePort } from "../support/services.ts";
@@ -26,7 +26,8 @@ export interface OwnPostgres {
   remove(): Promise<void>;
 }
 
-export async function ownPostgres(): Promise<OwnPostgres> {
+/** @param tls the certificate and key that it serves TLS with; without them it serves none */
+export async function ownPostgres(tls?: { cert: string; key: string }): Promise<OwnPostgres> {
   const folder = binaries() ?? "";
   const scratch = scratchFolder();
   const data = join(scratch.path, "data");
@@ -34,7 +35,8 @@ export async function ownPostgres(): Promise<OwnPostgres> {
   const user = process.getuid?.() === 0 ? ["runuser", "-u", "postgres", "--"] : [];
   if (user.length > 0) await $`chown postgres ${scratch.path}`.quiet();
   await $`${user} ${folder}/initdb -D ${data} -U primer -A trust -E UTF8 --no-sync`.quiet();
-  const options = `-p ${port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=${scratch.path}`;
+  const encrypted = tls ? await certificateOptions(scratch.path, user, tls) : "";
+  const options = `-p ${port} -c listen_addresses=127.0.0.1,127.0.0.2 -c unix_socket_directories=${scratch.path}${encrypted}`;
   const start = async () => {
     await $`${user} ${folder}/pg_ctl -D ${data} -o ${options} -l ${join(scratch.path, "log")} -w start`.quiet();
   };
@@ -68,4 +70,12 @@ export async function ownPostgres(): Promise<OwnPostgres> {
       scratch.remove();
     },
   };
+}
+
+async function certificateOptions(folder: string, user: readonly string[], tls: { cert: string; key: string }) {
+  const [cert, key] = [join(folder, "server.crt"), join(folder, "server.key")];
+  writeFileSync(cert, tls.cert);
+  writeFileSync(key, tls.key, { mode: 0o600 });
+  if (user.length > 0) await $`chown postgres ${cert} ${key}`.quiet();
+  return ` -c ssl=on -c ssl_cert_file=${cert} -c ssl_key_file=${key}`;
 }

@@ -73,11 +73,11 @@ export async function serveHome(environment: Record<string, string> = {}): Promi
   };
 }
 
-/** Waits until /readyz answers 200; throws after 20 seconds. */
-export async function untilReady(url: string): Promise<void> {
+/** Waits until /readyz answers 200; throws after 20 seconds. With `ca` its certificate must be of that CA. */
+export async function untilReady(url: string, ca?: string): Promise<void> {
   const deadline = performance.now() + 20_000;
   while (performance.now() < deadline) {
-    const answer = await fetch(`${url}/readyz`).catch(() => undefined);
+    const answer = await fetch(`${url}/readyz`, ca === undefined ? {} : { tls: { ca } }).catch(() => undefined);
     if (answer?.status === 200) return;
     await Bun.sleep(20);
   }

@@ -32,12 +32,14 @@ interface ServeOptions {
   readonly cwd?: string;
   /** A free one where it is not given. */
   readonly port?: number;
+  /** The CA of its certificate, where the home has one: then it is reached over https. */
+  readonly ca?: string;
 }
 
 /** Serves a home and waits until it is ready. Its log goes into a file beside the home. */
 export async function serve(home: string, options: ServeOptions = {}): Promise<Serving> {
   const port = options.port ?? (await freePort());
-  const url = `http://127.0.0.1:${port}`;
+  const url = `${options.ca === undefined ? "http" : "https"}://127.0.0.1:${port}`;
   const logPath = `${home}.log`;
   const output = openSync(logPath, "a");
   const child = Bun.spawn([...(options.primer ?? FROM_SOURCE), "serve", "--dir", home, "--port", String(port)], {
@@ -51,7 +53,7 @@ export async function serve(home: string, options: ServeOptions = {}): Promise<S
   const ended = child.exited.then((code) => {
     throw new Error(`serve ended with ${code}: ${readFileSync(logPath, "utf8")}`);
   });
-  await Promise.race([untilReady(url), ended]);
+  await Promise.race([untilReady(url, options.ca), ended]);
   ended.catch(() => {});
   return servingOf(child, { url, home, logPath });
 }
