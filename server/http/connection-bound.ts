@@ -1,12 +1,17 @@
 import { readdirSync, readFileSync, statSync } from "node:fs";
+import { codeOf } from "../../config/errors.ts";
 import type { Log } from "../../config/log.ts";
 import type { Listener } from "./listener.ts";
 
-/** How often connections are counted (milliseconds). Counting takes microseconds. */
-const LOOK_EVERY_MS = 100;
+/**
+ * How often connections are counted (milliseconds): often enough that those of one interval fit into what is reserved.
+ * Where the system has to be asked for each open file, counting costs more than that.
+ */
+const LOOK_EVERY_MS = 20;
+const LOOK_AT_EACH_EVERY_MS = 250;
 /** Listening begins again once there are fewer than this share of the connections allowed. */
 const RESUME_BELOW = 0.9;
-/** Open files that are kept for everything else: the database, new connections to it, the log. */
+/** Open files that are kept for everything else (the database, new connections to it, the log): half where there are few. */
 const RESERVED_FILES = 256;
 
 /**
@@ -24,7 +29,7 @@ export function boundConnections(
 ): { stop(): void } {
   const own = countOpenFiles();
   const possible = maxOpenFiles() - own;
-  const spare = Math.min(RESERVED_FILES, Math.floor(possible / 4));
+  const spare = Math.min(RESERVED_FILES, Math.floor(possible / 2));
   const max = () => Math.min(maxConnections(), possible - spare);
   if (max() < maxConnections()) {
     log.warn("The limit of open files allows fewer connections than server.max_connections", {
@@ -46,24 +51,29 @@ export function boundConnections(
       log.info("Accepting connections again", { event: "connections.accepted_again", connections });
     }
   }
-  const timer = setInterval(() => {
-    try {
-      look();
-    } catch (error) {
-      log.error("Connections could not be looked after", { event: "connections.not_bounded", error });
-    }
-  }, LOOK_EVERY_MS);
+  const timer = setInterval(
+    () => {
+      try {
+        look();
+      } catch (error) {
+        log.error("Connections could not be looked after", { event: "connections.not_bounded", error });
+      }
+    },
+    folderSize() > 0 ? LOOK_EVERY_MS : LOOK_AT_EACH_EVERY_MS,
+  );
   return { stop: () => clearInterval(timer) };
 }
 
-/** Linux tells the number as the folder's size since 6.2; otherwise its entries are counted. 0 where nobody knows. */
+/** Linux tells the number of open files as the size of this folder, since 6.2; 0 elsewhere. */
+const folderSize = (): number => statSync("/proc/self/fd", { throwIfNoEntry: false })?.size ?? 0;
+
+/** 0 where the system does not tell. */
 function countOpenFiles(): number {
   try {
-    return statSync("/proc/self/fd", { throwIfNoEntry: false })?.size || readdirSync("/dev/fd").length;
+    return folderSize() || readdirSync("/dev/fd").length;
   } catch (error) {
     // No file left to read the folder with: there are as many as there can be.
-    if ((error as { code?: string }).code === "EMFILE") return Number.POSITIVE_INFINITY;
-    return 0;
+    return codeOf(error) === "EMFILE" ? Number.POSITIVE_INFINITY : 0;
   }
 }
 

@@ -45,9 +45,19 @@ export interface Finished {
   readonly notes: string;
 }
 
-/** Starts `bun ...command` and collects what it writes; `input` is its standard input. */
-export function start(command: readonly string[], variables: Record<string, string> = {}, input = "") {
-  const child = Bun.spawn(["bun", ...command], {
+/**
+ * Starts `bun ...command` and collects what it writes; `input` is its standard input.
+ *
+ * @param maxFiles how many files it may have open; as many as this process where it is not given
+ */
+export function start(
+  command: readonly string[],
+  variables: Record<string, string> = {},
+  input = "",
+  maxFiles?: number,
+) {
+  const limited = maxFiles === undefined ? [] : ["sh", "-c", `ulimit -n ${maxFiles} && exec "$@"`, "sh"];
+  const child = Bun.spawn([...limited, "bun", ...command], {
     cwd: root,
     env: environmentOf(variables),
     stdin: new Blob([input]),
@@ -105,8 +115,13 @@ export function start(command: readonly string[], variables: Record<string, stri
 
 export type Child = ReturnType<typeof start>;
 
-export const primer = (home: string, words: readonly string[], variables?: Record<string, string>, input?: string) =>
-  start(["cli/main.ts", ...words, "--dir", home], variables, input);
+export const primer = (
+  home: string,
+  words: readonly string[],
+  variables?: Record<string, string>,
+  input?: string,
+  maxFiles?: number,
+) => start(["cli/main.ts", ...words, "--dir", home], variables, input, maxFiles);
 
 export const ADMIN_PASSWORD = "correct horse battery staple";
 
@@ -124,9 +139,9 @@ export interface Server extends Child {
 }
 
 /** Runs `primer serve` on a free port until it is ready. */
-export async function serve(home: string, variables?: Record<string, string>): Promise<Server> {
+export async function serve(home: string, variables?: Record<string, string>, maxFiles?: number): Promise<Server> {
   const began = performance.now();
-  const child = primer(home, ["serve", "--port", String(await freePort())], variables);
+  const child = primer(home, ["serve", "--port", String(await freePort())], variables, "", maxFiles);
   const url = await child.until((out) => /"event":"server.started","url":"([^"]+)"/.exec(out)?.[1]);
   await waitFor("readiness", async () => (await fetch(`${url}/readyz`)).status === 200);
   return { ...child, url, readyAfterMs: performance.now() - began };
