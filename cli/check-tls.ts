@@ -4,6 +4,7 @@ import { isIP } from "node:net";
 import { resolve } from "node:path";
 import { rootCertificates } from "node:tls";
 import { type Certificate, namesOf, readCertificate } from "../config/certificate.ts";
+import { isLoopback } from "../config/load.ts";
 import type { Settings } from "../config/schema.ts";
 import { broken, type Finding, ok, warning } from "./findings.ts";
 
@@ -98,4 +99,19 @@ const isSignedByKnownCa = (certificate: X509Certificate) =>
 function checkKeyFile(path: string): Finding | undefined {
   if ((statSync(path).mode & 0o077) === 0) return undefined;
   return warning(CHECK, `${path} can be read by others`, `chmod 600 ${path}`);
+}
+
+/** A database on another machine gets its queries, and password hashes with them, in plain text unless TLS is asked for. */
+export function checkDatabaseTls({ url, tls_ca }: Settings["database"]): Finding[] {
+  if (url === "") return [];
+  const { hostname, searchParams } = new URL(url);
+  const isPlain = tls_ca === "" && [null, "disable"].includes(searchParams.get("sslmode"));
+  if (!isPlain || isLoopback(hostname)) return [];
+  return [
+    warning(
+      "database TLS",
+      `The connection to ${hostname} is plain text`,
+      "Add ?sslmode=verify-full to DATABASE_URL, and database.tls_ca where the CA is your own.",
+    ),
+  ];
 }

@@ -13,7 +13,7 @@ import { openKeyRing } from "../../server/features/keys/service.ts";
 import { readFilterFacts } from "../../server/features/passwords/breach-filter.ts";
 import { BREACH_FILTER_FILE, createBreachCheck } from "../../server/features/passwords/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
-import { checkTls } from "../check-tls.ts";
+import { checkDatabaseTls, checkTls } from "../check-tls.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { broken, type Finding, ok, warning } from "../findings.ts";
 import { green, type Io, red, yellow } from "../io.ts";
@@ -35,7 +35,8 @@ export async function run(context: CommandContext): Promise<Outcome> {
     return settings;
   });
   if (loaded) {
-    findings.push(...checkSettings(loaded.settings), checkDisk(context.home), ...checkSecrets(context.home, loaded));
+    findings.push(...checkSettings(loaded.settings), ...checkDatabaseTls(loaded.settings.database));
+    findings.push(checkDisk(context.home), ...checkSecrets(context.home, loaded));
     findings.push(...(await checkBreachedPasswords(context.home, loaded.settings)));
     await attempt(findings, "TLS", "See the hint above.", async () => {
       findings.push(...checkTls(loaded.settings.server, context.home, systemClock.now()));

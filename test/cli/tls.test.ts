@@ -4,7 +4,7 @@ import { chmodSync, writeFileSync } from "node:fs";
 import { connect as connectPlain } from "node:net";
 import { join } from "node:path";
 import { connect, type TLSSocket } from "node:tls";
-import { checkTls } from "../../cli/check-tls.ts";
+import { checkDatabaseTls, checkTls } from "../../cli/check-tls.ts";
 import { readCertificate } from "../../config/certificate.ts";
 import { OperatorError } from "../../config/errors.ts";
 import { loadSettings } from "../../config/load.ts";
@@ -273,8 +273,9 @@ describe("files that cannot be used", () => {
     expect(refusal(home)).toEqual({ exitCode: 2, setting });
   });
 
-  test("a file that is not there: serve ends with exit 2", async () => {
-    const ran = await runPrimer(["serve", "--json", "--dir", await scratch.home()], { environment: FILES });
+  test.each([["serve"], ["config check"]])("a file that is not there: %s ends with exit 2", async (command) => {
+    const words = [...command.split(" "), "--json", "--dir", await scratch.home()];
+    const ran = await runPrimer(words, { environment: FILES });
     expect(ran.exitCode).toBe(2);
     expect(jsonOf(ran).error.message).toStartWith("server.tls_cert");
   });
@@ -335,6 +336,19 @@ describe("doctor", () => {
     const findings = checkTls({ ...settings.server, ...at("https://localhost"), ...entry.server }, home, now);
     expect(findings.map(({ state }) => state)).toEqual([entry.state]);
     if (entry.state !== "ok") expect(findings[0]?.mend).toEqual(expect.stringMatching(/\S/));
+  });
+
+  // The database's answers hold password hashes: on their way to another machine nobody may read along.
+  test.each([
+    ["another machine", "postgres://db.example.org/primer", "", ["warning"]],
+    ["another machine, TLS switched off", "postgres://192.0.2.7/primer?sslmode=disable", "", ["warning"]],
+    ["another machine over TLS", "postgres://db.example.org/primer?sslmode=verify-full", "", []],
+    ["another machine with a CA", "postgres://db.example.org/primer", "ca.pem", []],
+    ["this machine", "postgres://127.0.0.1/primer", "", []],
+    ["the embedded one", "", "", []],
+  ])("the database on %s", (_name, url, tls_ca, states) => {
+    const findings = checkDatabaseTls({ ...settings.database, url, tls_ca });
+    expect(findings.map(({ state }) => state)).toEqual(states as (typeof findings)[number]["state"][]);
   });
 
   test("files of no use are a finding: exit 4", async () => {
