@@ -79,7 +79,7 @@ export const SETTINGS = {
     max_body_bytes: setting(integer(1024, 1_048_576), 65_536, "Largest request body accepted, in bytes."),
     request_timeout: setting(duration("1s", "25s"), "10s", "How long the body of a request may take to arrive."),
     max_connections: setting(
-      integer(10, 1_000_000),
+      integer(50, 1_000_000),
       10_000,
       "Connections that one process has at most; while it has as many, further ones are refused. Never more than its limit of open files allows.",
     ),

@@ -1,24 +1,26 @@
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { codeOf } from "../../config/errors.ts";
 import type { Log } from "../../config/log.ts";
 import type { Listener } from "./listener.ts";
 
 /**
- * How often connections are counted (milliseconds): often enough that those of one interval fit into what is reserved.
- * Where the system has to be asked for each open file, counting costs more than that.
+ * How often open files are counted (milliseconds): often enough that the connections of one interval fit into what is
+ * reserved. Where the system has to be asked for each file, counting costs more than that.
  */
 const LOOK_EVERY_MS = 20;
 const LOOK_AT_EACH_EVERY_MS = 250;
+/** How often it is found out anew, while there are many, which of the files are connections (milliseconds). */
+const TELL_APART_EVERY_MS = 1000;
 /** Listening begins again once there are fewer than this share of the connections allowed. */
 const RESUME_BELOW = 0.9;
 /** Open files that are kept for everything else (the database, new connections to it, the log): half where there are few. */
 const RESERVED_FILES = 256;
 
 /**
- * Sees to it that a process has no more connections than it may: while it has, it does not listen, so that further ones
- * are refused by the system. Bun counts no connections and goes on accepting until no file can be opened any more, by
- * anything. What is counted are the process's open files beyond those it began with, which is every connection and little
- * else; where the system does not tell (Windows), nothing is bounded.
+ * Sees to it that a process has no more connections than it may, and keeps room for other files: while it has too many it
+ * does not listen, so that the system refuses further ones. Bun tells of no connection before its first request, and goes
+ * on accepting until nothing can be opened any more, by anybody in the process. So open files are counted instead. Linux
+ * alone tells of them; elsewhere nothing is bounded.
  *
  * @param maxConnections read at each look
  */
@@ -27,25 +29,41 @@ export function boundConnections(
   maxConnections: () => number,
   log: Log,
 ): { stop(): void } {
-  const own = countOpenFiles();
-  const possible = maxOpenFiles() - own;
-  const spare = Math.min(RESERVED_FILES, Math.floor(possible / 2));
-  const max = () => Math.min(maxConnections(), possible - spare);
-  if (max() < maxConnections()) {
+  const ownSockets = countSockets();
+  let others = countOpenFiles(); // than connections
+  const possible = maxOpenFiles() - others;
+  const filesAllowed = maxOpenFiles() - Math.min(RESERVED_FILES, Math.floor(possible / 2));
+  const allowed = () => Math.min(maxConnections(), filesAllowed - others);
+  if (allowed() < maxConnections()) {
     log.warn("The limit of open files allows fewer connections than server.max_connections", {
       event: "connections.few_files",
-      allowed: max(),
+      allowed: allowed(),
     });
+  }
+
+  let toldApartAt = Number.NEGATIVE_INFINITY;
+  /** The database opens files as it goes; telling them from connections takes too long for every look. */
+  function tellApart(files: number): void {
+    if (performance.now() - toldApartAt < TELL_APART_EVERY_MS) return;
+    toldApartAt = performance.now();
+    try {
+      others = files - (countSockets() - ownSockets);
+    } catch (error) {
+      // No file left to look with: what was known before has to do.
+      if (codeOf(error) !== "EMFILE") throw error;
+    }
   }
 
   let isPaused = false;
   function look(): void {
-    const connections = countOpenFiles() - own;
-    if (!isPaused && connections > max()) {
+    const files = countOpenFiles();
+    if (isPaused || files - others > allowed()) tellApart(files);
+    const connections = files - others;
+    if (!isPaused && connections > allowed()) {
       listener.pause();
       isPaused = true;
       log.warn("Too many connections; refusing new ones", { event: "connections.full", connections });
-    } else if (isPaused && connections < max() * RESUME_BELOW) {
+    } else if (isPaused && connections < allowed() * RESUME_BELOW) {
       listener.resume();
       isPaused = false;
       log.info("Accepting connections again", { event: "connections.accepted_again", connections });
@@ -64,26 +82,38 @@ export function boundConnections(
   return { stop: () => clearInterval(timer) };
 }
 
-/** Linux tells the number of open files as the size of this folder, since 6.2; 0 elsewhere. */
-const folderSize = (): number => statSync("/proc/self/fd", { throwIfNoEntry: false })?.size ?? 0;
+const FILES = "/proc/self/fd";
 
-/** 0 where the system does not tell. */
-function countOpenFiles(): number {
+/** The number of open files, which Linux tells as the size of their folder since 6.2; 0 elsewhere. */
+const folderSize = (): number => statSync(FILES, { throwIfNoEntry: false })?.size ?? 0;
+
+const countOpenFiles = (): number => folderSize() || openFiles().length;
+
+const countSockets = (): number => openFiles().filter(isSocket).length;
+
+/** Their numbers; none where the system does not tell. */
+function openFiles(): string[] {
   try {
-    return folderSize() || readdirSync("/dev/fd").length;
+    return readdirSync(FILES);
   } catch (error) {
-    // No file left to read the folder with: there are as many as there can be.
-    return codeOf(error) === "EMFILE" ? Number.POSITIVE_INFINITY : 0;
+    if (codeOf(error) === "ENOENT") return [];
+    throw error;
+  }
+}
+
+function isSocket(file: string): boolean {
+  try {
+    return readlinkSync(`${FILES}/${file}`).startsWith("socket:");
+  } catch {
+    return false; // closed since
   }
 }
 
 /** How many files this process may have open. */
 function maxOpenFiles(): number {
   try {
-    return (
-      Number(/^Max open files\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"))?.[1] ?? Number.NaN) ||
-      Number.POSITIVE_INFINITY
-    );
+    const limits = readFileSync("/proc/self/limits", "utf8");
+    return Number(/^Max open files\s+(\d+)/m.exec(limits)?.[1] ?? Number.POSITIVE_INFINITY);
   } catch {
     return Number.POSITIVE_INFINITY;
   }

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, describe, expect, test } from "bun:test";
 import { createPrivateKey, X509Certificate } from "node:crypto";
-import { chmodSync, writeFileSync } from "node:fs";
+import { chmodSync, readFileSync, writeFileSync } from "node:fs";
 import { connect as connectPlain } from "node:net";
 import { join } from "node:path";
 import { connect, type TLSSocket } from "node:tls";
@@ -217,6 +217,23 @@ describe("a certificate that changes", () => {
     install(home, good);
     await untilLogged("certificate.renewed");
     await until("the new certificate alone", async () => (await shownSerial(url)) === serialOf(good));
+  });
+
+  // What was decided at the start stays until the next one, and so does all that follows from it.
+  test("naming a certificate in primer.toml counts from the next start on", async () => {
+    const home = await homeWith(ca.issue(NAMES));
+    serving = await serve(home);
+    const path = join(home, "primer.toml");
+    const named = readFileSync(path, "utf8")
+      .replace(/^# tls_cert = .*$/m, 'tls_cert = "tls/cert.pem"')
+      .replace(/^# tls_key = .*$/m, 'tls_key = "tls/key.pem"');
+    writeFileSync(path, named);
+    serving.signal("SIGHUP");
+    const line = await serving.untilLogged("settings.reloaded");
+    expect(line.after_restart).toEqual(["server.tls_cert", "server.tls_key"]);
+    const answer = await fetch(`${serving.url}/livez`);
+    expect(answer.status).toBe(200);
+    expect(answer.headers.get("strict-transport-security")).toBeNull();
   });
 
   test("SIGTERM waits for what is under way on an old certificate too", async () => {

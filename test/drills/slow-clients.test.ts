@@ -23,8 +23,8 @@ const FIRST_HEADERS_MS = 12_000 + 4000;
 const IDLE_MS = 30_000 + 4000;
 const PROMPT_MS = 250;
 const MAX_GROWTH_MIB = 100;
-const FEW_CONNECTIONS = 100;
-const FEW_FILES = 300;
+const FEW_CONNECTIONS = 50;
+const FEW_FILES = 600;
 
 const filesAllowed = existsSync("/proc/self/limits")
   ? Number(/^Max open files\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"))?.[1])
@@ -184,7 +184,7 @@ describe.if(possible)("a client that is slow, or too many", () => {
     const events = () => logLines(own.out()).map(({ event }) => event);
     const clients: Client[] = [];
     await waitFor("new connections to be refused", async () => {
-      clients.push(...(await flood(own.url, 20)));
+      clients.push(...(await flood(own.url, 10)));
       return events().includes("connections.full");
     });
     await expect(probe(own.url)).rejects.toThrow();
