@@ -1,4 +1,6 @@
 import type { PgDatabase, PgQueryResultHKT } from "drizzle-orm/pg-core";
+import type { Breaker } from "./breaker.ts";
+import type { SlotUse } from "./slots.ts";
 
 /** The query builder, on either database. Inside a transaction only the `tx` handed to the callback may be used. */
 export type Orm = PgDatabase<PgQueryResultHKT, Record<string, never>>;
@@ -49,6 +51,11 @@ export interface Database {
   /** Where it is, without credentials: for messages. */
   readonly address: string;
   readonly orm: Orm;
+  /** Open while the database is away: then everything is refused at once. */
+  readonly breaker: Pick<Breaker, "status" | "onChange">;
+  /** The connections of the pool; undefined where there is none. */
+  poolUse?(): SlotUse;
+  /** May run `work` a second time, from its beginning, where the first was undone for the sake of another transaction. */
   transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
   /**
    * A transaction that changes what processes remember, see {@link ChangeFeed}: when it returns, this one has been told.

@@ -15,29 +15,60 @@ const CONNECTION_CODES = new Set([
   "CONNECTION_ENDED",
 ]);
 
+/** What a breaker refuses with; it says nothing new about the database. */
+const BREAKER_OPEN = "BREAKER_OPEN";
+
 /** SQLSTATEs of a server that is there and cannot serve now: shutting down, out of connections or disk, timed out, locked. */
 const UNAVAILABLE_STATES = /^(08|40|53|57|58)|^(55P03|25006)$/;
 
 /** Codes of a connection to a server whose certificate is not believed, or not any more. */
 const CERTIFICATE_CODES = /^(ERR_TLS|CERT|UNABLE_TO|SELF_SIGNED|DEPTH_ZERO)_/;
 
+/** SQLSTATEs of a server that takes no connection or ends it, whatever is asked of it. */
+const UNREACHABLE_STATES = /^08|^57P0[123]$|^53300$/;
+
+/** SQLSTATEs of a transaction that lost against another one, was undone, and may succeed if it is run again. */
+const LOST_STATES = new Set(["40001", "40P01"]);
+
 /** What the embedded database throws, without a code, once it is closed. */
 const EMBEDDED_GONE = /^PGlite is clos(ed|ing)/;
 
-/** Whether an error says that the database cannot serve now, as opposed to that the statement was wrong. */
-export function isConnectionError(error: unknown): boolean {
+/** An error and what caused it, as far down as that is of use. */
+function* causesOf(error: unknown): Generator<{ cause: Error; code: string }> {
   for (let cause: unknown = error, depth = 0; cause instanceof Error && depth < 5; cause = cause.cause, depth++) {
-    const code = codeOf(cause) ?? "";
-    if (EMBEDDED_GONE.test(cause.message)) return true;
-    if (CONNECTION_CODES.has(code) || UNAVAILABLE_STATES.test(code) || CERTIFICATE_CODES.test(code)) return true;
+    yield { cause, code: codeOf(cause) ?? "" };
   }
-  return false;
 }
+
+const anyCause = (error: unknown, fits: (code: string, cause: Error) => boolean): boolean =>
+  causesOf(error).some(({ code, cause }) => fits(code, cause));
+
+/** Whether an error says that the database cannot serve now, as opposed to that the statement was wrong. */
+export const isConnectionError = (error: unknown): boolean =>
+  anyCause(
+    error,
+    (code, { message }) =>
+      EMBEDDED_GONE.test(message) ||
+      CONNECTION_CODES.has(code) ||
+      code === BREAKER_OPEN ||
+      UNAVAILABLE_STATES.test(code) ||
+      CERTIFICATE_CODES.test(code),
+  );
+
+/**
+ * Whether an error says that there is no way to the server, or that it does not answer: of what {@link isConnectionError}
+ * names, all that has nothing to do with what was asked.
+ */
+export const isUnreachable = (error: unknown): boolean =>
+  anyCause(error, (code) => CONNECTION_CODES.has(code) || CERTIFICATE_CODES.test(code) || UNREACHABLE_STATES.test(code));
+
+/** Whether a transaction was undone for the sake of another one: a deadlock, or a failure to serialize. */
+export const isLostTransaction = (error: unknown): boolean => anyCause(error, (code) => LOST_STATES.has(code));
 
 /** The name of the unique constraint that an insert or update ran into, where it was that. */
 export function violatedUniqueness(error: unknown): string | undefined {
-  for (let cause: unknown = error, depth = 0; cause instanceof Error && depth < 5; cause = cause.cause, depth++) {
-    if (codeOf(cause) !== "23505") continue;
+  for (const { cause, code } of causesOf(error)) {
+    if (code !== "23505") continue;
     const { constraint, constraint_name } = cause as { constraint?: string; constraint_name?: string };
     return constraint ?? constraint_name;
   }

@@ -190,6 +190,17 @@ async function unpackTemplate(home: string, folder: string): Promise<void> {
   renameSync(unfinished, folder);
 }
 
+/** There is no way to the embedded database that could fail: it is there, or it is closed for good. */
+const breakerOf = (pglite: PGlite): Database["breaker"] => ({
+  status: () => ({
+    state: pglite.closed ? "open" : "closed",
+    failureCount: 0,
+    lastFailureAgoMs: null,
+    nextAttemptInMs: null,
+  }),
+  onChange() {},
+});
+
 function wrapPglite(pglite: PGlite, address: string, released: () => void): Database {
   const orm = drizzle(pglite) as unknown as Orm;
   let closing: Promise<void> | undefined;
@@ -199,6 +210,7 @@ function wrapPglite(pglite: PGlite, address: string, released: () => void): Data
     kind: "pglite",
     address,
     orm,
+    breaker: breakerOf(pglite),
     transaction: (work) => orm.transaction(work),
     change: (work) => orm.transaction(work),
     async query<R extends Row>(statement: string, values: readonly unknown[] = []) {

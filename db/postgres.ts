@@ -3,9 +3,10 @@ import postgres from "postgres";
 import { codeOf, type OperatorError, textOf, unreachable } from "../config/errors.ts";
 import { redactText } from "../config/log.ts";
 import type { Settings } from "../config/schema.ts";
+import { boundedPool } from "./bounded-pool.ts";
 import type { ChangeFeed, Database, Orm, Row } from "./database.ts";
-import { boundedPool, withinDeadline } from "./deadline.ts";
-import { isConnectionError } from "./errors.ts";
+import { withinDeadline } from "./deadline.ts";
+import { isConnectionError, isLostTransaction } from "./errors.ts";
 import { watchPostgres } from "./postgres-changes.ts";
 import { postgresTls, TLS_HINTS } from "./postgres-tls.ts";
 
@@ -34,7 +35,7 @@ const LOCK_NOT_AVAILABLE = "55P03";
  */
 export async function openPostgres(settings: Settings["database"]): Promise<Database> {
   const options = connectionOptions(settings);
-  const pool = boundedPool(settings.url, options, settings.statement_timeout + ANSWER_MARGIN_MS);
+  const pool = boundedPool("PostgreSQL", settings.url, options, settings.statement_timeout + ANSWER_MARGIN_MS);
   const { client } = pool;
   const { protocol, host, pathname } = new URL(settings.url);
   const address = `${protocol}//${host}${pathname}`;
@@ -44,14 +45,17 @@ export async function openPostgres(settings: Settings["database"]): Promise<Data
   });
 
   const orm = drizzle(client) as unknown as Orm;
+  const transaction: Database["transaction"] = (work) => onceMoreIfLost(() => orm.transaction(work));
   const feeds = new Set<ChangeFeed>();
   return {
     kind: "postgres",
     address,
+    breaker: pool.breaker,
+    poolUse: pool.use,
     orm,
-    transaction: (work) => orm.transaction(work),
+    transaction,
     async change(work) {
-      const result = await orm.transaction(work);
+      const result = await transaction(work);
       await Promise.all([...feeds].map((feed) => feed.settled()));
       return result;
     },
@@ -64,6 +68,16 @@ export async function openPostgres(settings: Settings["database"]): Promise<Data
     },
     close: () => pool.close(),
   };
+}
+
+/** A transaction that lost against another one was undone whole, so it may be run again; once, since it is waited for. */
+async function onceMoreIfLost<T>(run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (error) {
+    if (!isLostTransaction(error)) throw error;
+    return run();
+  }
 }
 
 function connectionOptions(settings: Settings["database"]) {

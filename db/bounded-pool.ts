@@ -1,0 +1,142 @@
+import postgres from "postgres";
+import { codeOf } from "../config/errors.ts";
+import { type Breaker, createBreaker } from "./breaker.ts";
+import { DeadlineError, withinDeadline } from "./deadline.ts";
+import { isUnreachable } from "./errors.ts";
+import { createSlots, type Slots, type SlotUse } from "./slots.ts";
+
+/** The longest that anything waits for a connection while others have them all (milliseconds). */
+const MAX_WAIT_MS = 1000;
+/** The longest wait for the one attempt that finds out whether a database that was given up is back (milliseconds). */
+const PROBE_DEADLINE_MS = 1000;
+/** A timer may come this much before its time (milliseconds). */
+const TIMER_SLACK_MS = 5;
+/** SQLSTATE with which a server refuses one more connection. */
+const TOO_MANY_CONNECTIONS = "53300";
+
+export interface BoundedPool {
+  readonly client: postgres.Sql;
+  readonly breaker: Breaker;
+  /** Connections that are at work, and what waits for one. */
+  use(): SlotUse;
+  close(): Promise<void>;
+}
+
+interface Pool {
+  readonly client: postgres.Sql;
+  readonly slots: Slots;
+  lastAnswerAt: number;
+}
+
+/**
+ * A pool of connections whose every statement and transaction ends in time. What was answered as late is neither begun
+ * nor committed afterwards, if it has not been sent yet. A pool of which no connection has answered for a whole deadline
+ * is given up for a new one, since the way to the server may be gone without a word. While the breaker is open,
+ * everything is refused at once.
+ *
+ * @param name for messages
+ * @param deadlineMs the longest that a statement or transaction takes, with its wait for a connection
+ */
+export function boundedPool(
+  name: string,
+  url: string,
+  options: postgres.Options<Record<string, never>> & { max: number },
+  deadlineMs: number,
+): BoundedPool {
+  const breaker = createBreaker(name, isUnreachable);
+  const poolOf = (client: postgres.Sql): Pool => ({
+    client,
+    slots: createSlots(options.max),
+    lastAnswerAt: performance.now(),
+  });
+  let pool = poolOf(postgres(url, options));
+
+  async function bounded<T>(run: (client: postgres.Sql) => Promise<T>, onLate: () => void): Promise<T> {
+    breaker.assertLetsThrough(); // nobody waits for a connection only to be refused then
+    const arrived = performance.now();
+    const own = pool;
+    await own.slots.take(MAX_WAIT_MS);
+    const began = performance.now();
+    let begun = false;
+    const answer = breaker.run((isProbe) => {
+      begun = true;
+      // The slot is taken for as long as the connection is, also when nobody waits for the answer any more.
+      const work = onConnection(own, run).finally(() => {
+        own.lastAnswerAt = performance.now();
+        own.slots.release();
+      });
+      const patience = isProbe ? PROBE_DEADLINE_MS : deadlineMs;
+      return withinDeadline(work, isProbe ? patience : patience - (began - arrived), () => {
+        onLate();
+        const silentFor = performance.now() - Math.max(own.lastAnswerAt, began);
+        if (own === pool && silentFor >= patience - TIMER_SLACK_MS) pool = successorOf(own);
+      });
+    });
+    return answer.catch((error) => {
+      if (!begun) own.slots.release(); // the breaker has opened while this waited
+      throw error;
+    });
+  }
+
+  /** A server that gives no further connection has said so before anything was begun; those that are there do as well. */
+  async function onConnection<T>(own: Pool, run: (client: postgres.Sql) => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await run(own.client);
+      } catch (error) {
+        if (codeOf(error) !== TOO_MANY_CONNECTIONS || !(await own.slots.makeDo(MAX_WAIT_MS))) throw error;
+      }
+    }
+  }
+
+  function successorOf({ client }: Pool): Pool {
+    const next = postgres(url, options);
+    // The query builder has set these on the one that it was given.
+    Object.assign(next.options.parsers, client.options.parsers);
+    Object.assign(next.options.serializers, client.options.serializers);
+    // Not at once: should the server go on after all, connections that are being made can still be ended in order.
+    client.end({ timeout: deadlineMs / 1000 }).catch(() => {});
+    return poolOf(next);
+  }
+
+  const unsafe = (...given: Parameters<postgres.Sql["unsafe"]>) => {
+    let query: (ReturnType<postgres.Sql["unsafe"]> & { state?: unknown }) | undefined;
+    let late = false;
+    let asValues = false;
+    const send = async (client: postgres.Sql) => {
+      if (late) throw new DeadlineError(deadlineMs);
+      query = client.unsafe(...given);
+      return asValues ? query.values() : query;
+    };
+    const answer = bounded(send, () => {
+      late = true;
+      if (query && !query.state) query.cancel(); // it still waits for a connection
+    });
+    // Asked for in the same turn, and nothing is sent before the next one.
+    const values = () => {
+      asValues = true;
+      return answer;
+    };
+    return Object.assign(answer, { values });
+  };
+
+  const begin = (work: (tx: postgres.TransactionSql) => Promise<unknown>) => {
+    let late = false;
+    const unlessLate = async (tx: postgres.TransactionSql) => {
+      if (late) throw new DeadlineError(deadlineMs);
+      const result = await work(tx);
+      if (late) throw new DeadlineError(deadlineMs);
+      return result;
+    };
+    return bounded(
+      (client) => client.begin(unlessLate),
+      () => {
+        late = true;
+      },
+    );
+  };
+
+  const replaced: Record<PropertyKey, unknown> = { unsafe, begin };
+  const client = new Proxy(pool.client, { get: (_, name) => replaced[name] ?? Reflect.get(pool.client, name) });
+  return { client, breaker, use: () => pool.slots.use(), close: () => pool.client.end({ timeout: 5 }) };
+}

@@ -1,0 +1,120 @@
+import {
+  CircuitState,
+  ConsecutiveBreaker,
+  circuitBreaker,
+  ExponentialBackoff,
+  fullJitterGenerator,
+  handleWhen,
+} from "cockatiel";
+
+/** So many failures in a row open a breaker. */
+const FAILURES = 5;
+/** An open breaker lets nothing through for this long (milliseconds): a whole second at most, and half of it at least. */
+const LONGEST_PAUSE_MS = 1000;
+const JITTER_MS = LONGEST_PAUSE_MS / 2;
+
+export type BreakerState = "closed" | "open" | "half_open";
+
+/** Times are in milliseconds from now, by a clock that only goes forward; null where there is nothing to tell. */
+export interface BreakerStatus {
+  /** "half_open": one attempt is let through, or is under way, and decides. */
+  readonly state: BreakerState;
+  /** Failures since the last success. */
+  readonly failureCount: number;
+  readonly lastFailureAgoMs: number | null;
+  readonly nextAttemptInMs: number | null;
+}
+
+/** What work is refused with at once while its breaker is open. */
+export class BreakerOpenError extends Error {
+  readonly code = "BREAKER_OPEN";
+
+  constructor(name: string) {
+    super(`${name} has failed several times in a row and is left alone for a moment`);
+  }
+}
+
+/** Leaves a dependency alone that fails again and again: so nobody waits for it in vain, and it can get up again. */
+export interface Breaker {
+  status(): BreakerStatus;
+  /** @throws BreakerOpenError where {@link run} would refuse now */
+  assertLetsThrough(): void;
+  /**
+   * Runs what needs the dependency. The work must end by itself, within a deadline.
+   *
+   * @param work is told whether it is the one attempt that decides if the breaker closes again
+   * @throws BreakerOpenError where it is open: then nothing was begun
+   */
+  run<T>(work: (isProbe: boolean) => Promise<T>): Promise<T>;
+  /** Tells when the dependency is given up (true) and when it is back (false). */
+  onChange(listener: (isDown: boolean) => void): void;
+}
+
+/**
+ * A breaker that opens after five failures in a row, and lets one attempt through after half a second to a second.
+ *
+ * @param isFailure which errors say that the dependency is away, as opposed to that it refused what was asked
+ */
+export function createBreaker(name: string, isFailure: (error: unknown) => boolean): Breaker {
+  let lastFailureAt: number | undefined;
+  let nextAttemptAt = 0;
+  let isDown = false;
+  const listeners: ((isDown: boolean) => void)[] = [];
+  const count = new ConsecutiveBreaker(FAILURES);
+  const failures = handleWhen((error) => {
+    if (!isFailure(error)) return false;
+    lastFailureAt = performance.now();
+    return true;
+  });
+  // The library would time the pause by the wall clock, and one that is set back would keep a breaker open for hours.
+  const policy = circuitBreaker(failures, { breaker: count, halfOpenAfter: Number.NEGATIVE_INFINITY });
+  policy.onBreak(() => {
+    nextAttemptAt = performance.now() + pauseMs();
+    tell(true);
+  });
+  policy.onReset(() => tell(false));
+
+  function tell(now: boolean): void {
+    if (now === isDown) return; // an attempt in between has failed
+    isDown = now;
+    for (const listener of listeners) listener(now);
+  }
+
+  const isPausing = () => policy.state === CircuitState.Open && performance.now() < nextAttemptAt;
+
+  function assertLetsThrough(): void {
+    if (isPausing() || policy.state === CircuitState.HalfOpen) throw new BreakerOpenError(name);
+  }
+
+  return {
+    status() {
+      const now = performance.now();
+      const pausing = isPausing();
+      return {
+        state: policy.state === CircuitState.Closed ? "closed" : pausing ? "open" : "half_open",
+        failureCount: count.state,
+        lastFailureAgoMs: lastFailureAt === undefined ? null : now - lastFailureAt,
+        nextAttemptInMs: pausing ? nextAttemptAt - now : null,
+      };
+    },
+    assertLetsThrough,
+    async run(work) {
+      assertLetsThrough();
+      const isProbe = policy.state === CircuitState.Open;
+      return policy.execute(() => work(isProbe));
+    },
+    onChange(listener) {
+      listeners.push(listener);
+    },
+  };
+}
+
+/** Different in every process, so that they do not all come back in the same moment. */
+function pauseMs(): number {
+  const jitter = new ExponentialBackoff({
+    generator: fullJitterGenerator,
+    initialDelay: JITTER_MS,
+    maxDelay: JITTER_MS,
+  });
+  return LONGEST_PAUSE_MS - JITTER_MS + jitter.next().duration;
+}
