@@ -106,6 +106,13 @@ export const SETTINGS = {
       "PEM file with the CA that signed PostgreSQL's certificate, where the system does not know it; with it the connection is always TLS. A path in the home, or an absolute one.",
     ),
   },
+  resilience: {
+    verify_stale: setting(
+      duration("0s", "5m"),
+      "30s",
+      "While the database is away, access tokens of sessions seen within this time are still good. 0s: they are refused.",
+    ),
+  },
   redis: {
     url: setting(url("redis", "rediss"), "", "Redis or Valkey. Empty: limits and caches are kept in the process.", {
       secret: true,

@@ -30,6 +30,7 @@ const features = (deps: Deps): AnyElysia[] => [
   revocationRoutes(deps),
   monitoringRoutes(deps),
   healthRoutes(deps),
+  monitoringRoutes(deps),
 ];
 
 /** The OpenAPI document of every route. No handler runs, so none of what handlers work with has to be there. */

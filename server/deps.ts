@@ -4,6 +4,7 @@ import type { Settings } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import type { ChangeFeed, Database } from "../db/database.ts";
 import type { JobQueue } from "../db/jobs.ts";
+import type { Dependencies } from "./dependencies.ts";
 import type { ClientStates } from "./features/clients/service.ts";
 import type { KeyRing } from "./features/keys/service.ts";
 import type { HashPool } from "./features/passwords/hash-pool.ts";
@@ -26,6 +27,8 @@ export interface Deps {
   /** As they count now: with what was rotated in since the process began. */
   readonly secrets: Secrets;
   readonly db: Database;
+  /** What this process depends on: what monitoring shows. */
+  readonly dependencies: Dependencies;
   /** Tells of what any process changes in the database. */
   readonly changes: ChangeFeed;
   readonly jobs: JobQueue;

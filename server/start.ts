@@ -9,6 +9,7 @@ import type { Database } from "../db/database.ts";
 import { openJobQueue } from "../db/jobs.ts";
 import { openRedis } from "../db/redis.ts";
 import { createApp } from "./app.ts";
+import { createDependencies, type Dependency } from "./dependencies.ts";
 import type { Deps } from "./deps.ts";
 import { createClientStates } from "./features/clients/service.ts";
 import { keepKeys, openKeyRing } from "./features/keys/service.ts";
@@ -60,14 +61,17 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
       else log.warn("Changes are not heard of; rows are read instead", { event: "changes.not_heard", error });
     },
   });
-  const sessions = createSessionStates(changes);
   const random = parts.random ?? systemRandom;
   const presence = db.kind === "pglite" ? alone : announcePresence({ db, clock, random, log });
   await presence.look();
   const redis = settings.redis.url === "" ? undefined : openRedis(settings.redis);
   const ownLimiter = createMemoryLimiter(clock, presence.count);
   const limiter = redis ? createRedisLimiter(redis, ownLimiter, log) : ownLimiter;
-  const clients = createClientStates(changes);
+  const onRead = staleReadsTold(log);
+  const sessions = createSessionStates(changes, onRead);
+  const clients = createClientStates(changes, onRead);
+  const dependencies = createDependencies(log);
+  dependencies.add("database", databaseOf(db));
   const revocations = createRevocations(() => deps);
   const deps: OpenDeps = {
     settings,
@@ -76,6 +80,7 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
     },
     db,
     log,
+    dependencies,
     keys,
     jobs,
     changes,
@@ -108,6 +113,27 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
     },
   };
   return deps;
+}
+
+const databaseOf = ({ breaker, query, poolUse }: Database): Dependency => ({
+  breaker,
+  ping: () => query("SELECT 1"),
+  ...(poolUse ? { poolUse } : {}),
+});
+
+/** Tells the log once when sessions begin to be taken from memory, and once when they are read again. */
+function staleReadsTold(log: Log): (isStale: boolean) => void {
+  let wasStale = false;
+  return (isStale) => {
+    if (isStale === wasStale) return;
+    wasStale = isStale;
+    if (isStale) {
+      log.warn("The database is away; tokens are checked by what was known a moment ago", {
+        event: "verify.stale",
+        stale: true,
+      });
+    } else log.info("Tokens are checked by the database again", { event: "verify.stale", stale: false });
+  };
 }
 
 /** A server that listens. */

@@ -14,7 +14,17 @@ import { cookieOf } from "./cookies.ts";
 import { isLegacyToken, verifyLegacyToken } from "./legacy-tokens.ts";
 
 /** Who may call a route: whoever is logged in, or of these only who has a permission, or who has just proven it again. */
-export type Access = "user" | { readonly permission?: string; readonly stepUp?: boolean };
+export type Access =
+  | "user"
+  | {
+      readonly permission?: string;
+      readonly stepUp?: boolean;
+      /**
+       * While the database cannot be reached, sessions that were seen within `resilience.verify_stale` still count. Only
+       * for routes that change nothing: it is the one exception to sessions ending at once.
+       */
+      readonly evenStale?: boolean;
+    };
 
 const admitted = new WeakMap<Request, Authenticated>();
 
@@ -39,8 +49,9 @@ export const access = (deps: Deps) => {
 };
 
 async function admit(deps: Deps, who: Access, request: Request): Promise<Authenticated> {
-  const authenticated = await authenticateRequest(deps, request);
-  const { permission, stepUp = false } = who === "user" ? {} : who;
+  const { permission, stepUp = false, evenStale = false }: Exclude<Access, "user"> = who === "user" ? {} : who;
+  const staleMs = evenStale ? deps.settings.resilience.verify_stale : 0;
+  const authenticated = await authenticateRequest(deps, request, staleMs);
   if (permission !== undefined && !can(authenticated.principal, permission)) {
     throw new AppError("FORBIDDEN", { details: { permission } });
   }
@@ -48,7 +59,7 @@ async function admit(deps: Deps, who: Access, request: Request): Promise<Authent
   return authenticated;
 }
 
-async function authenticateRequest(deps: Deps, request: Request): Promise<Authenticated> {
+async function authenticateRequest(deps: Deps, request: Request, staleMs: number): Promise<Authenticated> {
   const { settings, clock } = deps;
   const authorization = request.headers.get("authorization");
   const token = bearerToken(authorization);
@@ -57,7 +68,7 @@ async function authenticateRequest(deps: Deps, request: Request): Promise<Authen
     const authenticated =
       issuer === "legacy"
         ? await authenticateLegacy(deps, await verifyLegacyToken(settings, clock, token), contextOf(request).requestId)
-        : await authenticate(deps, { authorization, fingerprint: cookieOf(settings, request, "fp") });
+        : await authenticate(deps, { authorization, fingerprint: cookieOf(settings, request, "fp") }, staleMs);
     deps.metrics.count("primer.tokens.verified", { issuer, outcome: "accepted" });
     return authenticated;
   } catch (error) {

@@ -27,7 +27,7 @@ export interface ErrorAnswer {
  * request id; the log has the rest.
  */
 export function answerError(deps: Deps, thrown: unknown, request: Request): ErrorAnswer {
-  const error = asAppError(thrown);
+  const error = asAppError(deps, thrown);
   const { status, message } = ERRORS[error.errorCode];
   const { requestId } = contextOf(request);
   if (status >= 500) {
@@ -58,13 +58,19 @@ export function answerError(deps: Deps, thrown: unknown, request: Request): Erro
   };
 }
 
-function asAppError(thrown: unknown): AppError {
+/** Whoever is refused is sent back after one to this many seconds, by chance: not all come again in the same moment. */
+const MAX_RETRY_AFTER_SECONDS = 5;
+
+function asAppError({ random }: Deps, thrown: unknown): AppError {
   if (thrown instanceof AppError) return thrown;
   if (thrown instanceof ParseError && thrown.cause instanceof AppError) return thrown.cause;
   if (thrown instanceof ValidationError)
     return new AppError("VALIDATION_FAILED", { details: { fields: fieldsOf(thrown) } });
   if (thrown instanceof NotFoundError) return new AppError("NOT_FOUND");
-  if (isConnectionError(thrown)) return unavailable("The database cannot serve now", thrown, 2);
+  if (isConnectionError(thrown)) {
+    const retryAfterSeconds = 1 + ((random.bytes(1)[0] ?? 0) % MAX_RETRY_AFTER_SECONDS);
+    return unavailable("The database cannot serve now", thrown, retryAfterSeconds);
+  }
   return new AppError("INTERNAL_SERVER_ERROR", { cause: thrown });
 }
 

@@ -35,17 +35,23 @@ export function bearerToken(authorization: string | null): string {
  * Who a bearer token speaks for, as of now: the token must verify, its session must still count, and where the token is
  * bound to a browser, it must be that one.
  *
+ * @param staleMs how old what is known of the session may be where the database cannot be reached
  * @throws AppError AUTH_TOKEN_MISSING, AUTH_TOKEN_INVALID, AUTH_TOKEN_EXPIRED or AUTH_TOKEN_REVOKED
  */
-export async function authenticate(deps: Deps, shown: Shown): Promise<Authenticated> {
+export async function authenticate(deps: Deps, shown: Shown, staleMs = 0): Promise<Authenticated> {
   const claims = await verifyAccessToken(deps, bearerToken(shown.authorization));
   assertFingerprint(claims.cnf?.["fp#S256"], shown.fingerprint);
-  return { claims, principal: principalOf(await findLiveSession(deps, claims)) };
+  return { claims, principal: principalOf(await findLiveSession(deps, claims, staleMs)) };
 }
 
-/** The session of a token that verified, with its user and their rights as they are now. @throws AppError AUTH_TOKEN_REVOKED */
-export async function findLiveSession(deps: Deps, claims: AccessTokenClaims): Promise<SessionWithUser> {
-  const found = await deps.sessions.find(deps.db.orm, claims.sid);
+/**
+ * The session of a token that verified, with its user and their rights as they are now, or as they were up to `staleMs`
+ * ago where the database cannot be reached.
+ *
+ * @throws AppError AUTH_TOKEN_REVOKED
+ */
+export async function findLiveSession(deps: Deps, claims: AccessTokenClaims, staleMs = 0): Promise<SessionWithUser> {
+  const found = await deps.sessions.find(deps.db.orm, claims.sid, staleMs);
   if (!found || found.user.id !== claims.sub) {
     throw new AppError("AUTH_TOKEN_REVOKED", { internal: "The session is gone or another user's" });
   }

@@ -184,14 +184,14 @@ export const authRoutes = (deps: Deps) =>
         return { active: true as const, sub, username, roles, scope: permissions.join(" "), sid, jti, iat, exp };
       },
       {
-        access: "user",
+        access: { evenStale: true },
         query: VerifyQuery,
         detail: describe({
           tag,
           summary: "Check an access token",
           limits: [],
           description:
-            "For gateways: nginx auth_request, Traefik forwardAuth, Caddy forward_auth. The headers X-Auth-User-Id, X-Auth-Username and X-Auth-Roles carry who it is.",
+            "For gateways: nginx auth_request, Traefik forwardAuth, Caddy forward_auth. The headers X-Auth-User-Id, X-Auth-Username and X-Auth-Roles carry who it is. While the database is away, sessions seen within resilience.verify_stale still count.",
           bearer: true,
           answers: { 200: VerifyAnswer },
           errors: ["FORBIDDEN"],

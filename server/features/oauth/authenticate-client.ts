@@ -15,16 +15,18 @@ export interface ClientCredentials {
  * The registered client that sent a request (RFC 6749, section 2.3). Missing, unknown and wrong are one answer. Failures
  * are limited by address.
  *
+ * @param staleMs how old what is known of the client may be where the database cannot be reached
  * @throws AppError AUTH_INVALID_CREDENTIALS or RATE_LIMIT_EXCEEDED
  */
 export async function authenticateClient(
   deps: Deps,
   credentials: ClientCredentials | undefined,
   caller: Caller,
+  staleMs = 0,
 ): Promise<ClientRow> {
   const address = addressKey(caller.ip);
   await assertRoom(deps, "client_failed", address);
-  const client = credentials && (await verifyClient(deps, credentials.id, credentials.secret));
+  const client = credentials && (await verifyClient(deps, credentials.id, credentials.secret, staleMs));
   if (client) return client;
   deps.log.info("A service client was refused", {
     event: "client.refused",

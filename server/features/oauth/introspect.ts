@@ -48,7 +48,7 @@ const seconds = (date: Date) => Math.floor(date.getTime() / 1000);
 
 /**
  * What a token is worth now (RFC 7662). Writes nothing: looking at a refresh token that was used is not using it. Where
- * the store cannot say, neither do we.
+ * the store cannot say, neither do we, but for access tokens of sessions that were seen within `resilience.verify_stale`.
  *
  * @throws AppError RATE_LIMIT_EXCEEDED where the client has asked for too many that are not good
  */
@@ -63,7 +63,11 @@ export async function introspect(deps: Deps, client: ClientRow, token: string): 
 
 async function lookAtAccessToken(deps: Deps, token: string): Promise<ActiveAccessToken | undefined> {
   const claims = await verifyAccessToken(deps, token);
-  const { session, user, roles, permissions } = await findLiveSession(deps, claims);
+  const { session, user, roles, permissions } = await findLiveSession(
+    deps,
+    claims,
+    deps.settings.resilience.verify_stale,
+  );
   // Clocks may differ between us and others, not between us and ourselves: past its time it does not count.
   if (seconds(deps.clock.now()) >= claims.exp) return undefined;
   return {

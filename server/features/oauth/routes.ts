@@ -21,10 +21,10 @@ const describeOauth = (route: Pick<RouteDescription, "summary" | "description" |
   });
 
 /** Who asks, and about which token. The client is authenticated before anything is said about its request. */
-async function tokenRequest(deps: Deps, request: Request, body: unknown) {
+async function tokenRequest(deps: Deps, request: Request, body: unknown, staleMs = 0) {
   const form = (body ?? new Map()) as Form;
   const credentials = clientCredentials(request.headers.get("authorization"), form);
-  const client = await authenticateClient(deps, credentials, callerOf(request));
+  const client = await authenticateClient(deps, credentials, callerOf(request), staleMs);
   const token = form.get("token");
   if (token === undefined) throw badRequest("The parameter token is missing");
   return { client, token };
@@ -35,14 +35,15 @@ export const oauthRoutes = (deps: Deps) =>
     .post(
       "/introspect",
       async ({ body, request }) => {
-        const { client, token } = await tokenRequest(deps, request, body);
+        const { verify_stale } = deps.settings.resilience;
+        const { client, token } = await tokenRequest(deps, request, body, verify_stale);
         return introspect(deps, client, token);
       },
       {
         detail: describeOauth({
           summary: "What a token is worth now (RFC 7662)",
           description:
-            "For services registered with `primer clients create`. Anything that does not count is {active: false}; asking for too many of those has to wait. Where the database is away the answer is 503, never a guess.",
+            "For services registered with `primer clients create`. Anything that does not count is {active: false}; asking for too many of those has to wait. Where the database is away, access tokens of sessions seen within resilience.verify_stale are answered as they were then; anything else is 503, never a guess.",
           answers: { 200: IntrospectionAnswer },
           example: { active: false },
         }),

@@ -6,15 +6,17 @@ const MAX_SESSIONS = 10_000;
 
 /** What sessions, their users and their rights are now, at most a second old; see RowCache. */
 export interface SessionStates {
-  find(tx: Tx, id: string): Promise<SessionWithUser | undefined>;
+  /** @param staleMs how old it may be where the database cannot be reached */
+  find(tx: Tx, id: string, staleMs?: number): Promise<SessionWithUser | undefined>;
   /** Something has changed; undefined is anything. */
   forget(change: Change | undefined): void;
 }
 
-export function createSessionStates(changes: ChangeFeed): SessionStates {
-  const rows = createRowCache<SessionWithUser>(changes, MAX_SESSIONS);
+/** @param onRead see {@link createRowCache} */
+export function createSessionStates(changes: ChangeFeed, onRead: (isStale: boolean) => void = () => {}): SessionStates {
+  const rows = createRowCache<SessionWithUser>(changes, MAX_SESSIONS, onRead);
   return {
-    find: (tx, id) => rows.find(id, () => findSession(tx, id)),
+    find: (tx, id, staleMs) => rows.find(id, () => findSession(tx, id), staleMs),
     forget(change) {
       if (change?.kind === "session") rows.forget(change.id);
       else if (change?.kind === "user") rows.forgetWhere(({ user }) => user.id === change.id);

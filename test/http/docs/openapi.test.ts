@@ -177,6 +177,8 @@ describe("GET /docs/json", () => {
     const clients = "/api/v1/clients";
     const { body: client } = await call("POST", clients, { token: admin, body: { name: "orders" } });
     await call("GET", clients, { token: admin });
+    for (const path of ["health", "circuit-breakers"])
+      await call("GET", `/api/v1/monitoring/${path}`, { token: admin });
     const introspected = await introspect({ request: call }, client, token);
     expect(introspected.body.active).toBe(true);
     const overlap = { token: admin, body: { overlap_seconds: 60 } };

@@ -52,6 +52,7 @@ function cellsOf(row: Row): unknown[] {
 function heldRows() {
   const rows = new Map<string, Row>();
   let reads = 0;
+  let failure: Error | undefined;
   let gate: Promise<void> | undefined;
   let begun = () => {};
   const tx = drizzle(async (_statement, values) => {
@@ -60,6 +61,7 @@ function heldRows() {
     const read = row ? [cellsOf(row)] : []; // as it is now, whatever becomes of it while the answer is on its way
     begun();
     await gate;
+    if (failure) throw failure;
     return { rows: read };
   }) as unknown as Tx;
   return {
@@ -69,6 +71,10 @@ function heldRows() {
       const row: Row = { id: newId(), userId, revokedReason: null };
       rows.set(row.id, row);
       return row;
+    },
+    /** From now on every read fails like this; with undefined none does. */
+    fail(error: Error | undefined) {
+      failure = error;
     },
     /** Holds answers back until they are released; `begun` resolves when the next row has been read. */
     hold() {
@@ -88,9 +94,10 @@ function heldRows() {
 
 function open() {
   const [{ feed, ...time }, rows] = [heldFeed(), heldRows()];
-  const states = createSessionStates(feed);
+  const told: boolean[] = [];
+  const states = createSessionStates(feed, (isStale) => told.push(isStale));
   const reasonOf = async ({ id }: Row) => (await states.find(rows.tx, id))?.session.revokedReason ?? "live";
-  return { ...time, ...rows, states, reasonOf };
+  return { ...time, ...rows, told, states, reasonOf };
 }
 
 describe("what is remembered of sessions", () => {
@@ -212,5 +219,130 @@ describe("what is remembered of sessions", () => {
     expect(reads()).toBe(10_001);
     await reasonOf(rows[0] as Row);
     expect(reads()).toBe(10_002);
+  });
+});
+
+const AWAY = Object.assign(new Error("made up"), { code: "ECONNREFUSED" });
+const STALE_MS = 30_000;
+
+describe("what is remembered while the database is away", () => {
+  const opened = () => {
+    const parts = open();
+    const { states, tx } = parts;
+    /** What is said of a session where the past will do for so long, or why nothing is. */
+    const known = async ({ id }: Row, staleMs?: number) =>
+      states.find(tx, id, staleMs).then(
+        (found) => found?.session.revokedReason ?? "live",
+        (error) => (error as Error & { cause?: { code?: string } }).cause?.code ?? "failed",
+      );
+    return { ...parts, known };
+  };
+
+  // A session that was seen counts for so long and no longer, and only where it was asked for.
+  test("a session that was seen, until its time is over", async () => {
+    const { add, known, fail, advance } = opened();
+    const row = add();
+    await known(row);
+    fail(AWAY);
+    advance(1000);
+    expect(await known(row)).toBe("ECONNREFUSED");
+    expect(await known(row, STALE_MS)).toBe("live");
+    advance(STALE_MS - 1001);
+    expect(await known(row, STALE_MS)).toBe("live");
+    advance(1);
+    expect(await known(row, STALE_MS)).toBe("ECONNREFUSED");
+  });
+
+  // The time counts from the last proof that it had not changed, whenever it was read.
+  test("from the last proof on", async () => {
+    const { add, known, fail, advance, beat } = opened();
+    const row = add();
+    await known(row);
+    advance(10 * STALE_MS);
+    beat();
+    fail(AWAY);
+    advance(STALE_MS - 1);
+    expect(await known(row, STALE_MS)).toBe("live");
+    advance(1);
+    expect(await known(row, STALE_MS)).toBe("ECONNREFUSED");
+  });
+
+  // What is known to have changed is not said any more, however fresh it is.
+  for (const [name, change] of [
+    ["its own", (row: Row) => ({ kind: "session" as const, id: row.id })],
+    ["its user's", (row: Row) => ({ kind: "user" as const, id: row.userId })],
+    ["a role's", () => ({ kind: "role" as const, id: "admin" })],
+    ["anything", () => undefined],
+  ] as const) {
+    test(`not after a change (${name})`, async () => {
+      const { add, known, fail, states } = opened();
+      const row = add();
+      await known(row);
+      fail(AWAY);
+      states.forget(change(row));
+      expect(await known(row, STALE_MS)).toBe("ECONNREFUSED");
+    });
+
+    test(`not after a change (${name}) that came while the database was asked`, async () => {
+      const { add, known, fail, hold, states, advance } = opened();
+      const row = add();
+      await known(row);
+      advance(1000);
+      fail(AWAY);
+      const { begun, release } = hold();
+      const slow = known(row, STALE_MS);
+      await begun;
+      states.forget(change(row));
+      release();
+      expect(await slow).toBe("ECONNREFUSED");
+    });
+  }
+
+  // A session that had ended when it was seen has ended; one that was never seen is not made up.
+  test("as it was seen", async () => {
+    const { add, known, fail, advance } = opened();
+    const [ended, unseen] = [add(), add()];
+    ended.revokedReason = "logout";
+    await known(ended);
+    fail(AWAY);
+    advance(1000);
+    expect(await known(ended, STALE_MS)).toBe("logout");
+    expect(await known(unseen, STALE_MS)).toBe("ECONNREFUSED");
+  });
+
+  // A statement that is wrong is our fault, and no reason to believe what may be old.
+  test("only where it cannot be reached", async () => {
+    const { add, known, fail, advance } = opened();
+    const row = add();
+    await known(row);
+    advance(1000);
+    fail(Object.assign(new Error("made up"), { code: "42P01" }));
+    expect(await known(row, STALE_MS)).toBe("42P01");
+  });
+
+  // A database that hangs is not waited for where the past will do.
+  test("one that does not answer is waited for a second", async () => {
+    const { add, known, hold, advance } = opened();
+    const row = add();
+    await known(row);
+    advance(1000);
+    const { release } = hold();
+    const began = performance.now();
+    expect(await known(row, STALE_MS)).toBe("live");
+    expect(performance.now() - began).toBeWithin(900, 2000);
+    release();
+  });
+
+  test("it is told when that begins and ends", async () => {
+    const { add, known, fail, advance, told } = opened();
+    const row = add();
+    await known(row);
+    fail(AWAY);
+    advance(1000);
+    await known(row);
+    await known(row, STALE_MS);
+    fail(undefined);
+    await known(row, STALE_MS);
+    expect(told).toEqual([false, true, false]);
   });
 });

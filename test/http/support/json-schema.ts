@@ -48,12 +48,13 @@ const RULES: Readonly<Record<string, Rule>> = {
     Object.entries(schemas as Record<string, Schema>).flatMap(([name, schema]) =>
       isRecord(value) && name in value ? faultsOf(value[name], schema, `${path}.${name}`) : [],
     ),
-  additionalProperties: (value, allowed, path, schema) =>
-    allowed !== false || !isRecord(value)
-      ? []
-      : Object.keys(value)
-          .filter((name) => !(name in ((schema.properties as object | undefined) ?? {})))
-          .map((name) => `${path}.${name}: is not in the schema`),
+  additionalProperties: (value, allowed, path, schema) => {
+    if (allowed === true || !isRecord(value)) return [];
+    const others = Object.keys(value).filter((name) => !(name in ((schema.properties as object | undefined) ?? {})));
+    return allowed === false
+      ? others.map((name) => `${path}.${name}: is not in the schema`)
+      : others.flatMap((name) => faultsOf(value[name], allowed as Schema, `${path}.${name}`));
+  },
   patternProperties: () => [],
   items: (value, schema, path) =>
     Array.isArray(value) ? value.flatMap((item, index) => faultsOf(item, schema as Schema, `${path}[${index}]`)) : [],

@@ -1,0 +1,37 @@
+import type { Log } from "../config/log.ts";
+import type { Breaker } from "../db/breaker.ts";
+import type { SlotUse } from "../db/slots.ts";
+
+/** Something outside of this process that it works with. */
+export interface Dependency {
+  readonly breaker: Pick<Breaker, "status" | "onChange">;
+  /** Resolves when it has answered; rejects at once while its breaker is open. */
+  ping(): Promise<unknown>;
+  /** Its connections, where it has a pool of them. */
+  poolUse?(): SlotUse;
+}
+
+/** Everything that this process depends on, by name: what monitoring shows. */
+export interface Dependencies {
+  /** From now on it is shown, and the log tells when it goes away and when it is back. */
+  add(name: string, dependency: Dependency): void;
+  list(): readonly (readonly [name: string, dependency: Dependency])[];
+}
+
+export function createDependencies(log: Log): Dependencies {
+  const known = new Map<string, Dependency>();
+  return {
+    add(name, dependency) {
+      known.set(name, dependency);
+      dependency.breaker.onChange((isDown) => {
+        if (isDown) {
+          log.warn("A dependency is away and is left alone for a moment", {
+            event: "breaker.opened",
+            dependency: name,
+          });
+        } else log.info("A dependency is back", { event: "breaker.closed", dependency: name });
+      });
+    },
+    list: () => [...known],
+  };
+}
