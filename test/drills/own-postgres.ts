@@ -26,8 +26,17 @@ export interface OwnPostgres {
   remove(): Promise<void>;
 }
 
-/** @param tls the certificate and key that it serves TLS with; without them it serves none */
-export async function ownPostgres(tls?: { cert: string; key: string }): Promise<OwnPostgres> {
+/**
+ * @param tls the certificate and key that it serves TLS with; without them it serves none
+ * @param settings of the server, beside its defaults
+ */
+export async function ownPostgres({
+  tls,
+  settings = {},
+}: {
+  tls?: { cert: string; key: string };
+  settings?: Readonly<Record<string, string>>;
+} = {}): Promise<OwnPostgres> {
   const folder = binaries() ?? "";
   const scratch = scratchFolder();
   const data = join(scratch.path, "data");
@@ -36,7 +45,8 @@ export async function ownPostgres(tls?: { cert: string; key: string }): Promise<
   if (user.length > 0) await $`chown postgres ${scratch.path}`.quiet();
   await $`${user} ${folder}/initdb -D ${data} -U primer -A trust -E UTF8 --no-sync`.quiet();
   const encrypted = tls ? await certificateOptions(scratch.path, user, tls) : "";
-  const options = `-p ${port} -c listen_addresses=127.0.0.1,127.0.0.2 -c unix_socket_directories=${scratch.path}${encrypted}`;
+  const more = Object.entries(settings).map(([name, value]) => ` -c ${name}=${value}`);
+  const options = `-p ${port} -c listen_addresses=127.0.0.1,127.0.0.2 -c unix_socket_directories=${scratch.path}${encrypted}${more.join("")}`;
   const start = async () => {
     await $`${user} ${folder}/pg_ctl -D ${data} -o ${options} -l ${join(scratch.path, "log")} -w start`.quiet();
   };

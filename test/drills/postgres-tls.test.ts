@@ -23,7 +23,7 @@ const FILES: Readonly<Record<string, string>> = {
 let postgres: OwnPostgres;
 beforeAll(async () => {
   for (const [name, content] of Object.entries(FILES)) writeFileSync(join(home.path, name), content);
-  if (possible) postgres = await ownPostgres(ca.issue(["127.0.0.1"]));
+  if (possible) postgres = await ownPostgres({ tls: ca.issue(["127.0.0.1"]) });
 }, 60_000);
 afterAll(async () => {
   if (possible) await postgres.remove();
@@ -87,7 +87,7 @@ describe.if(possible)("TLS to PostgreSQL", () => {
 
 // A certificate that was good once is none; the right CA does not change that.
 test.if(possible)("a certificate that has expired is refused", async () => {
-  const old = await ownPostgres(ca.issue(["127.0.0.1"], -1));
+  const old = await ownPostgres({ tls: ca.issue(["127.0.0.1"], -1) });
   try {
     const ran = primer(home.path, ["migrate", "--status"], {
       DATABASE_URL: old.url,

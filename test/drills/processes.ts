@@ -165,19 +165,24 @@ export interface Answer {
   readonly tookMs: number;
 }
 
-/** A POST with a JSON body; whatever happens, it ends within 10 seconds. */
-export async function post(url: string, path: string, body: unknown): Promise<Answer> {
+/** A request; whatever happens, it ends within 10 seconds. */
+export async function send(url: string, options: RequestInit = {}): Promise<Answer> {
   const began = performance.now();
-  const response = await fetch(url + path, {
+  const response = await fetch(url, { ...options, signal: AbortSignal.timeout(10_000) });
+  const { status, headers } = response;
+  const text = await response.text();
+  const tookMs = performance.now() - began;
+  const isJson = text !== "" && (headers.get("content-type")?.includes("json") ?? false);
+  return { status, headers, body: isJson ? JSON.parse(text) : undefined, tookMs };
+}
+
+/** A POST with a JSON body. */
+export const post = (url: string, path: string, body: unknown): Promise<Answer> =>
+  send(url + path, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify(body),
-    signal: AbortSignal.timeout(10_000),
   });
-  const text = await response.text();
-  const tookMs = performance.now() - began;
-  return { status: response.status, headers: response.headers, body: text ? JSON.parse(text) : undefined, tookMs };
-}
 
 export const login = (url: string) => post(url, "/api/v1/auth/login", { username: "admin", password: ADMIN_PASSWORD });
 
