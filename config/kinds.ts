@@ -134,6 +134,12 @@ const listOf = (name: string, expected: string, fits: (item: string) => boolean)
   },
 });
 
+/** Several of what {@link url} takes, separated by commas where they come as one text. */
+export const urlList = (...schemes: readonly string[]): Kind<readonly string[]> => {
+  const one = url(...schemes);
+  return listOf("URLs", `a list, each ${one.expected}`, (item) => one.parse(item) !== undefined);
+};
+
 export const originList = listOf(
   "origins",
   'a list of origins such as ["https://app.example.org"]; "*" is never accepted',

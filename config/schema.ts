@@ -14,6 +14,7 @@ import {
   text,
   timestamp,
   url,
+  urlList,
 } from "./kinds.ts";
 import { LOG_LEVELS } from "./log.ts";
 
@@ -104,6 +105,17 @@ export const SETTINGS = {
       text(4096),
       "",
       "PEM file with the CA that signed PostgreSQL's certificate, where the system does not know it; with it the connection is always TLS. A path in the home, or an absolute one.",
+    ),
+    replica_urls: setting(
+      urlList("postgres", "postgresql"),
+      [],
+      "Streaming replicas of that PostgreSQL. Lists for administrators are read from them; logins, tokens and sessions never.",
+      { secret: true },
+    ),
+    replica_max_lag: setting(
+      duration("2s", "10m"),
+      "5s",
+      "A replica that may be further behind than this is not read from; PostgreSQL itself is.",
     ),
   },
   resilience: {

@@ -14,6 +14,22 @@ const TIMER_SLACK_MS = 5;
 /** SQLSTATE with which a server refuses one more connection. */
 const TOO_MANY_CONNECTIONS = "53300";
 
+/**
+ * What the query builder takes for a query of the driver: its rows, or their plain values where it asks for those in the
+ * same turn. Nothing is sent before the next one.
+ */
+export function rowsOf(
+  send: (asValues: boolean) => Promise<unknown>,
+): Promise<unknown> & { values(): Promise<unknown> } {
+  let asValues = false;
+  const answer = Promise.resolve().then(() => send(asValues));
+  const values = () => {
+    asValues = true;
+    return answer;
+  };
+  return Object.assign(answer, { values });
+}
+
 export interface BoundedPool {
   readonly client: postgres.Sql;
   readonly breaker: Breaker;
@@ -102,22 +118,17 @@ export function boundedPool(
   const unsafe = (...given: Parameters<postgres.Sql["unsafe"]>) => {
     let query: (ReturnType<postgres.Sql["unsafe"]> & { state?: unknown }) | undefined;
     let late = false;
-    let asValues = false;
-    const send = async (client: postgres.Sql) => {
-      if (late) throw new DeadlineError(deadlineMs);
-      query = client.unsafe(...given);
-      return asValues ? query.values() : query;
-    };
-    const answer = bounded(send, () => {
+    const onLate = () => {
       late = true;
       if (query && !query.state) query.cancel(); // it still waits for a connection
-    });
-    // Asked for in the same turn, and nothing is sent before the next one.
-    const values = () => {
-      asValues = true;
-      return answer;
     };
-    return Object.assign(answer, { values });
+    return rowsOf((asValues) =>
+      bounded(async (client) => {
+        if (late) throw new DeadlineError(deadlineMs);
+        query = client.unsafe(...given);
+        return asValues ? query.values() : query;
+      }, onLate),
+    );
   };
 
   const begin = (work: (tx: postgres.TransactionSql) => Promise<unknown>) => {

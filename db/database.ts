@@ -8,6 +8,18 @@ export type Orm = PgDatabase<PgQueryResultHKT, Record<string, never>>;
 /** What queries run on: the database itself or a transaction of it. */
 export type Tx = Pick<Orm, "select" | "insert" | "update" | "delete" | "execute" | "$with" | "with">;
 
+/** What queries that only read run on. */
+export type Reader = Pick<Tx, "select">;
+
+/** A copy of the database that may be a little behind. */
+export interface Replica {
+  readonly breaker: Breaker;
+  ping(): Promise<void>;
+  poolUse(): SlotUse;
+  /** How far it is behind at most, in milliseconds; null where that is not known. */
+  lagMs(): number | null;
+}
+
 export type Row = Record<string, unknown>;
 
 /** What may have changed for whoever has it in a cache: one session, one user, a role, a key, a client. */
@@ -55,6 +67,12 @@ export interface Database {
   readonly breaker: Pick<Breaker, "status" | "onChange">;
   /** The connections of the pool; undefined where there is none. */
   poolUse?(): SlotUse;
+  /**
+   * For reads that may be some seconds old, such as lists for administrators; never for what decides who may do what.
+   * Where there is no replica, or none that is good for it now, this is the database itself.
+   */
+  readonly replica: Reader;
+  readonly replicas: readonly Replica[];
   /** May run `work` a second time, from its beginning, where the first was undone for the sake of another transaction. */
   transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
   /**

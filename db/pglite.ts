@@ -210,6 +210,8 @@ function wrapPglite(pglite: PGlite, address: string, released: () => void): Data
     kind: "pglite",
     address,
     orm,
+    replica: orm,
+    replicas: [],
     breaker: breakerOf(pglite),
     transaction: (work) => orm.transaction(work),
     change: (work) => orm.transaction(work),

@@ -9,6 +9,7 @@ import { withinDeadline } from "./deadline.ts";
 import { isConnectionError, isLostTransaction } from "./errors.ts";
 import { watchPostgres } from "./postgres-changes.ts";
 import { postgresTls, TLS_HINTS } from "./postgres-tls.ts";
+import { openReplicas } from "./replicas.ts";
 
 /** How many times a connection is tried when a process starts, and how long it waits before each further try. */
 const START_RETRY_MS = [250, 1000];
@@ -35,7 +36,11 @@ const LOCK_NOT_AVAILABLE = "55P03";
  */
 export async function openPostgres(settings: Settings["database"]): Promise<Database> {
   const options = connectionOptions(settings);
-  const pool = boundedPool("PostgreSQL", settings.url, options, settings.statement_timeout + ANSWER_MARGIN_MS);
+  const deadlineMs = settings.statement_timeout + ANSWER_MARGIN_MS;
+  const pool = boundedPool("PostgreSQL", settings.url, options, deadlineMs);
+  const replicaPools = settings.replica_urls.map((url) =>
+    boundedPool("A replica of PostgreSQL", url, connectionOptions({ ...settings, url }), deadlineMs),
+  );
   const { client } = pool;
   const { protocol, host, pathname } = new URL(settings.url);
   const address = `${protocol}//${host}${pathname}`;
@@ -46,6 +51,7 @@ export async function openPostgres(settings: Settings["database"]): Promise<Data
 
   const orm = drizzle(client) as unknown as Orm;
   const transaction: Database["transaction"] = (work) => onceMoreIfLost(() => orm.transaction(work));
+  const replicas = openReplicas(pool, replicaPools, settings.replica_max_lag);
   const feeds = new Set<ChangeFeed>();
   return {
     kind: "postgres",
@@ -53,6 +59,8 @@ export async function openPostgres(settings: Settings["database"]): Promise<Data
     breaker: pool.breaker,
     poolUse: pool.use,
     orm,
+    replica: replicas.list.length > 0 ? replicas.orm : orm,
+    replicas: replicas.list,
     transaction,
     async change(work) {
       const result = await transaction(work);
@@ -66,7 +74,7 @@ export async function openPostgres(settings: Settings["database"]): Promise<Data
       feeds.add(feed);
       return feed;
     },
-    close: () => pool.close(),
+    close: async () => void (await Promise.all([pool.close(), replicas.close()])),
   };
 }
 

@@ -9,6 +9,8 @@ export interface Dependency {
   ping(): Promise<unknown>;
   /** Its connections, where it has a pool of them. */
   poolUse?(): SlotUse;
+  /** For a copy: how far it is behind at most, in milliseconds; null where that is not known. */
+  lagMs?(): number | null;
 }
 
 /** Everything that this process depends on, by name: what monitoring shows. */

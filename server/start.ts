@@ -72,6 +72,7 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
   const clients = createClientStates(changes, onRead);
   const dependencies = createDependencies(log);
   dependencies.add("database", databaseOf(db));
+  for (const [index, replica] of db.replicas.entries()) dependencies.add(`replica_${index + 1}`, replica);
   const revocations = createRevocations(() => deps);
   const deps: OpenDeps = {
     settings,

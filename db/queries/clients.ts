@@ -1,5 +1,5 @@
 import { and, desc, eq, inArray, isNotNull, isNull, lt } from "drizzle-orm";
-import type { Tx } from "../database.ts";
+import type { Reader, Tx } from "../database.ts";
 import { clientSecrets, clients } from "../schema/clients.ts";
 
 export type ClientRow = typeof clients.$inferSelect;
@@ -27,7 +27,7 @@ export async function findClient(
 }
 
 /** Newest first, from after the id on: ids are in the order of time. */
-export async function listClients(tx: Tx, page: { limit: number; after?: string }): Promise<ClientWithSecrets[]> {
+export async function listClients(tx: Reader, page: { limit: number; after?: string }): Promise<ClientWithSecrets[]> {
   const rows = await tx
     .select()
     .from(clients)

@@ -1,5 +1,5 @@
 import { and, desc, eq, gt, isNull, lt, ne, type SQL, sql } from "drizzle-orm";
-import type { Tx } from "../database.ts";
+import type { Reader, Tx } from "../database.ts";
 import { refreshFamilies, sessions } from "../schema/sessions.ts";
 import { users } from "../schema/users.ts";
 import { permissionsOfUser, rolesOfUser } from "./users.ts";
@@ -36,7 +36,7 @@ const isLive = (now: Date) =>
 
 /** The live sessions of a user, newest first: ids are in the order of creation. `before` is the last id seen. */
 export async function listLiveSessions(
-  tx: Tx,
+  tx: Reader,
   userId: string,
   now: Date,
   page: { limit: number; before?: string },

@@ -1,5 +1,5 @@
 import { and, desc, eq, ilike, inArray, lt, or, sql } from "drizzle-orm";
-import type { Tx } from "../database.ts";
+import type { Reader, Tx } from "../database.ts";
 import { credentials, roles, userRoles, users } from "../schema/users.ts";
 
 export type UserRow = typeof users.$inferSelect;
@@ -48,7 +48,10 @@ export async function findUser(tx: Tx, by: { id?: string; username?: string; ema
 }
 
 /** Newest first, from after the cursor on; `search` matches anywhere in user name or address. */
-export function listUsers(tx: Tx, page: { limit: number; after?: { createdAt: Date; id: string }; search?: string }) {
+export function listUsers(
+  tx: Reader,
+  page: { limit: number; after?: { createdAt: Date; id: string }; search?: string },
+) {
   const { after, search } = page;
   const pattern = `%${search?.replace(/[\\%_]/g, "\\$&")}%`;
   return tx

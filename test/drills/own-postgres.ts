@@ -23,35 +23,46 @@ export interface OwnPostgres {
   /** Stops every process of it without ending it: it answers nothing, and refuses nothing. */
   freeze(): Promise<void>;
   thaw(): Promise<void>;
+  /** A streaming replica of it, running; to be removed before it. */
+  replica(): Promise<OwnPostgres>;
   remove(): Promise<void>;
 }
 
-/**
- * @param tls the certificate and key that it serves TLS with; without them it serves none
- * @param settings of the server, beside its defaults
- */
-export async function ownPostgres({
-  tls,
-  settings = {},
-}: {
-  tls?: { cert: string; key: string };
-  settings?: Readonly<Record<string, string>>;
-} = {}): Promise<OwnPostgres> {
+/** The server refuses to run as root, so root hands it to the user that its package made. */
+const AS_USER = process.getuid?.() === 0 ? ["runuser", "-u", "postgres", "--"] : [];
+
+interface ServerOptions {
+  /** The certificate and key that it serves TLS with; without them it serves none. */
+  readonly tls?: { cert: string; key: string };
+  /** Of the server, beside its defaults. */
+  readonly settings?: Readonly<Record<string, string>>;
+}
+
+export async function ownPostgres(options: ServerOptions = {}): Promise<OwnPostgres> {
+  return runPostgres(options, async (data) => {
+    await $`${AS_USER} ${binaries()}/initdb -D ${data} -U primer -A trust -E UTF8 --no-sync`.quiet();
+  });
+}
+
+async function runPostgres(
+  serverOptions: ServerOptions,
+  make: (data: string) => Promise<void>,
+): Promise<OwnPostgres> {
+  const { tls, settings = {} } = serverOptions;
   const folder = binaries() ?? "";
   const scratch = scratchFolder();
   const data = join(scratch.path, "data");
   const port = await freePort();
-  const user = process.getuid?.() === 0 ? ["runuser", "-u", "postgres", "--"] : [];
-  if (user.length > 0) await $`chown postgres ${scratch.path}`.quiet();
-  await $`${user} ${folder}/initdb -D ${data} -U primer -A trust -E UTF8 --no-sync`.quiet();
-  const encrypted = tls ? await certificateOptions(scratch.path, user, tls) : "";
+  if (AS_USER.length > 0) await $`chown postgres ${scratch.path}`.quiet();
+  await make(data);
+  const encrypted = tls ? await certificateOptions(scratch.path, tls) : "";
   const more = Object.entries(settings).map(([name, value]) => ` -c ${name}=${value}`);
   const options = `-p ${port} -c listen_addresses=127.0.0.1,127.0.0.2 -c unix_socket_directories=${scratch.path}${encrypted}${more.join("")}`;
   const start = async () => {
-    await $`${user} ${folder}/pg_ctl -D ${data} -o ${options} -l ${join(scratch.path, "log")} -w start`.quiet();
+    await $`${AS_USER} ${folder}/pg_ctl -D ${data} -o ${options} -l ${join(scratch.path, "log")} -w start`.quiet();
   };
   const crash = async () => {
-    await $`${user} ${folder}/pg_ctl -D ${data} -m immediate stop`.quiet();
+    await $`${AS_USER} ${folder}/pg_ctl -D ${data} -m immediate stop`.quiet();
   };
   /** The postmaster and every process that it has started. */
   const pids = async () => {
@@ -74,6 +85,11 @@ export async function ownPostgres({
       for (const pid of frozen) process.kill(pid, "SIGSTOP");
     },
     thaw,
+    replica: () =>
+      runPostgres(serverOptions, async (copy) => {
+        const from = ["-h", "127.0.0.1", "-p", String(port), "-U", "primer"];
+        await $`${AS_USER} ${folder}/pg_basebackup ${from} -D ${copy} -R -c fast --no-sync`.quiet();
+      }),
     async remove() {
       await thaw();
       await crash().catch(() => {});
@@ -82,10 +98,10 @@ export async function ownPostgres({
   };
 }
 
-async function certificateOptions(folder: string, user: readonly string[], tls: { cert: string; key: string }) {
+async function certificateOptions(folder: string, tls: { cert: string; key: string }) {
   const [cert, key] = [join(folder, "server.crt"), join(folder, "server.key")];
   writeFileSync(cert, tls.cert);
   writeFileSync(key, tls.key, { mode: 0o600 });
-  if (user.length > 0) await $`chown postgres ${cert} ${key}`.quiet();
+  if (AS_USER.length > 0) await $`chown postgres ${cert} ${key}`.quiet();
   return ` -c ssl=on -c ssl_cert_file=${cert} -c ssl_key_file=${key}`;
 }

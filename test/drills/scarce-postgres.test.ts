@@ -152,7 +152,7 @@ describe("PostgreSQL has little to give", () => {
   });
 
   test.if(possible)("all connections but two are held, and that row: work goes on over those", async () => {
-    const others = await withConnectionsHeld(() => workers(POOL, HELD_MS));
+    const others = await withConnectionsHeld(() => workers(12, HELD_MS));
     measured(`with ${LEFT} connections to be had, ${others.length} answers in ${slowestOf(others)} ms at most`);
     expectUnaffected(others);
     const [adas, more] = await withRowHeld(() =>

@@ -109,7 +109,7 @@ export async function listClientPage(deps: ClientDeps, page: { limit: number; cu
     const fields = [{ path: "cursor", message: "Expected the next_cursor of a page" }];
     throw new AppError("VALIDATION_FAILED", { details: { fields } });
   }
-  const rows = await listClients(deps.db.orm, {
+  const rows = await listClients(deps.db.replica, {
     limit: page.limit + 1,
     ...(page.cursor === undefined ? {} : { after: page.cursor }),
   });

@@ -38,6 +38,9 @@ export const MonitoringHealthAnswer = t.Object(
             waiting: t.Integer({ description: "Statements and transactions that wait for one" }),
           }),
         ),
+        lag_ms: t.Optional(
+          t.Nullable(t.Integer({ description: "Of a replica: how far behind it may be; null: not known" })),
+        ),
       }),
     ),
   },

@@ -27,6 +27,8 @@ export interface DependencyHealth {
   readonly latency_ms: number | null;
   readonly circuit_breaker: BreakerState;
   readonly connections?: SlotUse;
+  /** For a replica: how far it may be behind, in milliseconds; null where that is not known. */
+  readonly lag_ms?: number | null;
 }
 
 export interface SystemHealth {
@@ -62,10 +64,12 @@ async function ask({ clock }: MonitoringDeps, dependency: Dependency): Promise<D
     () => false,
   );
   const connections = dependency.poolUse?.();
+  const lag = dependency.lagMs?.();
   return {
     status: answered ? "healthy" : "unhealthy",
     latency_ms: answered ? Math.round((clock.elapsed() - began) * 10) / 10 : null,
     circuit_breaker: dependency.breaker.status().state,
     ...(connections ? { connections } : {}),
+    ...(lag === undefined ? {} : { lag_ms: lag === null ? null : Math.round(lag) }),
   };
 }

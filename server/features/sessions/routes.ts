@@ -76,7 +76,7 @@ export const sessionRoutes = (deps: Deps) =>
     )
     .get(
       "/:id/sessions",
-      ({ principal, params, query }) => listSessionPage(deps, params.id, query, principal.sessionId),
+      ({ principal, params, query }) => listSessionPage(deps, params.id, query, principal.sessionId, deps.db.replica),
       {
         access: { permission: "sessions:read" },
         params: IdParams,

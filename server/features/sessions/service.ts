@@ -1,3 +1,4 @@
+import type { Reader } from "../../../db/database.ts";
 import {
   listLiveSessions,
   listUnrevokedSessionIds,
@@ -61,6 +62,7 @@ const viewOf = (session: SessionRow, currentId: string | null): SessionView => (
  * not matter.
  *
  * @param currentId the session of whoever asks
+ * @param from where they are read: whoever looks at their own wants to see what they have just done
  * @throws AppError NOT_FOUND where there is no such user, VALIDATION_FAILED for a bad cursor
  */
 export async function listSessionPage(
@@ -68,6 +70,7 @@ export async function listSessionPage(
   userId: string,
   page: { readonly limit?: number; readonly cursor?: string },
   currentId: string | null = null,
+  from: Reader = deps.db.orm,
 ): Promise<SessionPage> {
   const { limit = DEFAULT_LIMIT, cursor } = page;
   if (cursor !== undefined && !isId(cursor)) {
@@ -75,8 +78,8 @@ export async function listSessionPage(
     throw new AppError("VALIDATION_FAILED", { details: { fields } });
   }
   await assertUserExists(deps, userId);
-  const from = { limit: limit + 1, ...(cursor === undefined ? {} : { before: cursor }) };
-  const rows = await listLiveSessions(deps.db.orm, userId, deps.clock.now(), from);
+  const shown = { limit: limit + 1, ...(cursor === undefined ? {} : { before: cursor }) };
+  const rows = await listLiveSessions(from, userId, deps.clock.now(), shown);
   const data = rows.slice(0, limit).map((session) => viewOf(session, currentId));
   return { data, next_cursor: rows.length > limit ? (data.at(-1)?.id ?? null) : null };
 }

@@ -165,7 +165,7 @@ async function requireUser(tx: Tx, id: string): Promise<UserWithRights> {
 /** Newest first. `after` is the id of the last user of the page before. */
 export async function listUserPage(deps: UserDeps, page: { limit: number; search?: string; after?: string }) {
   const last = page.after === undefined ? undefined : await requireUser(deps.db.orm, page.after);
-  const rows = await listUsers(deps.db.orm, {
+  const rows = await listUsers(deps.db.replica, {
     limit: page.limit + 1,
     ...(page.search === undefined ? {} : { search: page.search.toLowerCase() }),
     ...(last ? { after: last.user } : {}),
