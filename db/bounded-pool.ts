@@ -7,8 +7,6 @@ import { createSlots, type Slots, type SlotUse } from "./slots.ts";
 
 /** The longest that anything waits for a connection while others have them all (milliseconds). */
 const MAX_WAIT_MS = 1000;
-/** The longest wait for the one attempt that finds out whether a database that was given up is back (milliseconds). */
-const PROBE_DEADLINE_MS = 1000;
 /** A timer may come this much before its time (milliseconds). */
 const TIMER_SLACK_MS = 5;
 /** SQLSTATE with which a server refuses one more connection. */
@@ -48,7 +46,7 @@ interface Pool {
  * A pool of connections whose every statement and transaction ends in time. What was answered as late is neither begun
  * nor committed afterwards, if it has not been sent yet. A pool of which no connection has answered for a whole deadline
  * is given up for a new one, since the way to the server may be gone without a word. While the breaker is open,
- * everything is refused at once.
+ * everything is refused at once, and the pool itself finds out when the server is back: nobody has to wait for that.
  *
  * @param name for messages
  * @param deadlineMs the longest that a statement or transaction takes, with its wait for a connection
@@ -66,31 +64,54 @@ export function boundedPool(
     lastAnswerAt: performance.now(),
   });
   let pool = poolOf(postgres(url, options));
+  let closed = false;
+  breaker.onChange((isDown) => {
+    if (isDown) askUntilBack();
+  });
+
+  async function askUntilBack(): Promise<void> {
+    while (!closed && breaker.status().state !== "closed") {
+      await Bun.sleep(breaker.status().nextAttemptInMs ?? 0);
+      await breaker.run(() => ask(pool)).catch(() => {}); // then it is asked again after the next pause
+    }
+  }
+
+  function ask(own: Pool): Promise<unknown> {
+    const began = performance.now();
+    const answer = Promise.resolve(own.client.unsafe("SELECT 1")).finally(() => {
+      own.lastAnswerAt = performance.now();
+    });
+    return withinDeadline(answer, deadlineMs, () => giveUpIfSilent(own, began));
+  }
+
+  /** Where nothing at all has been answered since `began`, for a whole deadline. */
+  function giveUpIfSilent(own: Pool, began: number): void {
+    const silentFor = performance.now() - Math.max(own.lastAnswerAt, began);
+    if (own === pool && silentFor >= deadlineMs - TIMER_SLACK_MS) pool = successorOf(own);
+  }
 
   async function bounded<T>(run: (client: postgres.Sql) => Promise<T>, onLate: () => void): Promise<T> {
-    breaker.assertLetsThrough(); // nobody waits for a connection only to be refused then
+    breaker.assertClosed(); // nobody waits for a connection only to be refused then
     const arrived = performance.now();
     const own = pool;
     await own.slots.take(MAX_WAIT_MS);
+    try {
+      breaker.assertClosed(); // it may have opened meanwhile
+    } catch (error) {
+      own.slots.release();
+      throw error;
+    }
     const began = performance.now();
-    let begun = false;
-    const answer = breaker.run((isProbe) => {
-      begun = true;
+    return breaker.run(() => {
       // The slot is taken for as long as the connection is, also when nobody waits for the answer any more.
       const work = onConnection(own, run).finally(() => {
         own.lastAnswerAt = performance.now();
         own.slots.release();
       });
-      const patience = isProbe ? PROBE_DEADLINE_MS : deadlineMs;
-      return withinDeadline(work, isProbe ? patience : patience - (began - arrived), () => {
+      return withinDeadline(work, deadlineMs - (began - arrived), () => {
         onLate();
-        const silentFor = performance.now() - Math.max(own.lastAnswerAt, began);
-        if (own === pool && silentFor >= patience - TIMER_SLACK_MS) pool = successorOf(own);
+        giveUpIfSilent(own, began);
       });
-    });
-    return answer.catch((error) => {
-      if (!begun) own.slots.release(); // the breaker has opened while this waited
-      throw error;
     });
   }
 
@@ -147,7 +168,11 @@ export function boundedPool(
     );
   };
 
+  const close = () => {
+    closed = true;
+    return pool.client.end({ timeout: 5 });
+  };
   const replaced: Record<PropertyKey, unknown> = { unsafe, begin };
   const client = new Proxy(pool.client, { get: (_, name) => replaced[name] ?? Reflect.get(pool.client, name) });
-  return { client, breaker, use: () => pool.slots.use(), close: () => pool.client.end({ timeout: 5 }) };
+  return { client, breaker, use: () => pool.slots.use(), close };
 }

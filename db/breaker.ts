@@ -37,15 +37,14 @@ export class BreakerOpenError extends Error {
 /** Leaves a dependency alone that fails again and again: so nobody waits for it in vain, and it can get up again. */
 export interface Breaker {
   status(): BreakerStatus;
-  /** @throws BreakerOpenError where {@link run} would refuse now */
-  assertLetsThrough(): void;
   /**
    * Runs what needs the dependency. The work must end by itself, within a deadline.
    *
-   * @param work is told whether it is the one attempt that decides if the breaker closes again
    * @throws BreakerOpenError where it is open: then nothing was begun
    */
-  run<T>(work: (isProbe: boolean) => Promise<T>): Promise<T>;
+  run<T>(work: () => Promise<T>): Promise<T>;
+  /** For whoever finds out by other means whether it is back. @throws BreakerOpenError unless it is closed */
+  assertClosed(): void;
   /** Tells when the dependency is given up (true) and when it is back (false). */
   onChange(listener: (isDown: boolean) => void): void;
 }
@@ -82,10 +81,6 @@ export function createBreaker(name: string, isFailure: (error: unknown) => boole
 
   const isPausing = () => policy.state === CircuitState.Open && performance.now() < nextAttemptAt;
 
-  function assertLetsThrough(): void {
-    if (isPausing() || policy.state === CircuitState.HalfOpen) throw new BreakerOpenError(name);
-  }
-
   return {
     status() {
       const now = performance.now();
@@ -97,11 +92,13 @@ export function createBreaker(name: string, isFailure: (error: unknown) => boole
         nextAttemptInMs: pausing ? nextAttemptAt - now : null,
       };
     },
-    assertLetsThrough,
     async run(work) {
-      assertLetsThrough();
-      const isProbe = policy.state === CircuitState.Open;
-      return policy.execute(() => work(isProbe));
+      // The library would let whoever comes during the one attempt wait for it.
+      if (isPausing() || policy.state === CircuitState.HalfOpen) throw new BreakerOpenError(name);
+      return policy.execute(work);
+    },
+    assertClosed() {
+      if (policy.state !== CircuitState.Closed) throw new BreakerOpenError(name);
     },
     onChange(listener) {
       listeners.push(listener);

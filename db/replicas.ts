@@ -94,4 +94,4 @@ export function openReplicas(primary: BoundedPool, pools: readonly BoundedPool[]
   };
 }
 
-const isUp = ({ breaker }: BoundedPool) => breaker.status().state !== "open";
+const isUp = ({ breaker }: BoundedPool) => breaker.status().state === "closed";
