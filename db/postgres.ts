@@ -18,6 +18,8 @@ const RECONNECT_SECONDS = 0.1;
 /** How long an answer may take beyond the statement timeout before the server counts as hanging (milliseconds). */
 const ANSWER_MARGIN_MS = 1000;
 const OLDEST_VERSION = 150_000;
+/** At once it would take the lock that the other transaction was about to get, and they would block each other again. */
+const WINNER_GOES_FIRST_MS = 50;
 /** No statement waits longer than this for a lock that another transaction holds. */
 const LOCK_TIMEOUT_MS = 2000;
 
@@ -84,6 +86,7 @@ async function onceMoreIfLost<T>(run: () => Promise<T>): Promise<T> {
     return await run();
   } catch (error) {
     if (!isLostTransaction(error)) throw error;
+    await Bun.sleep(WINNER_GOES_FIRST_MS);
     return run();
   }
 }
