@@ -20,11 +20,11 @@ import {
 } from "./processes.ts";
 
 const possible = canRun(whyNoPostgres(), "drill of a PostgreSQL that goes away");
-const GONE_MS = FULL ? 30_000 : 2500;
+const GONE_MS = FULL ? 30_000 : 3000;
 /** Longer than our own deadlines are, so that they are what ends the wait. */
 const FROZEN_MS = FULL ? 28_000 : 4000;
 /** For how long sessions are believed while PostgreSQL is away. */
-const STALE_MS = FULL ? 10_000 : 1200;
+const STALE_MS = FULL ? 10_000 : 1800;
 inShort(
   `PostgreSQL is away for ${GONE_MS / 1000} s and frozen for ${FROZEN_MS / 1000} s, about 30 s each with TEST_FULL`,
 );
@@ -108,6 +108,7 @@ async function unavailableFor(server: Server, durationMs: number, tokens: Tokens
     () => login(server.url),
     () => refresh(server.url, tokens.refresh_token),
     () => send(`${server.url}/api/v1/auth/logout`, { method: "POST", headers: bearer(tokens) }),
+    () => get(server, "/api/v1/users/me/sessions", bearer(tokens)),
   ];
   await Promise.all([...kinds, ...kinds, ...kinds].map(sendUntilDone));
   return answers;
