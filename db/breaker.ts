@@ -9,9 +9,8 @@ import {
 
 /** So many failures in a row open a breaker. */
 const FAILURES = 5;
-/** An open breaker lets nothing through for this long (milliseconds): a whole second at most, and half of it at least. */
+/** An open breaker lets nothing through for this long at most, and half of it at least (milliseconds). */
 const LONGEST_PAUSE_MS = 1000;
-const JITTER_MS = LONGEST_PAUSE_MS / 2;
 
 export type BreakerState = "closed" | "open" | "half_open";
 
@@ -50,11 +49,16 @@ export interface Breaker {
 }
 
 /**
- * A breaker that opens after five failures in a row, and lets one attempt through after half a second to a second.
+ * A breaker that opens after five failures in a row, and lets one attempt through after half its pause to the whole of it.
  *
  * @param isFailure which errors say that the dependency is away, as opposed to that it refused what was asked
+ * @param longestPauseMs how long it stays open at most
  */
-export function createBreaker(name: string, isFailure: (error: unknown) => boolean): Breaker {
+export function createBreaker(
+  name: string,
+  isFailure: (error: unknown) => boolean,
+  longestPauseMs = LONGEST_PAUSE_MS,
+): Breaker {
   let lastFailureAt: number | undefined;
   let nextAttemptAt = 0;
   let isDown = false;
@@ -68,7 +72,7 @@ export function createBreaker(name: string, isFailure: (error: unknown) => boole
   // The library would time the pause by the wall clock, and one that is set back would keep a breaker open for hours.
   const policy = circuitBreaker(failures, { breaker: count, halfOpenAfter: Number.NEGATIVE_INFINITY });
   policy.onBreak(() => {
-    nextAttemptAt = performance.now() + pauseMs();
+    nextAttemptAt = performance.now() + pauseMs(longestPauseMs);
     tell(true);
   });
   policy.onReset(() => tell(false));
@@ -107,11 +111,8 @@ export function createBreaker(name: string, isFailure: (error: unknown) => boole
 }
 
 /** Different in every process, so that they do not all come back in the same moment. */
-function pauseMs(): number {
-  const jitter = new ExponentialBackoff({
-    generator: fullJitterGenerator,
-    initialDelay: JITTER_MS,
-    maxDelay: JITTER_MS,
-  });
-  return LONGEST_PAUSE_MS - JITTER_MS + jitter.next().duration;
+function pauseMs(longest: number): number {
+  const half = longest / 2;
+  const jitter = new ExponentialBackoff({ generator: fullJitterGenerator, initialDelay: half, maxDelay: half });
+  return half + jitter.next().duration;
 }

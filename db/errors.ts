@@ -60,7 +60,10 @@ export const isConnectionError = (error: unknown): boolean =>
  * names, all that has nothing to do with what was asked.
  */
 export const isUnreachable = (error: unknown): boolean =>
-  anyCause(error, (code) => CONNECTION_CODES.has(code) || CERTIFICATE_CODES.test(code) || UNREACHABLE_STATES.test(code));
+  anyCause(
+    error,
+    (code) => CONNECTION_CODES.has(code) || CERTIFICATE_CODES.test(code) || UNREACHABLE_STATES.test(code),
+  );
 
 /** Whether a transaction was undone for the sake of another one: a deadlock, or a failure to serialize. */
 export const isLostTransaction = (error: unknown): boolean => anyCause(error, (code) => LOST_STATES.has(code));

@@ -5,8 +5,12 @@ import type { SlotUse } from "../db/slots.ts";
 /** Something outside of this process that it works with. */
 export interface Dependency {
   readonly breaker: Pick<Breaker, "status" | "onChange">;
-  /** Resolves when it has answered; rejects at once while its breaker is open. */
-  ping(): Promise<unknown>;
+  /** What goes on without it, for the log. */
+  readonly meanwhile: string;
+  /** Whether the settings ask for it now. Without it: always. */
+  isUsed?(): boolean;
+  /** Resolves when it has answered; rejects at once while its breaker is open. Without it, its breaker alone tells. */
+  ping?(): Promise<unknown>;
   /** Its connections, where it has a pool of them. */
   poolUse?(): SlotUse;
   /** For a copy: how far it is behind at most, in milliseconds; null where that is not known. */
@@ -27,13 +31,15 @@ export function createDependencies(log: Log): Dependencies {
       known.set(name, dependency);
       dependency.breaker.onChange((isDown) => {
         if (isDown) {
+          const { meanwhile } = dependency;
           log.warn("A dependency is away and is left alone for a moment", {
             event: "breaker.opened",
             dependency: name,
+            meanwhile,
           });
         } else log.info("A dependency is back", { event: "breaker.closed", dependency: name });
       });
     },
-    list: () => [...known],
+    list: () => [...known].filter(([, { isUsed }]) => isUsed?.() ?? true),
   };
 }

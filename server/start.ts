@@ -5,6 +5,7 @@ import { createMetrics } from "../config/metrics.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import { VERSION } from "../config/version.ts";
+import { createBreaker } from "../db/breaker.ts";
 import type { Database } from "../db/database.ts";
 import { openJobQueue } from "../db/jobs.ts";
 import { openRedis } from "../db/redis.ts";
@@ -64,15 +65,31 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
   const random = parts.random ?? systemRandom;
   const presence = db.kind === "pglite" ? alone : announcePresence({ db, clock, random, log });
   await presence.look();
-  const redis = settings.redis.url === "" ? undefined : openRedis(settings.redis);
   const ownLimiter = createMemoryLimiter(clock, presence.count);
-  const limiter = redis ? createRedisLimiter(redis, ownLimiter, log) : ownLimiter;
+  const redis = settings.redis.url === "" ? undefined : redisOf(settings.redis);
   const onRead = staleReadsTold(log);
   const sessions = createSessionStates(changes, onRead);
   const clients = createClientStates(changes, onRead);
   const dependencies = createDependencies(log);
   dependencies.add("database", databaseOf(db));
-  for (const [index, replica] of db.replicas.entries()) dependencies.add(`replica_${index + 1}`, replica);
+  for (const [index, replica] of db.replicas.entries()) {
+    dependencies.add(`replica_${index + 1}`, { ...replica, meanwhile: "the primary is read instead" });
+  }
+  if (redis) dependencies.add("redis", redis);
+  const breachCheck = createBreachCheck({
+    settings: () => deps.settings.password,
+    filterPath: join(parts.home, BREACH_FILTER_FILE),
+    degraded: (reason) =>
+      log.warn("The breached passwords could not be asked; a password was allowed without", {
+        event: "breach_check_degraded",
+        reason,
+      }),
+  });
+  dependencies.add("breached_passwords", {
+    breaker: breachCheck.breaker,
+    meanwhile: "passwords are held against the list that is built in",
+    isUsed: () => deps.settings.password.hibp === "online",
+  });
   const revocations = createRevocations(() => deps);
   const deps: OpenDeps = {
     settings,
@@ -88,25 +105,17 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
     sessions,
     verifiedTokens: createVerifiedTokens(),
     clients,
-    limiter,
+    limiter: redis ? createRedisLimiter(redis.scripts, ownLimiter, redis.breaker) : ownLimiter,
     metrics: createMetrics(),
     revocations,
     hashPool: createHashPool(settings.password, clock),
-    breachCheck: createBreachCheck({
-      settings: () => deps.settings.password,
-      filterPath: join(parts.home, BREACH_FILTER_FILE),
-      degraded: (reason) =>
-        log.warn("The breached passwords could not be asked; a password was allowed without", {
-          event: "breach_check_degraded",
-          reason,
-        }),
-    }),
+    breachCheck,
     clock,
     random,
     version: VERSION,
     lifecycle: { draining: false },
     async close() {
-      redis?.close();
+      redis?.scripts.close();
       await presence.close();
       revocations.close();
       await changes.close();
@@ -116,8 +125,17 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
   return deps;
 }
 
+function redisOf(settings: Settings["redis"]) {
+  const scripts = openRedis(settings);
+  // Whatever it does not do, its breaker counts: nothing is asked of it that it could refuse for good reason.
+  const breaker = createBreaker("Redis", () => true);
+  const ping = () => breaker.run(scripts.ping);
+  return { scripts, breaker, ping, meanwhile: "limits are counted by each process" };
+}
+
 const databaseOf = ({ breaker, query, poolUse }: Database): Dependency => ({
   breaker,
+  meanwhile: "requests that need it are answered 503",
   ping: () => query("SELECT 1"),
   ...(poolUse ? { poolUse } : {}),
 });

@@ -1,12 +1,9 @@
-import { type CircuitBreakerPolicy, ConsecutiveBreaker, circuitBreaker, handleAll } from "cockatiel";
-import type { Log } from "../../config/log.ts";
+import type { Breaker } from "../../db/breaker.ts";
 import type { RedisScripts } from "../../db/redis.ts";
 import { type Check, type Limiter, MOMENTS_PER_WINDOW, type Room } from "./limiter.ts";
 
 /** One hash tag: a script may only touch keys of one slot of a cluster. */
 const PREFIX = "primer:{limits}:";
-const MISSES_UNTIL_OPEN = 5;
-const TRY_AGAIN_AFTER_MS = 1000;
 
 /**
  * Counts under all keys in one step, by the server's own clock. Of each key a hash holds how many there were in each
@@ -66,18 +63,7 @@ return answers`,
  * Counts in Redis, for all processes together. While it does not answer, `fallback` counts: nobody waits for it, nothing
  * is refused for it, and no limit is left open.
  */
-export function createRedisLimiter(
-  redis: RedisScripts,
-  fallback: Limiter,
-  log: Log,
-): Limiter & { breaker: CircuitBreakerPolicy } {
-  const breaker = circuitBreaker(handleAll, {
-    breaker: new ConsecutiveBreaker(MISSES_UNTIL_OPEN),
-    halfOpenAfter: TRY_AGAIN_AFTER_MS,
-  });
-  breaker.onBreak(() => log.warn("Redis does not answer; limits are counted by each process", { event: "redis.lost" }));
-  breaker.onReset(() => log.info("Redis answers again", { event: "redis.back" }));
-
+export function createRedisLimiter(redis: RedisScripts, fallback: Limiter, breaker: Breaker): Limiter {
   async function ask(mode: "take" | "look", checks: readonly Check[]): Promise<Room[]> {
     const keys = checks.map(({ key }) => PREFIX + key);
     const args = checks.flatMap(({ rate }) => [String(rate.limit), String(rate.windowMs)]);
@@ -89,8 +75,7 @@ export function createRedisLimiter(
     }));
   }
   return {
-    breaker,
-    take: (checks) => breaker.execute(() => ask("take", checks)).catch(() => fallback.take(checks)),
-    look: (checks) => breaker.execute(() => ask("look", checks)).catch(() => fallback.look(checks)),
+    take: (checks) => breaker.run(() => ask("take", checks)).catch(() => fallback.take(checks)),
+    look: (checks) => breaker.run(() => ask("look", checks)).catch(() => fallback.look(checks)),
   };
 }

@@ -44,10 +44,7 @@ export async function ownPostgres(options: ServerOptions = {}): Promise<OwnPostg
   });
 }
 
-async function runPostgres(
-  serverOptions: ServerOptions,
-  make: (data: string) => Promise<void>,
-): Promise<OwnPostgres> {
+async function runPostgres(serverOptions: ServerOptions, make: (data: string) => Promise<void>): Promise<OwnPostgres> {
   const { tls, settings = {} } = serverOptions;
   const folder = binaries() ?? "";
   const scratch = scratchFolder();

@@ -1,7 +1,9 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { loadSettings } from "../../config/load.ts";
 import { createLog } from "../../config/log.ts";
+import { createBreaker } from "../../db/breaker.ts";
 import { openRedis, type RedisScripts } from "../../db/redis.ts";
+import { createDependencies } from "../../server/dependencies.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { type Check, createMemoryLimiter, type Limiter } from "../../server/ports/limiter.ts";
 import { createRedisLimiter } from "../../server/ports/redis-limiter.ts";
@@ -43,10 +45,12 @@ async function open(variables: Record<string, string> = {}, processes = 1): Prom
     if (answers) break;
     await Bun.sleep(20);
   }
+  const breaker = createBreaker("Redis", () => true);
+  createDependencies(log).add("redis", { breaker, meanwhile: "limits are counted by each process" });
   return createRedisLimiter(
     connection,
     createMemoryLimiter(systemClock, () => processes),
-    log,
+    breaker,
   );
 }
 
@@ -116,12 +120,12 @@ describe.if(possible)("a Redis that is away", () => {
       const quick = performance.now();
       for (let count = 0; count < 50; count++) await limiters[0]?.take([newCheck()]);
       expect(performance.now() - quick).toBeLessThan(500);
-      expect(lines.filter((line) => line.includes('"redis.lost"'))).toHaveLength(2);
+      expect(lines.filter((line) => line.includes('"breaker.opened"'))).toHaveLength(2);
       if (how === "killed") await redis.start();
       else redis.thaw();
       const shared = newCheck({ limit: 6, windowMs: 60_000 });
       const deadline = performance.now() + 10_000;
-      while (lines.filter((line) => line.includes('"redis.back"')).length < 2) {
+      while (lines.filter((line) => line.includes('"breaker.closed"')).length < 2) {
         expect(performance.now()).toBeLessThan(deadline);
         for (const limiter of limiters) await limiter.take([newCheck()]);
         await Bun.sleep(50);

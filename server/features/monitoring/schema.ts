@@ -29,7 +29,9 @@ export const MonitoringHealthAnswer = t.Object(
       t.String(),
       t.Object({
         status: Status,
-        latency_ms: t.Nullable(t.Number({ description: "Until it answered; null: it did not within a second" })),
+        latency_ms: t.Nullable(
+          t.Number({ description: "Until it answered; null: it did not within a second, or is not asked for this" }),
+        ),
         circuit_breaker: State,
         connections: t.Optional(
           t.Object({

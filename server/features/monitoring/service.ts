@@ -23,7 +23,7 @@ export interface BreakerView {
 /** How a dependency is just now. */
 export interface DependencyHealth {
   readonly status: Health;
-  /** Until it answered, in milliseconds; null where it did not. */
+  /** Until it answered, in milliseconds; null where it did not, or is not asked only to see. */
   readonly latency_ms: number | null;
   readonly circuit_breaker: BreakerState;
   readonly connections?: SlotUse;
@@ -59,16 +59,19 @@ export async function systemHealth(deps: MonitoringDeps): Promise<SystemHealth> 
 
 async function ask({ clock }: MonitoringDeps, dependency: Dependency): Promise<DependencyHealth> {
   const began = clock.elapsed();
-  const answered = await withinDeadline(dependency.ping(), PING_TIMEOUT_MS).then(
-    () => true,
-    () => false,
-  );
+  const circuit_breaker = () => dependency.breaker.status().state;
+  const answered =
+    dependency.ping &&
+    (await withinDeadline(dependency.ping(), PING_TIMEOUT_MS).then(
+      () => true,
+      () => false,
+    ));
   const connections = dependency.poolUse?.();
   const lag = dependency.lagMs?.();
   return {
-    status: answered ? "healthy" : "unhealthy",
+    status: (answered ?? circuit_breaker() === "closed") ? "healthy" : "unhealthy",
     latency_ms: answered ? Math.round((clock.elapsed() - began) * 10) / 10 : null,
-    circuit_breaker: dependency.breaker.status().state,
+    circuit_breaker: circuit_breaker(),
     ...(connections ? { connections } : {}),
     ...(lag === undefined ? {} : { lag_ms: lag === null ? null : Math.round(lag) }),
   };

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
-import { BrokenCircuitError, ConsecutiveBreaker, circuitBreaker, handleAll } from "cockatiel";
 import type { Settings } from "../../../config/schema.ts";
+import { type Breaker, BreakerOpenError, createBreaker } from "../../../db/breaker.ts";
 import { isInFilter } from "./breach-filter.ts";
 import { BreachListError, type Degradation } from "./breach-list-error.ts";
 import { isInRange } from "./hibp-range.ts";
@@ -10,6 +10,8 @@ export type { Degradation } from "./breach-list-error.ts";
 
 /** Looks passwords up among those known from breaches, as `password.hibp` says. */
 export interface BreachCheck {
+  /** Of the service that is asked online. */
+  readonly breaker: Breaker;
   /** Never fails and takes a second at most: where the list cannot be asked, `degraded` says why. */
   look(password: string): Promise<{ readonly breached: boolean; readonly degraded: Degradation | undefined }>;
 }
@@ -21,28 +23,25 @@ interface BreachCheckParts {
   readonly filterPath: string;
   /** Told of every look that went without the list. */
   degraded(reason: Degradation): void;
-  /** How long the service is left alone after {@link FAILURES} in a row (milliseconds). */
+  /** How long the service is left alone at most when it has failed several times in a row (milliseconds). */
   readonly pause?: number;
 }
 
-const FAILURES = 5;
 const PAUSE_MS = 10_000;
 
 /** Compares by SHA-1, which is what the lists hold. It is no hash to keep a password by, and never leaves the process. */
 const sha1Of = (password: string) => createHash("sha1").update(password).digest("hex").toUpperCase();
 
 export function createBreachCheck({ settings, filterPath, degraded, pause }: BreachCheckParts): BreachCheck {
-  const breaker = circuitBreaker(handleAll, {
-    halfOpenAfter: pause ?? PAUSE_MS,
-    breaker: new ConsecutiveBreaker(FAILURES),
-  });
+  const breaker = createBreaker("The service of breached passwords", () => true, pause ?? PAUSE_MS);
   async function isBreached(password: string): Promise<boolean> {
     const { hibp, hibp_url } = settings();
     if (hibp === "off") return false;
     const sha1 = sha1Of(password);
-    return hibp === "online" ? breaker.execute(() => isInRange(hibp_url, sha1)) : isInFilter(filterPath, sha1);
+    return hibp === "online" ? breaker.run(() => isInRange(hibp_url, sha1)) : isInFilter(filterPath, sha1);
   }
   return {
+    breaker,
     async look(password) {
       try {
         return { breached: await isBreached(password), degraded: undefined };
@@ -57,6 +56,6 @@ export function createBreachCheck({ settings, filterPath, degraded, pause }: Bre
 
 function reasonOf(error: unknown): Degradation {
   if (error instanceof BreachListError) return error.reason;
-  if (error instanceof BrokenCircuitError) return "breaker_open";
+  if (error instanceof BreakerOpenError) return "breaker_open";
   throw error;
 }

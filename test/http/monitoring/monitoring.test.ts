@@ -61,7 +61,11 @@ describe("another dependency", () => {
   test("hangs: it is unhealthy after a second, and the log tells of its breaker", async () => {
     const breaker = createBreaker("A made-up one", () => true);
     const hanging = Promise.withResolvers<void>();
-    app.deps.dependencies.add("made-up", { breaker, ping: () => breaker.run(() => hanging.promise) });
+    app.deps.dependencies.add("made-up", {
+      breaker,
+      meanwhile: "nothing is made up",
+      ping: () => breaker.run(() => hanging.promise),
+    });
     const began = performance.now();
     const { status, body } = await app.request("GET", HEALTH, { token: admin });
     expect(performance.now() - began).toBeWithin(900, 2000);
@@ -81,4 +85,21 @@ describe("another dependency", () => {
     expect((await app.request("GET", HEALTH, { token: admin })).text).not.toContain("operator");
     expect(app.logLines.filter((line) => line.includes("breaker.opened"))).toHaveLength(1);
   });
+});
+
+// What the settings ask for is shown; a service outside is not asked only to see whether it answers.
+test("Redis and the service of breached passwords are shown where they are used", async () => {
+  const settings = { REDIS_URL: "redis://127.0.0.1:1", PRIMER_PASSWORD__HIBP: "online" };
+  const other = await openHttpApp({ ...settings, PRIMER_PASSWORD__HIBP_URL: "http://127.0.0.1:1" });
+  try {
+    await other.createUser({ username: "root", roles: ["admin"] });
+    const { access_token: token } = await other.login("root");
+    const { body } = await other.request("GET", HEALTH, { token });
+    expect(body.status).toBe("unhealthy");
+    expect(Object.keys(body.dependencies)).toEqual(["database", "redis", "breached_passwords"]);
+    expect(body.dependencies.redis).toMatchObject({ status: "unhealthy", latency_ms: null });
+    expect(body.dependencies.breached_passwords).toMatchObject({ status: "healthy", latency_ms: null });
+  } finally {
+    await other.close();
+  }
 });
