@@ -11,7 +11,9 @@ import { keyRoutes } from "./features/keys/routes.ts";
 import { monitoringRoutes } from "./features/monitoring/routes.ts";
 import { oauthRoutes } from "./features/oauth/routes.ts";
 import { revocationRoutes } from "./features/revocations/routes.ts";
+import { roleRoutes } from "./features/roles/routes.ts";
 import { sessionRoutes } from "./features/sessions/routes.ts";
+import { userRoutes } from "./features/users/routes.ts";
 import { readJsonBody } from "./http/body.ts";
 import { contextOf, loggedPathOf, openContext, pathOf } from "./http/context.ts";
 import { answerError, type ErrorAnswer } from "./http/error-handler.ts";
@@ -33,6 +35,8 @@ import { createRouteTable } from "./http/route-table.ts";
 const features = (deps: Deps): AnyElysia[] => [
   authRoutes(deps),
   sessionRoutes(deps),
+  userRoutes(deps),
+  roleRoutes(deps),
   clientRoutes(deps),
   oauthRoutes(deps),
   keyRoutes(deps),

@@ -1,8 +1,19 @@
-import { sql } from "drizzle-orm";
-import type { Tx } from "../database.ts";
+import { and, desc, eq, lt, sql } from "drizzle-orm";
+import type { Reader, Tx } from "../database.ts";
 import { loginRecords } from "../schema/logins.ts";
 
 export const insertLoginRecord = (tx: Tx, row: typeof loginRecords.$inferInsert) => tx.insert(loginRecords).values(row);
+
+/** A user's attempts to log in, newest first; `before` is the id of the last one seen. */
+export const listLogins = (tx: Reader, userId: string, page: { limit: number; before?: string }) =>
+  tx
+    .select()
+    .from(loginRecords)
+    .where(
+      and(eq(loginRecords.userId, userId), page.before === undefined ? undefined : lt(loginRecords.id, page.before)),
+    )
+    .orderBy(desc(loginRecords.id))
+    .limit(page.limit);
 
 /** How many of a user's logins are looked at to tell what is usual. */
 const RECENT = 50;
