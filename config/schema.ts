@@ -276,6 +276,11 @@ export const SETTINGS = {
       100,
       "After this many the password is not accepted any more until it is reset or the account unlocked. 0: never.",
     ),
+    geoip_file: setting(
+      text(4096),
+      "",
+      "MaxMind DB file with cities, such as GeoLite2-City.mmdb, to notice sign-ins that are too far apart for the time between them. A path in the home, or an absolute one. Each process holds it in memory and reads it again when it changes. Empty: none.",
+    ),
     erase_after: setting(
       duration("0s", "365d"),
       "30d",

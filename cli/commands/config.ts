@@ -4,6 +4,7 @@ import { writeRate } from "../../config/kinds.ts";
 import { findSetting, loadSettings, nearestKey, type ResolvedSetting } from "../../config/load.ts";
 import { defaultOf, type Settings } from "../../config/schema.ts";
 import { readSecrets } from "../../config/secrets.ts";
+import { readGeoFile } from "../../server/ports/geo-file.ts";
 import type { CommandContext, Implementation, Outcome } from "../command.ts";
 import { table } from "../io.ts";
 
@@ -20,7 +21,7 @@ const SERVICE_LIMITS: Readonly<Record<string, readonly string[]>> = {
 /** What may be shown of a value: of a secret only whether there is one. */
 const shown = ({ setting, raw }: ResolvedSetting) => (setting.secret ? (raw === "" ? "" : "(set)") : raw);
 
-/** Checks every setting, the secrets and the certificate; exit 2 with a line per fault. */
+/** Checks every setting, the secrets, the certificate and the GeoIP file; exit 2 with a line per fault. */
 export const check: Implementation = {
   async run(context) {
     const { settings, resolved, variables } = load(context);
@@ -33,6 +34,7 @@ export const check: Implementation = {
         routeLimits().map(({ route }) => route),
       );
     }
+    if (settings.accounts.geoip_file !== "") await readGeoFile(settings.accounts.geoip_file, context.home);
     const changed = [...resolved.values()].filter(({ origin }) => origin !== "default").length;
     return {
       json: { ok: true, environment: settings.environment, settings: resolved.size, changed },
