@@ -3,6 +3,7 @@ import { misused } from "../../config/errors.ts";
 import { findSetting, loadSettings, nearestKey, type ResolvedSetting } from "../../config/load.ts";
 import { defaultOf, type Settings } from "../../config/schema.ts";
 import { readSecrets } from "../../config/secrets.ts";
+import { checkMailFiles } from "../check-mail.ts";
 import type { CommandContext, Implementation, Outcome } from "../command.ts";
 import { table } from "../io.ts";
 
@@ -19,16 +20,20 @@ const SERVICE_LIMITS: Readonly<Record<string, readonly string[]>> = {
 /** What may be shown of a value: of a secret only whether there is one. */
 const shown = ({ setting, raw }: ResolvedSetting) => (setting.secret ? (raw === "" ? "" : "(set)") : raw);
 
-/** Checks every setting, the secrets and the certificate; exit 2 with a line per fault. */
+/** Checks every setting, the secrets and the certificate; exit 2 with a line per fault. Files for mails that are of no use are named. */
 export const check: Implementation = {
   async run(context) {
     const { settings, resolved, variables } = load(context);
     readSecrets(variables);
     readCertificate(settings.server, context.home);
+    const problems = checkMailFiles(context.home, settings);
     const changed = [...resolved.values()].filter(({ origin }) => origin !== "default").length;
     return {
-      json: { ok: true, environment: settings.environment, settings: resolved.size, changed },
-      text: `The configuration is good: ${settings.environment}, ${changed} of ${resolved.size} settings differ from the defaults.\n`,
+      json: { ok: true, environment: settings.environment, settings: resolved.size, changed, unused_files: problems },
+      text: [
+        `The configuration is good: ${settings.environment}, ${changed} of ${resolved.size} settings differ from the defaults.\n`,
+        ...problems.map(({ path, reason }) => `${path} is of no use and is passed over: ${reason}\n`),
+      ].join(""),
     };
   },
 };
