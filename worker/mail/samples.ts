@@ -8,14 +8,14 @@ const SIGN_IN = {
   device_name: "Ada's laptop",
   place: "Vienna, Austria",
   ip: "203.0.113.7",
-  time: "March 1, 2026 at 12:00:00 PM UTC",
+  time: "March 1, 2026 at 12:00 PM UTC",
 };
 
 /** Each mail's own values, as examples: what `primer mail preview` shows, and which names a template may use. */
 export const SAMPLES = {
-  verify_email: { expires: "March 2, 2026 at 12:00:00 PM UTC" },
+  verify_email: { expires: "March 2, 2026 at 12:00 PM UTC" },
   already_registered: { time: SIGN_IN.time },
-  password_reset: { expires: "March 1, 2026 at 1:00:00 PM UTC" },
+  password_reset: { expires: "March 1, 2026 at 1:00 PM UTC" },
   password_changed: { time: SIGN_IN.time },
   email_changed: { time: SIGN_IN.time, new_address: "a•••@example.org" },
   new_sign_in: { ...SIGN_IN, ended: "" },
@@ -28,7 +28,7 @@ export const SAMPLES = {
     many_failures_before: "",
   },
   account_locked: { time: SIGN_IN.time },
-  refresh_reused: { ...SIGN_IN, signed_in: "February 27, 2026 at 8:15:00 AM UTC" },
+  refresh_reused: { ...SIGN_IN, signed_in: "February 27, 2026 at 8:15 AM UTC" },
   second_factor_changed: {
     time: SIGN_IN.time,
     totp_added: "yes",
@@ -53,7 +53,7 @@ export const SAMPLES = {
   operator_alert: {
     what: "The last verified backup is three days old",
     why: "The nightly backup has failed three times: there is no space left in /var/backups/primer.",
-    mend: "Free some space there, then run `primer worker --run-once backup`.",
+    mend: "Free some space there, then run “primer worker --run-once backup”.",
     time: SIGN_IN.time,
   },
 } as const satisfies Record<MailTemplate, Values>;
