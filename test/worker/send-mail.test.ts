@@ -54,7 +54,7 @@ async function rig(options: SmtpOptions = {}, deps: Partial<SendMailDeps> = {}) 
 function depsTo({ port }: Pick<SmtpHost, "port">, more: Partial<SendMailDeps> = {}): SendMailDeps {
   const { mail } = app.deps.settings;
   const settings = { ...app.deps.settings, mail: { ...mail, smtp_url: `smtp://localhost:${port}` } };
-  const mailer = createMailer(settings, "/nonexistent", { step: 1000, whole: 3000 });
+  const mailer = createMailer(settings, "/nonexistent", { step: 5000, whole: 15_000 });
   cleanUps.push(mailer.close);
   const place = (ip: string) => (ip === "203.0.113.7" ? "Vienna, Austria" : undefined);
   return { ...app.deps, settings, home: "/nonexistent", mailer, place, ...more };
