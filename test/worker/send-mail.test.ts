@@ -4,11 +4,13 @@ import type { MailPayload } from "../../db/jobs.ts";
 import { queueMail } from "../../server/features/mail/service.ts";
 import { issueSingleUseToken, lookAtSingleUseToken, type TokenRequest } from "../../server/features/tokens/service.ts";
 import { disableUser, setPassword } from "../../server/features/users/service.ts";
-import { type Job, PermanentFailure } from "../../worker/job.ts";
-import { canSendMail, type SendMailDeps, sendMail } from "../../worker/jobs/send-mail.ts";
+import { type Job, PermanentFailure, RetryLater } from "../../worker/job.ts";
+import { type SendMailDeps, sendMail } from "../../worker/jobs/send-mail.ts";
 import { findKeptMail } from "../../worker/mail/kept-mail.ts";
+import { openMail } from "../../worker/mail/open-mail.ts";
 import { createMailer } from "../../worker/mail/transport.ts";
 import { openTestApp, PASSWORD, type TestApp } from "../support/app.ts";
+import { freePort } from "../support/services.ts";
 import { type SmtpHost, type SmtpOptions, startFaulty, startSmtp } from "./support/smtp.ts";
 
 const MINUTE = 60_000;
@@ -370,9 +372,20 @@ describe("sending", () => {
     }
   });
 
+  // A server that is down costs a mail no try once that is known.
+  test("while every server is left alone, the mail is put off", async () => {
+    const { mailer } = depsTo({ port: await freePort() });
+    const job = jobOf({ ...base(), template: "password_changed" });
+    const errors: unknown[] = [];
+    for (let count = 0; count < 6; count++) {
+      errors.push(await sendMail(depsTo({ port: 1 }, { mailer }), job).catch((error) => error));
+    }
+    expect(errors.map((error) => error instanceof RetryLater)).toEqual([...Array(5).fill(false), true]);
+  });
+
   // Without a mail server nothing is lost, and the log gives nothing away: it names the mail by its id.
   test("while no mail server is set, mails are kept and named in the log; once there is one they are sent", async () => {
-    expect(canSendMail({ mailer: createMailer(app.deps.settings, "/nonexistent") })).toBe(false);
+    expect(openMail(app.deps, "/nonexistent").handlers).toEqual({});
     await setPassword(app.deps, ada.id, "another correct horse battery", OPERATOR);
     const [job] = await queued();
     if (!job) throw new Error("No mail was kept");
@@ -380,8 +393,10 @@ describe("sending", () => {
       expect.objectContaining({ event: "mail.kept", mail_id: job.id, template: "password_changed" }),
     );
     const { host, deps } = await rig();
-    expect(canSendMail(deps)).toBe(true);
-    await sendMail(deps, job);
+    const { handlers, close } = openMail({ ...app.deps, settings: deps.settings }, "/nonexistent");
+    cleanUps.push(close);
+    await handlers["send-mail"]?.(app.deps, job);
+    expect(app.deps.dependencies.list().map(([name]) => name)).toContain("smtp");
     expect(host.received).toMatchObject([{ to: [ada.email] }]);
   });
 });

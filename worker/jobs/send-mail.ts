@@ -1,5 +1,6 @@
 import { redactText } from "../../config/log.ts";
-import { type Job, PermanentFailure } from "../job.ts";
+import { BreakerOpenError } from "../../db/breaker.ts";
+import { type Job, PermanentFailure, RetryLater } from "../job.ts";
 import { type MailDeps, prepareMail } from "../mail/prepare-mail.ts";
 import { explainSmtpError, isRefusalForGood } from "../mail/smtp-errors.ts";
 import type { Mailer } from "../mail/transport.ts";
@@ -8,16 +9,13 @@ export interface SendMailDeps extends MailDeps {
   readonly mailer: Mailer;
 }
 
-/** Whether there is anywhere to send mails to. While there is not they wait, and nobody takes them out of the queue. */
-export const canSendMail = ({ mailer }: Pick<SendMailDeps, "mailer">): boolean => mailer.providers.length > 0;
-
 /**
  * Sends a mail as things stand now; one whose link does not work any more, or whose user is gone, is done without being
  * sent. At least once: where the answer to a mail that was taken is lost, the next attempt sends it again with the same
  * Message-ID.
  *
- * @throws PermanentFailure where the server refused this recipient or this mail for good; whatever else is thrown can
- *   be tried again later
+ * @throws PermanentFailure where the server refused this recipient or this mail for good; RetryLater while every server
+ *   is left alone since it keeps failing; whatever else is thrown is tried again later too
  */
 export async function sendMail(deps: SendMailDeps, job: Job<"send-mail">): Promise<void> {
   const { id, data, attempt } = job;
@@ -36,15 +34,17 @@ export async function sendMail(deps: SendMailDeps, job: Job<"send-mail">): Promi
     deps.log.info("A mail was sent", { event: "mail.sent", ...facts, provider });
   } catch (error) {
     const { step, message: said } = explainSmtpError(error);
+    const reason = withoutAddress(said, message.to);
     const isFinal = isRefusalForGood(error);
     deps.log.warn(isFinal ? "A mail was refused for good" : "A mail could not be sent now", {
       event: isFinal ? "mail.refused" : "mail.deferred",
       ...facts,
       step,
-      reason: withoutAddress(said, message.to),
+      reason,
     });
-    if (isFinal) throw new PermanentFailure(`The mail server refused it: ${withoutAddress(said, message.to)}`);
-    throw new Error(`The mail could not be sent: ${withoutAddress(said, message.to)}`);
+    if (isFinal) throw new PermanentFailure(reason);
+    if (error instanceof BreakerOpenError) throw new RetryLater(undefined, reason);
+    throw new Error(`The mail could not be sent: ${reason}`);
   }
 }
 
