@@ -69,6 +69,12 @@ const plain = (html: string) =>
     .replace(/<[^>]*>/g, " ")
     .replace(/&(#?\w+);/g, (all, name) => ENTITIES[name] ?? all);
 
+test("plain text is broken where a line gets too long, and nowhere else", () => {
+  const lines = render("suspicious_sign_in").text.split("\n");
+  expect(lines).toContain("• The device has not been used for your account lately.");
+  expect(lines.filter((line) => line.length > 76)).toEqual([LINK].filter((line) => line.length > 76));
+});
+
 // Whatever is filled in is text, wherever it stands: no tag, no attribute, no header, no further template.
 describe("values", () => {
   const NASTY: readonly string[] = [

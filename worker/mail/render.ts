@@ -71,7 +71,7 @@ const TEXT_WIDTH = 76;
 
 /** Lines of at most 76 characters, but for words that are longer: links stay whole. */
 const wrap = (text: string) =>
-  text.replace(new RegExp(`(?![^\\n]{1,${TEXT_WIDTH}}$)([^\\n]{1,${TEXT_WIDTH}}) `, "g"), "$1\n");
+  text.replace(new RegExp(`(?![^\\n]{1,${TEXT_WIDTH}}$)([^\\n]{1,${TEXT_WIDTH}}) `, "gm"), "$1\n");
 
 function textOf({ title, paragraphs, facts, button, closing, footer }: FilledMail): string {
   const parts = [
