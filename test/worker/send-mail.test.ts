@@ -294,6 +294,11 @@ describe("a mail that has become pointless", () => {
       },
     ],
     [
+      "the address that it was for is not known any more",
+      "address_gone",
+      async () => ({ data: { ...base(), template: "email_changed" } as unknown as MailPayload }),
+    ],
+    [
       "its user is disabled and could not follow the link",
       "user_disabled",
       async () => {

@@ -25,7 +25,7 @@ export interface QueuedMail {
 }
 
 /** Why a mail is not sent any more. */
-export type Obsolete = "unknown_template" | "user_gone" | "user_disabled" | "link_dead" | "too_old";
+export type Obsolete = "unknown_template" | "user_gone" | "user_disabled" | "link_dead" | "address_gone" | "too_old";
 
 const DAY_MS = 86_400_000;
 
@@ -59,6 +59,8 @@ export async function prepareMail(
   const found = await findUser(deps.db.orm, { id: data.user_id });
   if (!found) return { obsolete: "user_gone" };
   const { user } = found;
+  // To the old address or to nobody: what was sealed is erased once the mail is done.
+  if (template === "email_changed" && data.sealed?.to === undefined) return { obsolete: "address_gone" };
   if (ONLY_A_LINK.has(template) && user.status === "disabled") return { obsolete: "user_disabled" };
   const session = "session_id" in data ? await findSession(deps.db.orm, data.session_id) : undefined;
   const ended = session !== undefined && isOver(deps, session.session);
