@@ -268,6 +268,35 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: async () => (await import("./commands/clients.ts")).remove,
   },
   {
+    name: "mail show",
+    summary: "Print a mail that waits in the queue, with its link",
+    arguments: [{ name: "mail", description: "Its id; the log names it where no mail server is set" }],
+    examples: ["primer mail show 019b76da-a800-7000-8000-000000000000"],
+    runsInHolder: true,
+    load: async () => (await import("./commands/mail.ts")).show,
+  },
+  {
+    name: "mail preview",
+    summary: "Show a mail with sample values, as text or as a file for the browser",
+    arguments: [{ name: "template", description: "Such as new_sign_in; a wrong one lists them all" }],
+    options: [
+      { flags: "--html <file>", description: "Write the HTML form to this file" },
+      { flags: "--text", description: "Print the text form (default)" },
+      { flags: "--locale <tag>", description: "Language (default mail.locale)" },
+    ],
+    examples: ["primer mail preview new_sign_in", "primer mail preview password_reset --html reset.html --locale de"],
+    runsInHolder: false,
+    load: async () => (await import("./commands/mail.ts")).preview,
+  },
+  {
+    name: "mail test",
+    summary: "Send a mail through the servers that are set, and tell how far each of them lets it come",
+    arguments: [{ name: "address", description: "Where it goes" }],
+    examples: ["primer mail test you@example.org"],
+    runsInHolder: false,
+    load: async () => (await import("./commands/mail.ts")).test,
+  },
+  {
     name: "hibp import",
     summary: 'Read the list of breached passwords (Have I Been Pwned) for `password.hibp = "offline"`',
     arguments: [

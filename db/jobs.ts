@@ -6,14 +6,62 @@ import type { Database, Tx } from "./database.ts";
 const SCHEMA = "jobs";
 const DAY_SECONDS = 86_400;
 
+/** What a mail needs that nobody may read in the queue: sealed there, and gone once the mail is. */
+export type SealedMail = {
+  /** Of a link. */
+  readonly token?: string;
+  /** Where it goes, unless to the user's own address. */
+  readonly to?: string;
+};
+
+/** What happened to a second factor. */
+export type FactorChange =
+  | "totp_added"
+  | "totp_removed"
+  | "passkey_added"
+  | "passkey_removed"
+  | "recovery_codes_made"
+  | "recovery_code_used";
+
+/** The sign-ins of one day. */
+export interface SignInFigures {
+  readonly sign_ins: number;
+  readonly failures: number;
+  readonly new_users: number;
+  readonly locked_accounts: number;
+}
+
+/** A mail: which one, to which user, and what about. What else it needs is looked up when it is sent. */
+export type MailPayload = {
+  readonly user_id: string;
+  readonly request_id: string | null;
+  /** Whether it stands for several that would have come within a short time. */
+  readonly several?: boolean;
+  readonly sealed?: SealedMail;
+} & (
+  | {
+      readonly template: "verify_email" | "password_reset";
+      readonly sealed: { readonly token: string; readonly to?: string };
+    }
+  | { readonly template: "already_registered" | "password_changed" | "account_locked" }
+  | { readonly template: "email_changed"; readonly sealed: { readonly to: string } }
+  | { readonly template: "new_sign_in" | "refresh_reused"; readonly session_id: string }
+  | { readonly template: "suspicious_sign_in"; readonly session_id: string; readonly signals: readonly string[] }
+  | { readonly template: "second_factor_changed"; readonly change: FactorChange }
+  | {
+      readonly template: "daily_report";
+      /** The day that it is about, such as "2026-03-01". */
+      readonly day: string;
+      readonly figures: SignInFigures;
+      readonly week_before: SignInFigures;
+      readonly top_failing: readonly { readonly address: string; readonly failures: number }[];
+    }
+  | { readonly template: "operator_alert"; readonly what: string; readonly why: string; readonly mend: string }
+);
+
 /** What each queue's jobs carry. `request_id` is the request that caused the job. */
 export interface JobPayloads {
-  "send-mail": { readonly user_id: string; readonly request_id: string | null } & (
-    | { readonly template: "password_changed" | "account_locked" }
-    | { readonly template: "new_sign_in"; readonly session_id: string }
-    | { readonly template: "suspicious_sign_in"; readonly session_id: string; readonly signals: readonly string[] }
-    | { readonly template: "refresh_reused"; readonly session_id: string }
-  );
+  "send-mail": MailPayload;
 }
 export type QueueName = keyof JobPayloads;
 

@@ -93,7 +93,8 @@ function announce(context: CommandContext, deps: Deps, { url }: RunningServer): 
 }
 
 /** What only counts from the next start on: it was used once, when the process began. */
-const FIXED_AT_START = /^(environment|server\.(host|port|tls_\w+)|database\.|redis\.)/;
+const FIXED_AT_START =
+  /^(environment|server\.(host|port|tls_\w+)|database\.|redis\.|mail\.(smtp_\w+|tls\w*|connections)$)/;
 /** Of those, what other settings follow from: they stay as they were when settings are read again. */
 const ADDRESS = ["host", "port", "tls_cert", "tls_key"] as const;
 

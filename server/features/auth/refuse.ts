@@ -4,6 +4,7 @@ import type { LoginAccount } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError, type ErrorCode } from "../../errors.ts";
 import { type AuditEvent, audit } from "../audit/service.ts";
+import { queueMail } from "../mail/service.ts";
 import { type Guess, isLane } from "../protection/service.ts";
 
 /** Why an attempt to prove who one is came to nothing; told to the log and the owner, never to the caller. */
@@ -97,7 +98,7 @@ async function tellOfLock(tx: Tx, deps: Deps, userId: string, caller: Caller): P
     caller,
   });
   const request_id = caller.requestId;
-  await deps.jobs.enqueue(tx, "send-mail", { template: "account_locked", user_id: userId, request_id });
+  await queueMail(tx, deps, { template: "account_locked", user_id: userId, request_id });
 }
 
 function subjectOf({ userId, sessionId }: Attempt): Pick<AuditEvent, "subject"> {
