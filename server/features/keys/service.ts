@@ -18,5 +18,5 @@ export {
   stageKey,
   undoRotation,
 } from "./rotate-keys.ts";
-export { rotateMasterKey } from "./rotate-master.ts";
+export { resealStragglers, rotateMasterKey } from "./rotate-master.ts";
 export { openSecrets } from "./secrets.ts";
