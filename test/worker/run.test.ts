@@ -305,7 +305,7 @@ describe("secrets in a job", () => {
       await rotateMasterKey(deps, next, HOUR_MS, { kind: "operator" });
       expect(await sealedUnder()).toEqual(new Set([next.id]));
 
-      await deps.db.query("UPDATE jobs.job SET data = $1 WHERE id = $2", [data, waiting]);
+      await deps.db.query("UPDATE jobs.job SET data = $1::text::jsonb WHERE id = $2", [JSON.stringify(data), waiting]);
       expect((await sealedUnder()).size).toBe(2);
       await until("the new key", () => deps.secrets.master[0].id === next.id);
       await resealStragglers(deps);
