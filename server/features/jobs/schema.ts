@@ -6,9 +6,11 @@ const strict = { additionalProperties: false } as const;
 export const DEFAULT_LIMIT = 50;
 const MAX_LIMIT = 200;
 
-const State = t.UnionEnum(JOB_STATE_NAMES as ["waiting", "running", "done", "dead"], {
-  description: "waiting: for its time or for a worker; dead: given up, it is not tried any more",
-});
+// Not UnionEnum, which makes the first one the default of a query.
+const State = t.Union(
+  JOB_STATE_NAMES.map((name) => t.Literal(name)),
+  { description: "waiting: for its time or for a worker; dead: given up, it is not tried any more" },
+);
 const moment = (description: string) => t.Nullable(t.String({ format: "date-time", description }));
 const nullableText = (description: string) => t.Nullable(t.String({ description }));
 

@@ -1,0 +1,123 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { openPglite } from "../../db/pglite.ts";
+import { runPrimer } from "../support/server.ts";
+import { ADMIN, jsonOf, openScratch, type Scratch } from "./support/home.ts";
+import { serve } from "./support/serve.ts";
+
+const MISSING = "019b76da-a800-7000-8000-000000000000";
+const JOBS = 4;
+
+let scratch: Scratch;
+let home: string;
+beforeAll(async () => {
+  scratch = openScratch();
+  home = await scratch.home();
+  const args = ["users", "set-password", "admin", "--password-stdin", "--dir", home];
+  // Each leaves a mail to be sent, and nobody works here.
+  for (let count = 0; count < JOBS; count++) {
+    expect((await runPrimer(args, { input: `${ADMIN.password} ${count}` })).exitCode).toBe(0);
+  }
+}, 60_000);
+afterAll(() => scratch.remove());
+
+const run = (...args: string[]) => runPrimer(["jobs", ...args, "--dir", home]);
+const list = async (...args: string[]) => jsonOf(await run("list", "--json", ...args));
+
+/** Does something to the database while nobody else has it. */
+async function query(statement: string) {
+  const db = await openPglite(home);
+  try {
+    return await db.query(statement);
+  } finally {
+    await db.close();
+  }
+}
+
+describe("primer jobs", () => {
+  test("lists, a page at a time, and by state and queue", async () => {
+    const { data } = await list();
+    expect(data.map(({ state, template }: Record<string, string>) => [state, template])).toEqual(
+      Array(JOBS).fill(["waiting", "password_changed"]),
+    );
+    const page = await list("--limit", "3");
+    expect([page.data.length, page.next_cursor]).toEqual([3, data[2].id]);
+    expect((await list("--after", page.next_cursor)).data).toEqual([data[3]]);
+    expect((await list("--state", "dead", "--queue", "send-mail")).data).toEqual([]);
+    expect((await run("list")).stdout).toMatch(/^STATE +QUEUE +ABOUT +ATTEMPTS/);
+  });
+
+  test("declares one dead, shows it, and tries it again", async () => {
+    const [{ id }] = (await list()).data;
+    expect((await run("dead", id)).exitCode).toBe(0);
+    expect(jsonOf(await run("dead", "--json")).data).toEqual([jsonOf(await run("show", id, "--json"))]);
+    const shown = await run("show", id);
+    expect(shown.stdout).toMatch(/state +dead/);
+    expect(shown.stdout).toMatch(/error +GIVEN_UP/);
+    expect(await run("dead", id)).toMatchObject({ exitCode: 1, stdout: "" });
+    expect(jsonOf(await run("retry", id, "--json"))).toMatchObject({ id, state: "waiting", last_error: null });
+    expect((await list("--state", "dead")).data).toEqual([]);
+  });
+
+  // What was erased does not come back: such a mail would have no link in it.
+  test("tries every dead one again, but for those whose secrets are gone", async () => {
+    await query("UPDATE jobs.job SET state = 'failed', completed_on = now()");
+    const [{ id }] = (await list()).data;
+    await query(`UPDATE jobs.job SET data = data || '{"sealed": null}' WHERE id = '${id}'`);
+    expect(jsonOf(await run("retry", "--all", "--json", "--queue", "other"))).toEqual({ jobs_retried: 0 });
+    expect(jsonOf(await run("retry", "--all", "--json"))).toEqual({ jobs_retried: JOBS - 1 });
+    expect((await list("--state", "dead")).data).toMatchObject([{ id }]);
+    expect((await run("retry", id)).exitCode).toBe(1);
+  });
+
+  test("deletes one, and all that have ended once that is confirmed", async () => {
+    const [dead, waiting] = (await list()).data;
+    expect((await run("purge")).exitCode).toBe(2);
+    expect((await run("purge", "--state", "waiting", "--yes")).exitCode).toBe(2);
+    expect(jsonOf(await run("purge", "--state", "done", "--yes", "--json"))).toEqual({ jobs_deleted: 0 });
+    expect(jsonOf(await run("purge", "--yes", "--json"))).toEqual({ jobs_deleted: 1 });
+    expect((await run("show", dead.id)).exitCode).toBe(1);
+    expect((await run("purge", waiting.id)).exitCode).toBe(0);
+    expect((await list()).data).toHaveLength(JOBS - 2);
+    const audited = await query("SELECT action FROM audit_log WHERE action LIKE 'job.%' ORDER BY id");
+    expect(audited.map(({ action }) => action)).toEqual([
+      "job.given_up",
+      "job.retried",
+      "job.retried",
+      "job.purged",
+      "job.purged",
+    ]);
+  });
+
+  test.each([
+    [2, ["retry"]],
+    [2, ["retry", MISSING, "--all"]],
+    [2, ["list", "--state", "failed"]],
+    [2, ["list", "--limit", "0"]],
+    [2, ["list", "--after", "x"]],
+    [1, ["retry", MISSING]],
+    [1, ["dead", MISSING]],
+    [1, ["purge", MISSING]],
+    [1, ["show", "x"]],
+  ])("exit %d for %j, with what to do", async (exitCode, args) => {
+    const ran = await run(...args);
+    expect(ran).toMatchObject({ exitCode, stdout: "" });
+    expect(ran.stderr).not.toContain("There is no such user");
+  });
+
+  test("works through the process that serves", async () => {
+    const serving = await serve(home);
+    try {
+      expect((await list()).data).toHaveLength(JOBS - 2);
+    } finally {
+      await serving.stop();
+    }
+  });
+});
+
+// On the embedded database nobody else could do the jobs.
+test("serve --no-worker needs a PostgreSQL, and goes with --with-worker nowhere", async () => {
+  for (const flags of [["--no-worker"], ["--no-worker", "--with-worker"]]) {
+    expect(await runPrimer(["serve", ...flags, "--dir", home])).toMatchObject({ exitCode: 2, stdout: "" });
+  }
+  expect(await runPrimer(["worker", "--concurrency", "0", "--dir", home])).toMatchObject({ exitCode: 2, stdout: "" });
+});
