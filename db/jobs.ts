@@ -127,7 +127,8 @@ function createBoss(connection: Connection, migrate: boolean): PgBoss {
 export const JOB_TABLE_ADDITIONS = `
 CREATE INDEX IF NOT EXISTS job_id ON ${SCHEMA}.job (id);
 CREATE INDEX IF NOT EXISTS job_unfinished ON ${SCHEMA}.job (name, state, id) WHERE state <> 'completed';
-CREATE INDEX IF NOT EXISTS job_sealed ON ${SCHEMA}.job (id) WHERE (data ->> 'sealed') IS NOT NULL;
+CREATE INDEX IF NOT EXISTS job_due ON ${SCHEMA}.job (name, priority, start_after) WHERE state < 'active' AND NOT blocked;
+CREATE INDEX IF NOT EXISTS job_sealed ON ${SCHEMA}.job (split_part(data ->> 'sealed', '.', 2)) WHERE (data ->> 'sealed') IS NOT NULL;
 CREATE OR REPLACE FUNCTION ${SCHEMA}.erase_secrets() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   NEW.data := jsonb_set(NEW.data, '{sealed}', 'null');

@@ -133,8 +133,10 @@ async function onLockedConnection<T>(
     },
   });
   const giveUp = () => void alone.end({ timeout: 0 }).catch(() => {});
-  signal?.addEventListener("abort", giveUp);
   try {
+    await withinDeadline(run(alone, "SELECT 1", []), EXCLUSIVE_TIMEOUT_MS); // one that is still being made is not cut off
+    signal?.throwIfAborted();
+    signal?.addEventListener("abort", giveUp);
     await takeLock(alone, lock);
     held = true;
     return await work({

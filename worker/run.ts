@@ -112,9 +112,9 @@ export function startWorker(deps: WorkerDeps, options: WorkerOptions = {}): Work
 
   /** Until the database has taken note of it: a mail that was sent must not be sent again. */
   async function end(claim: Claim, ending: Ending): Promise<boolean> {
-    for (;;) {
+    for (let unsure = false; ; unsure = true) {
       try {
-        return await endClaim(deps.db.orm, claim, ending);
+        return (await endClaim(deps.db.orm, claim, ending)) || unsure; // it may have ended before its answer was lost
       } catch (error) {
         if (abandoned || !isConnectionError(error)) throw error;
         await Bun.sleep(AGAIN_MS);

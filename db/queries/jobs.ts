@@ -1,4 +1,4 @@
-import { and, desc, eq, inArray, lt, or, type SQL, sql } from "drizzle-orm";
+import { and, asc, desc, eq, gt, inArray, lt, ne, or, type SQL, sql } from "drizzle-orm";
 import { boolean, integer, jsonb, pgSchema, text, timestamp, uuid } from "drizzle-orm/pg-core";
 import type { Reader, Tx } from "../database.ts";
 import { type Claim, KEEP_DEAD_SECONDS, KEEP_DONE_SECONDS, type QueueName, SUSPECT_PRIORITY } from "../jobs.ts";
@@ -58,12 +58,11 @@ const later = (ms: number) => sql`jobs.job_now() + ${ms / 1000} * interval '1 se
 
 /** Which of some queues have jobs that are due: suspects, others, or both. Cheap where there is nothing to do. */
 export async function findDueQueues(tx: Tx, queues: readonly QueueName[]) {
-  const due = (priority: SQL) => sql<boolean>`EXISTS (
-    SELECT 1 FROM jobs.job j WHERE j.name = q.name AND j.state < 'active' AND NOT j.blocked
-    AND j.start_after <= jobs.job_now() AND ${priority})`;
-  const suspect = sql`j.priority <= ${SUSPECT_PRIORITY}`;
+  const due = (priority: number) => sql<boolean>`EXISTS (
+    SELECT 1 FROM jobs.job j WHERE j.name = q.name AND j.priority = ${priority}
+    AND j.state < 'active' AND NOT j.blocked AND j.start_after <= jobs.job_now())`;
   const rows = await tx
-    .select({ queue: sql<QueueName>`q.name`, suspects: due(suspect), others: due(sql`NOT ${suspect}`) })
+    .select({ queue: sql<QueueName>`q.name`, suspects: due(SUSPECT_PRIORITY), others: due(0) })
     .from(sql`unnest(${`{${queues.join(",")}}`}::text[]) AS q(name)`);
   return rows.filter(({ suspects, others }) => suspects || others);
 }
@@ -220,9 +219,28 @@ export const deleteJobs = (tx: Tx, ids: readonly string[]) => tx.delete(jobs).wh
 
 const sealedPart = sql<string>`${jobs.data} ->> 'sealed'`;
 
-/** What waiting and running jobs keep sealed. */
-export const listSealedJobs = (tx: Tx): Promise<{ id: string; sealed: string }[]> =>
-  tx.select({ id: jobs.id, sealed: sealedPart }).from(jobs).where(sql`${sealedPart} IS NOT NULL`);
+/** The id of the master key that sealed it: as the index has it. */
+const sealedBy = sql<string>`split_part(${sealedPart}, '.', 2)`;
+const isSealed = sql`${sealedPart} IS NOT NULL`;
+
+/** Whether any job keeps something sealed under another master key than this one. Looks at both ends of the index. */
+export async function hasOutdatedSeals(tx: Tx, keyId: string): Promise<boolean> {
+  const end = (order: SQL) => tx.select({ key: sealedBy }).from(jobs).where(isSealed).orderBy(order).limit(1);
+  const ends = [...(await end(asc(sealedBy))), ...(await end(desc(sealedBy)))];
+  return ends.some(({ key }) => key !== keyId);
+}
+
+/** What jobs keep sealed under another master key than this one, by id from after the one given on. */
+export const listOutdatedSeals = (
+  tx: Tx,
+  { keyId, limit, after }: { keyId: string; limit: number; after?: string },
+): Promise<{ id: string; sealed: string }[]> =>
+  tx
+    .select({ id: jobs.id, sealed: sealedPart })
+    .from(jobs)
+    .where(and(isSealed, ne(sealedBy, keyId), after === undefined ? undefined : gt(jobs.id, after)))
+    .orderBy(jobs.id)
+    .limit(limit);
 
 /** Keeps the same secrets sealed anew, unless the job ended meanwhile: then they are erased. */
 export const updateSealedJob = (tx: Tx, { id, from, to }: { id: string; from: string; to: string }) =>

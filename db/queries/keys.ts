@@ -4,7 +4,6 @@ import { installation } from "../schema/installation.ts";
 import { type KeyState, secretKeys, signingKeys } from "../schema/keys.ts";
 import { sessions } from "../schema/sessions.ts";
 import { credentials } from "../schema/users.ts";
-import { listSealedJobs, updateSealedJob } from "./jobs.ts";
 
 export type SigningKeyRow = typeof signingKeys.$inferSelect;
 
@@ -110,15 +109,8 @@ export async function lastSessionEnd(tx: Tx): Promise<Date | null> {
   return row?.end ?? null;
 }
 
-/** A value that is sealed under the master key, and the id of its row, for which alone it was sealed. */
-export interface Sealed {
-  readonly table: "signing" | "secret" | "job";
-  readonly id: string;
-  readonly sealed: string;
-}
-
 /** Everything that is sealed under the master key, but for the new master key that waits under the old one. */
-export async function listSealed(tx: Tx): Promise<Sealed[]> {
+export async function listSealed(tx: Tx): Promise<{ table: "signing" | "secret"; id: string; sealed: string }[]> {
   const signing = await tx
     .select({ id: signingKeys.id, sealed: signingKeys.sealedPrivateKey })
     .from(signingKeys)
@@ -130,17 +122,15 @@ export async function listSealed(tx: Tx): Promise<Sealed[]> {
   return [
     ...signing.map((row) => ({ ...row, table: "signing" as const })),
     ...secret.map((row) => ({ ...row, table: "secret" as const })),
-    ...(await listSealedJobs(tx)).map((row) => ({ ...row, table: "job" as const })),
   ];
 }
 
-/** Keeps a value sealed anew in the place of what was listed. */
-export async function updateSealed(tx: Tx, { table, id, sealed }: Sealed, anew: string): Promise<void> {
-  if (table === "signing") {
-    await tx.update(signingKeys).set({ sealedPrivateKey: anew }).where(eq(signingKeys.id, id));
-  } else if (table === "secret") {
-    await tx.update(secretKeys).set({ sealedKey: anew }).where(eq(secretKeys.id, id));
-  } else await updateSealedJob(tx, { id, from: sealed, to: anew });
+export async function updateSealed(tx: Tx, row: { table: "signing" | "secret"; id: string; sealed: string }) {
+  if (row.table === "signing") {
+    await tx.update(signingKeys).set({ sealedPrivateKey: row.sealed }).where(eq(signingKeys.id, row.id));
+  } else {
+    await tx.update(secretKeys).set({ sealedKey: row.sealed }).where(eq(secretKeys.id, row.id));
+  }
 }
 
 export const updateMasterKeyId = (tx: Tx, masterKeyId: string) => tx.update(installation).set({ masterKeyId });

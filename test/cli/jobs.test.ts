@@ -1,7 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { COMMANDS } from "../../cli/commands.ts";
+import { parseCommandLine } from "../../cli/program.ts";
+import { runHeldCommand } from "../../cli/run.ts";
+import { heldWorkspace } from "../../cli/workspace.ts";
+import type { Database } from "../../db/database.ts";
 import { openPglite } from "../../db/pglite.ts";
-import { runPrimer } from "../support/server.ts";
-import { ADMIN, jsonOf, openScratch, type Scratch } from "./support/home.ts";
+import { type Ran, runPrimer } from "../support/server.ts";
+import { jsonOf, openScratch, type Scratch } from "./support/home.ts";
 import { serve } from "./support/serve.ts";
 
 const MISSING = "019b76da-a800-7000-8000-000000000000";
@@ -9,29 +14,47 @@ const JOBS = 4;
 
 let scratch: Scratch;
 let home: string;
+let db: Database;
 beforeAll(async () => {
   scratch = openScratch();
   home = await scratch.home();
-  const args = ["users", "set-password", "admin", "--password-stdin", "--dir", home];
+  db = await openPglite(home);
   // Each leaves a mail to be sent, and nobody works here.
   for (let count = 0; count < JOBS; count++) {
-    expect((await runPrimer(args, { input: `${ADMIN.password} ${count}` })).exitCode).toBe(0);
+    const args = ["users", "set-password", "admin", "--password-stdin"];
+    expect((await runHere(args, `tangerine dream sequence ${count}`)).exitCode).toBe(0);
   }
 }, 60_000);
-afterAll(() => scratch.remove());
+afterAll(async () => {
+  await db.close();
+  scratch.remove();
+});
 
-const run = (...args: string[]) => runPrimer(["jobs", ...args, "--dir", home]);
-const list = async (...args: string[]) => jsonOf(await run("list", "--json", ...args));
-
-/** Does something to the database while nobody else has it. */
-async function query(statement: string) {
-  const db = await openPglite(home);
-  try {
-    return await db.query(statement);
-  } finally {
-    await db.close();
-  }
+/** Runs a command as the process does that owns the database, for whoever asks it to. */
+async function runHere(args: readonly string[], input = ""): Promise<Ran> {
+  const parsed = await parseCommandLine(COMMANDS, args);
+  if ("exitCode" in parsed) throw new Error(`${args.join(" ")} is no command line`);
+  let stdout = "";
+  let stderr = "";
+  const io = {
+    out: (text: string) => {
+      stdout += text;
+    },
+    note: (text: string) => {
+      stderr += text;
+    },
+    input: async () => input,
+    interactive: false,
+    color: false,
+    columns: 100,
+  };
+  const where = { home, environment: {}, commands: COMMANDS, io };
+  const exitCode = await runHeldCommand(parsed.spec.name, parsed.invocation, where, heldWorkspace(db));
+  return { exitCode, stdout, stderr };
 }
+
+const run = (...args: string[]) => runHere(["jobs", ...args]);
+const list = async (...args: string[]) => jsonOf(await run("list", "--json", ...args));
 
 describe("primer jobs", () => {
   test("lists, a page at a time, and by state and queue", async () => {
@@ -60,9 +83,9 @@ describe("primer jobs", () => {
 
   // What was erased does not come back: such a mail would have no link in it.
   test("tries every dead one again, but for those whose secrets are gone", async () => {
-    await query("UPDATE jobs.job SET state = 'failed', completed_on = now()");
+    await db.query("UPDATE jobs.job SET state = 'failed', completed_on = now()");
     const [{ id }] = (await list()).data;
-    await query(`UPDATE jobs.job SET data = data || '{"sealed": null}' WHERE id = '${id}'`);
+    await db.query(`UPDATE jobs.job SET data = data || '{"sealed": null}' WHERE id = '${id}'`);
     expect(jsonOf(await run("retry", "--all", "--json", "--queue", "other"))).toEqual({ jobs_retried: 0 });
     expect(jsonOf(await run("retry", "--all", "--json"))).toEqual({ jobs_retried: JOBS - 1 });
     expect((await list("--state", "dead")).data).toMatchObject([{ id }]);
@@ -78,7 +101,7 @@ describe("primer jobs", () => {
     expect((await run("show", dead.id)).exitCode).toBe(1);
     expect((await run("purge", waiting.id)).exitCode).toBe(0);
     expect((await list()).data).toHaveLength(JOBS - 2);
-    const audited = await query("SELECT action FROM audit_log WHERE action LIKE 'job.%' ORDER BY id");
+    const audited = await db.query("SELECT action FROM audit_log WHERE action LIKE 'job.%' ORDER BY id");
     expect(audited.map(({ action }) => action)).toEqual([
       "job.given_up",
       "job.retried",
@@ -103,21 +126,24 @@ describe("primer jobs", () => {
     expect(ran).toMatchObject({ exitCode, stdout: "" });
     expect(ran.stderr).not.toContain("There is no such user");
   });
+});
 
-  test("works through the process that serves", async () => {
-    const serving = await serve(home);
-    try {
-      expect((await list()).data).toHaveLength(JOBS - 2);
-    } finally {
-      await serving.stop();
-    }
-  });
+test("they work beside the process that serves", async () => {
+  await db.close();
+  const serving = await serve(home);
+  try {
+    const ran = await runPrimer(["jobs", "list", "--json", "--dir", home]);
+    expect(jsonOf(ran).data).toHaveLength(JOBS - 2);
+  } finally {
+    await serving.stop();
+  }
 });
 
 // On the embedded database nobody else could do the jobs.
 test("serve --no-worker needs a PostgreSQL, and goes with --with-worker nowhere", async () => {
-  for (const flags of [["--no-worker"], ["--no-worker", "--with-worker"]]) {
-    expect(await runPrimer(["serve", ...flags, "--dir", home])).toMatchObject({ exitCode: 2, stdout: "" });
-  }
+  const ends = [["--no-worker"], ["--no-worker", "--with-worker"]].map((flags) =>
+    runPrimer(["serve", ...flags, "--dir", home]),
+  );
+  for (const ran of await Promise.all(ends)) expect(ran).toMatchObject({ exitCode: 2, stdout: "" });
   expect(await runPrimer(["worker", "--concurrency", "0", "--dir", home])).toMatchObject({ exitCode: 2, stdout: "" });
 });

@@ -3,7 +3,7 @@ import { sql } from "drizzle-orm";
 import { secretKey } from "../../config/secrets.ts";
 import type { Database } from "../../db/database.ts";
 import { type JobPayloads, type JobQueue, openJobQueue, superviseJobs } from "../../db/jobs.ts";
-import { migrate } from "../../db/migrate.ts";
+import { isMigrated, migrate } from "../../db/migrate.ts";
 import { systemRandom } from "../../server/ports/random.ts";
 import { openTestDatabase } from "../support/database.ts";
 import { newId } from "./rows.ts";
@@ -111,6 +111,16 @@ describe("enqueue", () => {
     expect(await migrate(db, () => new Date())).toEqual([]);
     expect(await findJob(id)).toHaveLength(1);
   });
+});
+
+// An installation from before jobs were run has the library's tables, and gets what is added to them.
+test("a migration adds what an older version did not have, and leaves the queued jobs alone", async () => {
+  const id = await inTime(db.transaction((tx) => jobs.enqueue(tx, "send-mail", mail("kept"))));
+  await db.query("DROP TRIGGER erase_secrets ON jobs.job; DROP INDEX jobs.job_id, jobs.job_unfinished");
+  expect(await isMigrated(db)).toBe(false);
+  expect(await migrate(db, () => new Date())).toEqual(["job queue tables"]);
+  expect(await isMigrated(db)).toBe(true);
+  expect(await findJob(id)).toHaveLength(1);
 });
 
 // A worker that dies takes no job with it: another one's supervision gives the job back.

@@ -11,13 +11,15 @@ import { type OwnPostgres, ownPostgres, whyNoPostgres } from "./own-postgres.ts"
 import { type Child, canRun, FULL, initHome, inShort, scratchFolder, start, waitFor } from "./processes.ts";
 
 const possible = canRun(whyNoPostgres(), "drill of workers that are killed");
-const JOBS = FULL ? 1000 : 400;
-const KILLS = FULL ? 60 : 6;
+const JOBS = FULL ? 1000 : 300;
+const KILLS = FULL ? 60 : 5;
 const KILL_EVERY_MS = FULL ? 2000 : 700;
 /** In the long form as it is in production. */
 const PACE: Partial<Pace> = FULL ? {} : { poll: 100, beat: 300, silence: 1500 };
 const RESUMED_WITHIN_MS = FULL ? 60_000 : 10_000;
-inShort(`${JOBS} jobs, ${KILLS} kills and quick heartbeats; 1000 jobs and 60 kills in two minutes with TEST_FULL`);
+inShort(
+  `${JOBS} jobs, ${KILLS} kills and quick heartbeats; 1000 jobs, 60 kills and a job that kills its worker with TEST_FULL`,
+);
 
 const scratch = scratchFolder();
 const home = join(scratch.path, "home");

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { sealedBy, secretKey } from "../../config/secrets.ts";
 import { pauseAfterFailure, QUEUES, superviseJobs, type WithoutSecrets } from "../../db/jobs.ts";
-import { listSealed } from "../../db/queries/keys.ts";
+import { listOutdatedSeals } from "../../db/queries/jobs.ts";
 import { giveUpJob, listJobPage } from "../../server/features/jobs/service.ts";
-import { resealStragglers, rotateMasterKey } from "../../server/features/keys/service.ts";
+import { resealJobs, rotateMasterKey } from "../../server/features/keys/service.ts";
 import { systemRandom } from "../../server/ports/random.ts";
 import { PermanentFailure, RetryLater } from "../../worker/job.ts";
 import { MAX_DEATHS } from "../../worker/keep-jobs.ts";
@@ -301,14 +301,19 @@ describe("secrets in a job", () => {
       const next = secretKey(systemRandom.bytes(32));
       const waiting = await enqueue(rotated, mail({ link: CANARY }));
       const { data } = await stored(rotated, waiting);
-      const sealedUnder = async () => new Set((await listSealed(deps.db.orm)).map(({ sealed }) => sealedBy(sealed)));
+      const others = await Promise.all(Array.from({ length: 250 }, () => enqueue(rotated, mail({ link: CANARY }))));
+      expect(others).toHaveLength(250);
+      const sealedUnder = async () =>
+        new Set(
+          (await listOutdatedSeals(deps.db.orm, { keyId: "", limit: 1000 })).map(({ sealed }) => sealedBy(sealed)),
+        );
       await rotateMasterKey(deps, next, HOUR_MS, { kind: "operator" });
       expect(await sealedUnder()).toEqual(new Set([next.id]));
 
       await deps.db.query("UPDATE jobs.job SET data = $1::text::jsonb WHERE id = $2", [JSON.stringify(data), waiting]);
       expect((await sealedUnder()).size).toBe(2);
       await until("the new key", () => deps.secrets.master[0].id === next.id);
-      await resealStragglers(deps);
+      await resealJobs(deps);
       expect(await sealedUnder()).toEqual(new Set([next.id]));
       let seen: unknown;
       await withWorker(

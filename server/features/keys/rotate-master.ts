@@ -1,7 +1,5 @@
 import { failed } from "../../../config/errors.ts";
-import { type Keyring, type SecretKey, seal, sealedBy, unseal } from "../../../config/secrets.ts";
-import type { Tx } from "../../../db/database.ts";
-import { listSealedJobs } from "../../../db/queries/jobs.ts";
+import { type SecretKey, seal, sealedBy, unseal } from "../../../config/secrets.ts";
 import {
   insertSecretKey,
   type KeyStage,
@@ -12,9 +10,8 @@ import {
   updateMasterKeyId,
   updateSealed,
 } from "../../../db/queries/keys.ts";
-import type { Deps } from "../../deps.ts";
-import type { Random } from "../../ports/random.ts";
 import { type AuditEvent, audit } from "../audit/service.ts";
+import { resealJobs } from "./reseal-jobs.ts";
 import { PICK_UP_MS, type RotationDeps } from "./rotate-keys.ts";
 import { openSecrets } from "./secrets.ts";
 
@@ -33,7 +30,17 @@ export async function rotateMasterKey(
   forgetAfterMs: number,
   actor: AuditEvent["actor"],
 ): Promise<number> {
-  if (deps.secrets.master[0].id === next.id) return 0;
+  const isDone = deps.secrets.master[0].id === next.id;
+  const keys = isDone ? 0 : await rotateKeysUnder(deps, next, forgetAfterMs, actor);
+  return keys + (await resealJobs(deps, [next, ...deps.secrets.master]));
+}
+
+async function rotateKeysUnder(
+  deps: RotationDeps,
+  next: SecretKey,
+  forgetAfterMs: number,
+  actor: AuditEvent["actor"],
+): Promise<number> {
   await handOver(deps, next);
   await deps.clock.sleep(PICK_UP_MS);
   return deps.db.change(async (tx) => {
@@ -43,7 +50,11 @@ export async function rotateMasterKey(
     if (secrets.master[0].id === next.id) return 0; // a second run with the same key was faster
     const isWaiting = (await listKeyStages(tx)).some((key) => isNextMaster(key) && key.keyId === next.id);
     if (!isWaiting) throw tookOver(secrets.master[0].id);
-    const resealed = await reseal(tx, [next, ...secrets.master], deps.random);
+    const outdated = (await listSealed(tx)).filter((row) => sealedBy(row.sealed) !== next.id);
+    for (const row of outdated) {
+      const plain = unseal(secrets.master, row.sealed, row.id);
+      await updateSealed(tx, { ...row, sealed: seal([next], plain, row.id, deps.random.bytes) });
+    }
     await updateMasterKeyId(tx, next.id);
     for (const key of await listKeyStages(tx)) {
       if (!isNextMaster(key)) continue;
@@ -55,32 +66,9 @@ export async function rotateMasterKey(
       outcome: "success",
       actor,
       subject: { kind: "key", id: next.id },
-      details: { values: resealed },
+      details: { values: outdated.length },
     });
-    return resealed;
-  });
-}
-
-/** Seals everything anew that is not under the first key of the ring. @returns how many values that were */
-async function reseal(tx: Tx, ring: Keyring, random: Pick<Random, "bytes">): Promise<number> {
-  const outdated = (await listSealed(tx)).filter((row) => sealedBy(row.sealed) !== ring[0].id);
-  for (const row of outdated) {
-    await updateSealed(tx, row, seal(ring, unseal(ring, row.sealed, row.id), row.id, random.bytes));
-  }
-  return outdated.length;
-}
-
-/**
- * Seals anew what a job was queued with in the very moment of a rotation, by a process that had not heard of it yet.
- * Where there is none, which is nearly always, this is one read.
- */
-export async function resealStragglers(deps: Pick<Deps, "db" | "secrets" | "random">): Promise<void> {
-  const isOutdated = ({ sealed }: { sealed: string }) => sealedBy(sealed) !== deps.secrets.master[0].id;
-  if (!(await listSealedJobs(deps.db.orm)).some(isOutdated)) return;
-  await deps.db.transaction(async (tx) => {
-    await lockKeys(tx);
-    const { secrets } = await openSecrets(tx, deps.secrets);
-    await reseal(tx, secrets.master, deps.random);
+    return outdated.length;
   });
 }
 
