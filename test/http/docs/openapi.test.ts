@@ -205,6 +205,8 @@ describe("GET /docs/json", () => {
     await call("DELETE", `${clients}/${client.id}`, { token: admin });
     await revoke({ request: call }, await newClient("billing"), "nothing of ours");
     await call("POST", "/api/v1/auth/logout", { token });
+    const { body: jobs } = await call("GET", "/api/v1/jobs?limit=1", { token: admin });
+    await call("POST", `/api/v1/jobs/${jobs.data[0].id}/retry`, { token: admin });
     await call("GET", `/api/v1/users/${root.id}/sessions`, { token: admin });
     await call("DELETE", `/api/v1/users/${root.id}/sessions`, { token: admin });
     await callUsersAndRoles(call, (await app.login("root")).access_token);

@@ -9,7 +9,7 @@ test("processes that are there are counted; one that ends or is killed is not", 
   try {
     const { clock, db } = app;
     await db.query("DELETE FROM processes"); // the app's own one, where it announces itself
-    const deps = { db, clock, random: systemRandom, log: app.deps.log };
+    const deps = { kind: "serve" as const, db, clock, random: systemRandom, log: app.deps.log };
     const [first, second, third] = [announcePresence(deps), announcePresence(deps), announcePresence(deps)];
     const all = [first, second, third];
     for (const one of all) await one.look();
