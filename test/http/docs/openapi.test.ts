@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { ERRORS } from "../../../server/errors.ts";
 import { createClient } from "../../../server/features/clients/service.ts";
+import { setPassword } from "../../../server/features/users/service.ts";
 import { openTestApp, PASSWORD } from "../../support/app.ts";
 import { documentedPath, type Operation } from "../support/contract.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
@@ -205,6 +206,8 @@ describe("GET /docs/json", () => {
     await call("DELETE", `${clients}/${client.id}`, { token: admin });
     await revoke({ request: call }, await newClient("billing"), "nothing of ours");
     await call("POST", "/api/v1/auth/logout", { token });
+    const { id: somebody } = await app.createUser({ username: "somebody" });
+    await setPassword(app.deps, somebody, PASSWORD, { actor: { kind: "operator" } }); // a mail tells them
     const { body: jobs } = await call("GET", "/api/v1/jobs?limit=1", { token: admin });
     await call("POST", `/api/v1/jobs/${jobs.data[0].id}/retry`, { token: admin });
     await call("GET", `/api/v1/users/${root.id}/sessions`, { token: admin });
