@@ -3,10 +3,13 @@ import { misused } from "../config/errors.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Deps } from "./deps.ts";
 import { AppError } from "./errors.ts";
+import { accountPages } from "./features/accounts/pages.ts";
+import { accountRoutes } from "./features/accounts/routes.ts";
 import { authRoutes } from "./features/auth/routes.ts";
 import { clientRoutes } from "./features/clients/routes.ts";
 import { docsRoutes } from "./features/docs/routes.ts";
 import { healthRoutes } from "./features/health/routes.ts";
+import { invitationRoutes } from "./features/invitations/routes.ts";
 import { jobRoutes } from "./features/jobs/routes.ts";
 import { keyRoutes } from "./features/keys/routes.ts";
 import { monitoringRoutes } from "./features/monitoring/routes.ts";
@@ -36,7 +39,9 @@ import { createRouteTable } from "./http/route-table.ts";
 const features = (deps: Deps): AnyElysia[] => [
   authRoutes(deps),
   sessionRoutes(deps),
+  accountRoutes(deps),
   userRoutes(deps),
+  invitationRoutes(deps),
   roleRoutes(deps),
   clientRoutes(deps),
   oauthRoutes(deps),
@@ -109,6 +114,7 @@ export function createApp(deps: Deps): AnyElysia {
 
   for (const feature of features(deps)) app.use(feature);
   app.use(docsRoutes(deps, () => describeApi(deps)));
+  app.use(accountPages(deps));
 
   const declared = new Map(app.routes.map(({ method, path, hooks }) => [`${method} ${path}`, limitsIn(hooks)]));
   assertRoutesKnown(deps.settings, [...declared.keys()]);

@@ -4,6 +4,20 @@ import { loginRecords } from "../schema/logins.ts";
 
 export const insertLoginRecord = (tx: Tx, row: typeof loginRecords.$inferInsert) => tx.insert(loginRecords).values(row);
 
+/** All of a user's attempts to log in, for themselves. */
+export const listAllLogins = (tx: Reader, userId: string) =>
+  tx
+    .select({
+      time: loginRecords.createdAt,
+      outcome: loginRecords.outcome,
+      reason: loginRecords.reason,
+      ip: loginRecords.ip,
+      user_agent: loginRecords.userAgent,
+    })
+    .from(loginRecords)
+    .where(eq(loginRecords.userId, userId))
+    .orderBy(desc(loginRecords.id));
+
 /** A user's attempts to log in, newest first; `before` is the id of the last one seen. */
 export const listLogins = (tx: Reader, userId: string, page: { limit: number; before?: string }) =>
   tx

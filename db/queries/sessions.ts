@@ -52,6 +52,24 @@ export async function listLiveSessions(
   return rows.map(({ session }) => session);
 }
 
+/** All sessions of a user that are kept, for themselves. */
+export const listAllSessions = (tx: Reader, userId: string) =>
+  tx
+    .select({
+      id: sessions.id,
+      device_name: sessions.deviceName,
+      user_agent: sessions.userAgent,
+      ip: sessions.ip,
+      created_at: sessions.createdAt,
+      last_seen_at: sessions.lastSeenAt,
+      expires_at: sessions.expiresAt,
+      ended_at: sessions.revokedAt,
+      ended_reason: sessions.revokedReason,
+    })
+    .from(sessions)
+    .where(eq(sessions.userId, userId))
+    .orderBy(desc(sessions.id));
+
 /** Their ids, the oldest first. */
 export async function listLiveSessionIds(tx: Tx, userId: string, now: Date): Promise<string[]> {
   const rows = await tx

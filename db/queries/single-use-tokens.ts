@@ -1,4 +1,4 @@
-import { and, eq, gt, isNull, sql } from "drizzle-orm";
+import { and, eq, gt, inArray, isNull, sql } from "drizzle-orm";
 import type { Tx } from "../database.ts";
 import { singleUseTokens } from "../schema/sessions.ts";
 
@@ -32,3 +32,37 @@ export async function findLiveToken(tx: Tx, tokenHash: string, now: Date): Promi
     );
   return row;
 }
+
+/** Uses a token up: of several at once exactly one gets it. */
+export async function spendToken(
+  tx: Tx,
+  tokenHash: string,
+  purposes: readonly string[],
+  now: Date,
+): Promise<SingleUseTokenRow | undefined> {
+  const [row] = await tx
+    .update(singleUseTokens)
+    .set({ usedAt: now })
+    .where(
+      and(
+        eq(singleUseTokens.tokenHash, tokenHash),
+        inArray(singleUseTokens.purpose, [...purposes]),
+        isNull(singleUseTokens.usedAt),
+        gt(singleUseTokens.expiresAt, now),
+      ),
+    )
+    .returning();
+  return row;
+}
+
+/** Takes away what links of these kinds a user still has. */
+export const deleteTokensOf = (tx: Tx, userId: string, purposes: readonly string[]) =>
+  tx
+    .delete(singleUseTokens)
+    .where(
+      and(
+        eq(singleUseTokens.userId, userId),
+        inArray(singleUseTokens.purpose, [...purposes]),
+        isNull(singleUseTokens.usedAt),
+      ),
+    );

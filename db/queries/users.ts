@@ -129,13 +129,13 @@ export const updateUser = (tx: Tx, id: string, change: Partial<typeof users.$inf
  * Keeps an account's row locked until the transaction ends: whatever disables it or changes its password meanwhile is
  * either seen here, or comes after and ends the sessions that are made or strengthened here.
  *
- * @returns false where the account is not active any more or its password was changed since it was read
+ * @returns false where the account's status or password was changed since it was read
  */
 export async function lockAccount(tx: Tx, { user, password }: LoginAccount): Promise<boolean> {
   const active = await tx
     .select({ id: users.id })
     .from(users)
-    .where(and(eq(users.id, user.id), eq(users.status, "active")))
+    .where(and(eq(users.id, user.id), eq(users.status, user.status)))
     .for("no key update");
   const [now] = await tx
     .select({ changedAt: credentials.updatedAt })
@@ -152,7 +152,12 @@ export const upsertPassword = (tx: Tx, row: typeof credentials.$inferInsert) =>
     .onConflictDoUpdate({
       target: credentials.userId,
       targetWhere: sql`${credentials.kind} = 'password'`,
-      set: { secret: row.secret, pepperId: row.pepperId ?? null, updatedAt: row.updatedAt },
+      set: {
+        secret: row.secret,
+        pepperId: row.pepperId ?? null,
+        // By which it is told that it was changed, also twice in one moment.
+        updatedAt: sql`greatest(${row.updatedAt.toISOString()}::timestamptz, ${credentials.updatedAt} + interval '1 millisecond')`,
+      },
     });
 
 /** Replaces a password's hash with another of the same password, unless it was changed in between; so `updatedAt` stays. */
@@ -161,6 +166,9 @@ export const replaceHash = (tx: Tx, id: string, from: string, to: { secret: stri
     .update(credentials)
     .set(to)
     .where(and(eq(credentials.id, id), eq(credentials.secret, from)));
+
+/** For a registration that nobody has confirmed: nothing was ever given out for it. */
+export const deleteUser = (tx: Tx, id: string) => tx.delete(users).where(eq(users.id, id));
 
 /** Takes everything personal from a user and what belongs to them. The sessions must have been ended before. */
 export async function eraseUser(tx: Tx, id: string, at: Date): Promise<void> {

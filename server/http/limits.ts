@@ -10,7 +10,7 @@ import { admittedTo } from "./access.ts";
 import { contextOf } from "./context.ts";
 
 /** What routes are limited by. A route declares its own; "general" is what every other one has. */
-export type RouteLimit = "general" | "login_ip" | "login_ip_account" | "login_service";
+export type RouteLimit = "general" | "login_ip" | "login_ip_account" | "login_service" | "register_ip";
 
 export const GENERAL: readonly RouteLimit[] = ["general"];
 
@@ -43,6 +43,7 @@ const SUBJECTS: Record<RouteLimit, (limited: Limited) => string> = {
   login_ip: ({ request }) => addressKey(contextOf(request).ip),
   login_ip_account: ({ request, body }) => `${addressKey(contextOf(request).ip)} ${nameIn(body)}`,
   login_service: () => "all",
+  register_ip: ({ request }) => addressKey(contextOf(request).ip),
 };
 
 type LimitDeps = Pick<Deps, "settings" | "limiter" | "log">;

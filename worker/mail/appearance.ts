@@ -5,7 +5,7 @@ import { textOf } from "../../config/errors.ts";
 import type { Mailbox } from "../../config/kinds.ts";
 import { bareHost } from "../../config/load.ts";
 import type { Settings } from "../../config/schema.ts";
-import type { TokenPurpose } from "../../server/features/tokens/service.ts";
+import type { LinkPurpose } from "../../server/features/tokens/service.ts";
 import type { Style } from "./render.ts";
 import type { TemplateProblem } from "./templates.ts";
 import type { Attachment } from "./transport.ts";
@@ -27,7 +27,7 @@ export function senderOf(settings: Settings): Mailbox {
 export const messageIdOf = (settings: Settings, jobId: string): string => `<${jobId}@${domainOf(settings)}>`;
 
 /** Pages of the product, under its public URL: where links lead unless the settings say otherwise. */
-const PAGES: Readonly<Record<TokenPurpose, string>> = {
+const PAGES: Readonly<Record<LinkPurpose, string>> = {
   verify_email: "/account/verify-email",
   reset_password: "/account/reset-password",
   end_session: "/account/end-session",
@@ -37,7 +37,7 @@ const PAGES: Readonly<Record<TokenPurpose, string>> = {
  * A link with its token, made of the settings alone. The token is in the fragment, which browsers send to no server: it
  * gets into no log and no Referer header.
  */
-export const linkTo = ({ links, server }: Settings, purpose: TokenPurpose, token: string): string =>
+export const linkTo = ({ links, server }: Settings, purpose: LinkPurpose, token: string): string =>
   `${links[purpose] || `${server.public_url}${PAGES[purpose]}`}#token=${token}`;
 
 const LARGEST_LOGO = 200 * 1024;

@@ -4,7 +4,7 @@ import { findUser } from "../../db/queries/users.ts";
 import type { Deps } from "../../server/deps.ts";
 import type { MailTemplate } from "../../server/features/mail/service.ts";
 import { deviceOf } from "../../server/features/sessions/service.ts";
-import { lookAtSingleUseToken, type TokenPurpose } from "../../server/features/tokens/service.ts";
+import { type LinkPurpose, lookAtSingleUseToken } from "../../server/features/tokens/service.ts";
 import { appearanceOf, linkTo, messageIdOf, senderOf } from "./appearance.ts";
 import { renderMail } from "./render.ts";
 import { SAMPLES, type Values } from "./samples.ts";
@@ -30,7 +30,7 @@ export type Obsolete = "unknown_template" | "user_gone" | "user_disabled" | "lin
 const DAY_MS = 86_400_000;
 
 /** Which link a mail has. */
-const LINKS: Partial<Record<MailTemplate, TokenPurpose>> = {
+const LINKS: Partial<Record<MailTemplate, LinkPurpose>> = {
   verify_email: "verify_email",
   password_reset: "reset_password",
   new_sign_in: "end_session",

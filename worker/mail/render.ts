@@ -1,3 +1,4 @@
+import { readableOn } from "../../config/color.ts";
 import type { Values } from "./samples.ts";
 import { type CommonTexts, fill, type Template } from "./templates.ts";
 
@@ -188,17 +189,7 @@ ${rows.join("\n")}
 function buttonHtml({ label, link, hint }: NonNullable<FilledMail["button"]>, { color }: Style): string {
   const url = escapeHtml(link);
   return `<table role="presentation" cellpadding="0" cellspacing="0" border="0" style="margin:4px 0 20px"><tr>
-<td align="center" bgcolor="${color}" style="background-color:${color};border-radius:8px"><a href="${url}" style="display:inline-block;padding:13px 26px;color:${inkOn(color)};font-size:16px;line-height:1.25;font-weight:600;text-decoration:none">${escapeHtml(label)}</a></td>
+<td align="center" bgcolor="${color}" style="background-color:${color};border-radius:8px"><a href="${url}" style="display:inline-block;padding:13px 26px;color:${readableOn(color)};font-size:16px;line-height:1.25;font-weight:600;text-decoration:none">${escapeHtml(label)}</a></td>
 </tr></table>
 <p class="soft" style="margin:0 0 20px;color:#59636e;font-size:13px;line-height:1.5">${escapeHtml(hint)}<br><a href="${url}" class="soft" style="color:#59636e;overflow-wrap:anywhere;word-break:break-all">${url}</a></p>`;
-}
-
-/** White or black, whichever is read better on a colour: one of them has a contrast of 4.5 to 1 (WCAG 2.2, 1.4.3) always. */
-export function inkOn(color: string): "#ffffff" | "#000000" {
-  const [red = 0, green = 0, blue = 0] = [1, 3, 5].map((at) => {
-    const part = Number.parseInt(color.slice(at, at + 2), 16) / 255;
-    return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
-  });
-  const luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
-  return 1.05 / (luminance + 0.05) >= 4.5 ? "#ffffff" : "#000000";
 }

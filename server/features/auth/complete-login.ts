@@ -42,6 +42,7 @@ export async function completeLogin(
   caller: Caller,
 ): Promise<TokenAnswer | "account_changed" | "session_limit"> {
   const { account } = login;
+  const returns = account.user.status === "deactivated";
   const now = deps.clock.now();
   const { tokens } = deps.settings;
   const refreshKey = deps.keys.refresh();
@@ -70,15 +71,17 @@ export async function completeLogin(
     rotatedAt: now,
     idleExpiresAt: new Date(now.getTime() + tokens.refresh_idle),
   };
-  // Only to make room are sessions ended here, and only then has anybody to be told.
-  const commit = deps.settings.sessions.max_per_user > 0 ? deps.db.change : deps.db.transaction;
+  // Only then is something changed that processes have in their caches.
+  const commit = deps.settings.sessions.max_per_user > 0 || returns ? deps.db.change : deps.db.transaction;
   const committed = commit(async (tx) => {
     if (!(await lockAccount(tx, account))) return "account_changed";
     if (!(await makeRoomForSession(tx, deps, account.user.id, caller))) return "session_limit";
     await passGuess(tx, login.guess);
     await tellOfUnusual(tx, deps, login, session.id, caller);
     if (login.device.token !== null) await rememberDevice(tx, deps, account.user.id, login.device.token, caller);
-    await updateUser(tx, account.user.id, { lastLoginAt: now });
+    await updateUser(tx, account.user.id, { lastLoginAt: now, ...(returns ? ACTIVE : {}) });
+    if (returns)
+      await audit(tx, deps, { ...ofUser(account.user.id), action: "user.reactivated", outcome: "success", caller });
     await insertSession(tx, session, family);
     if (account.password && login.rehashed) {
       await replaceHash(tx, account.password.id, account.password.secret, login.rehashed);
@@ -104,6 +107,10 @@ export async function completeLogin(
   const [answer, withheld] = await Promise.all([issueTokens(deps, { ...account, session, family }), committed]);
   return withheld ?? answer;
 }
+
+const ACTIVE = { status: "active", deactivatedAt: null } as const;
+
+const ofUser = (id: string) => ({ actor: { kind: "user", id }, subject: { kind: "user", id } }) as const;
 
 /** Looks at how usual a sign-in is, before it is one of those that it is compared with, and tells its owner if it is not. */
 async function tellOfUnusual(tx: Tx, deps: Deps, login: ProvenLogin, sessionId: string, caller: Caller): Promise<void> {

@@ -2,7 +2,7 @@ import { findUserWithPassword, type LoginAccount } from "../../../db/queries/use
 import type { Caller, Deps } from "../../deps.ts";
 import { assertPasswordBounded } from "../passwords/service.ts";
 import { findKnownDevice, type Guessed, releaseGuess, reserveGuess } from "../protection/service.ts";
-import { hashSecret } from "../tokens/service.ts";
+import { hashSecret, issueSingleUseToken } from "../tokens/service.ts";
 import { parseIdentifier } from "../users/service.ts";
 import { checkGuess } from "./check-guess.ts";
 import { completeLogin } from "./complete-login.ts";
@@ -36,6 +36,9 @@ const WITHHELD: Record<"account_changed" | "session_limit", Refusal> = {
 };
 const UNKNOWN_ACCOUNT: Refusal = { code: "AUTH_INVALID_CREDENTIALS", reason: "unknown_account" };
 
+/** How long somebody who has to set a new password may take for it (milliseconds). */
+const CHANGE_TOKEN_MS = 10 * 60_000;
+
 /** What an account that may not log in is told once the password was right: before, it is like any other failure. */
 const REFUSED: Partial<Record<LoginAccount["user"]["status"], Refusal>> = {
   disabled: { code: "AUTH_ACCOUNT_DISABLED", reason: "disabled" },
@@ -48,7 +51,7 @@ const REFUSED: Partial<Record<LoginAccount["user"]["status"], Refusal>> = {
  * the same work and the same time, and slow down alike.
  *
  * @throws AppError AUTH_INVALID_CREDENTIALS; RATE_LIMIT_EXCEEDED after too many failures; AUTH_ACCOUNT_DISABLED,
- * AUTH_EMAIL_NOT_VERIFIED or SESSION_LIMIT_REACHED after the right password; SERVICE_UNAVAILABLE where the hash pool is
+ * AUTH_EMAIL_NOT_VERIFIED, AUTH_PASSWORD_CHANGE_REQUIRED (with `details.change_token`) or SESSION_LIMIT_REACHED after the right password; SERVICE_UNAVAILABLE where the hash pool is
  * full
  */
 export async function login(deps: Deps, input: LoginInput, caller: Caller): Promise<LoggedIn> {
@@ -67,7 +70,7 @@ export async function login(deps: Deps, input: LoginInput, caller: Caller): Prom
     guess,
   } as const;
   const { correct, rehashed } = await checkGuess(deps, guess, input.password, account?.password ?? undefined);
-  const refusal = guess.isLocked ? LOCKED : refusalOf(account, correct);
+  const refusal = guess.isLocked ? LOCKED : await refusalOf(deps, account, correct);
   if (!account || refusal) {
     if (correct) await releaseGuess(deps, guess);
     return refuse(deps, attempt, refusal ?? UNKNOWN_ACCOUNT, caller);
@@ -99,7 +102,35 @@ function guessedBy(account: LoginAccount | undefined, name: string, deviceId: st
   return { userId: account.user.id, ...(deviceId === undefined ? {} : { lane: `device:${deviceId}` }) };
 }
 
-function refusalOf(account: LoginAccount | undefined, correct: boolean): Refusal | undefined {
+async function refusalOf(
+  deps: Deps,
+  account: LoginAccount | undefined,
+  correct: boolean,
+): Promise<Refusal | undefined> {
   if (!account) return UNKNOWN_ACCOUNT;
-  return correct ? REFUSED[account.user.status] : wrongPassword(account);
+  if (!correct) return wrongPassword(account);
+  const { user } = account;
+  if (isComingBack(deps, user)) return undefined;
+  return REFUSED[user.status] ?? (user.passwordChangeRequired ? mustChangePassword(deps, user.id) : undefined);
+}
+
+/** Whether somebody takes an account back that they have given up, while it is still there. */
+const isComingBack = (
+  { clock, settings }: Deps,
+  { status, deactivatedAt, passwordChangeRequired }: LoginAccount["user"],
+) =>
+  status === "deactivated" &&
+  !passwordChangeRequired &&
+  deactivatedAt !== null &&
+  clock.now().getTime() < deactivatedAt.getTime() + settings.accounts.erase_after;
+
+async function mustChangePassword(deps: Deps, userId: string): Promise<Refusal> {
+  const change_token = await deps.db.transaction((tx) =>
+    issueSingleUseToken(tx, deps, { purpose: "change_password", userId, subject: userId, ttlMs: CHANGE_TOKEN_MS }),
+  );
+  return {
+    code: "AUTH_PASSWORD_CHANGE_REQUIRED",
+    reason: "password_change_required",
+    details: { change_token, expires_in: CHANGE_TOKEN_MS / 1000 },
+  };
 }

@@ -17,6 +17,7 @@ type FailureReason =
   | "email_not_verified"
   | "account_changed"
   | "session_limit"
+  | "password_change_required"
   | "locked";
 
 /** What a guess comes to that was wrong; the others come after the right password. */
@@ -25,11 +26,13 @@ const WRONG: ReadonlySet<FailureReason> = new Set(["unknown_account", "no_passwo
 export interface Refusal {
   readonly code: ErrorCode;
   readonly reason: FailureReason;
+  /** For the caller. */
+  readonly details?: Readonly<Record<string, unknown>>;
 }
 
 /** An attempt to prove who one is: to log in, or once more in a session. */
 export interface Attempt {
-  readonly action: "login" | "session.stepped_up";
+  readonly action: "login" | "session.stepped_up" | "password.changed" | "email.change_requested";
   readonly actor: AuditEvent["actor"];
   readonly userId: string | null;
   readonly sessionId: string | null;
@@ -53,7 +56,8 @@ export const wrongPassword = ({ password }: LoginAccount): Refusal => ({
  *
  * @throws AppError with the code of the refusal, always
  */
-export async function refuse(deps: Deps, attempt: Attempt, { code, reason }: Refusal, caller: Caller): Promise<never> {
+export async function refuse(deps: Deps, attempt: Attempt, refusal: Refusal, caller: Caller): Promise<never> {
+  const { code, reason, details } = refusal;
   const { action, actor, userId, sessionId, arrived, guess } = attempt;
   const now = deps.clock.now();
   await deps.db.transaction(async (tx) => {
@@ -77,15 +81,16 @@ export async function refuse(deps: Deps, attempt: Attempt, { code, reason }: Ref
     if (guess.isLast && WRONG.has(reason) && !isLane(guess) && userId !== null)
       await tellOfLock(tx, deps, userId, caller);
   });
-  deps.log.info(action === "login" ? "A login was refused" : "A step-up was refused", {
+  deps.log.info(action === "login" ? "A login was refused" : "A password was refused", {
     event: action === "login" ? "login.refused" : "step_up.refused",
+    action,
     reason,
     user_id: userId,
     request_id: caller.requestId,
     ip: caller.ip,
   });
-  await deps.clock.sleep(failureFloor(deps) - (deps.clock.elapsed() - arrived));
-  throw new AppError(code, { internal: reason });
+  await waitForFloor(deps, arrived);
+  throw new AppError(code, { internal: reason, ...(details ? { details } : {}) });
 }
 
 /** With this failure the password was switched off; its owner hears of it, and of how to switch it on again. */
@@ -108,6 +113,14 @@ function subjectOf({ userId, sessionId }: Attempt): Pick<AuditEvent, "subject"> 
 
 /** What a busy machine takes for all that is not the hash (milliseconds): past the floor, time would tell which it was. */
 const AROUND_A_HASH_MS = 100;
+
+/**
+ * Waits until as long after the request came as every such answer takes, so that the time tells nothing of what was found.
+ *
+ * @param arrived by `clock.elapsed()`
+ */
+export const waitForFloor = (deps: Deps, arrived: number): Promise<void> =>
+  deps.clock.sleep(failureFloor(deps) - (deps.clock.elapsed() - arrived));
 
 /** When a refusal is answered (milliseconds after it arrived): no sooner than the slowest kind of hash in use takes. */
 function failureFloor({ settings, hashPool }: Deps): number {

@@ -78,6 +78,7 @@ export const authRoutes = (deps: Deps) =>
             "AUTH_INVALID_CREDENTIALS",
             "AUTH_ACCOUNT_DISABLED",
             "AUTH_EMAIL_NOT_VERIFIED",
+            "AUTH_PASSWORD_CHANGE_REQUIRED",
             "SESSION_LIMIT_REACHED",
             "CSRF_REJECTED",
           ],

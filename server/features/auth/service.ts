@@ -10,4 +10,5 @@ export type { TokenAnswer } from "./issue-tokens.ts";
 export { type LoggedIn, login } from "./login.ts";
 export { logout, sessionOfAccessToken, sessionOfRefreshToken } from "./logout.ts";
 export { decide as decideRefresh, refresh } from "./refresh.ts";
-export { assertSteppedUp, stepUp } from "./step-up.ts";
+export { waitForFloor } from "./refuse.ts";
+export { assertSteppedUp, type Proven, provePassword, refuseChanged, stepUp } from "./step-up.ts";

@@ -8,9 +8,45 @@ import { type Guess, passGuess, reserveGuess } from "../protection/service.ts";
 import { type Authenticated, assertAlive, type TokenClaims } from "./authenticate.ts";
 import { checkGuess } from "./check-guess.ts";
 import { type AccessTokenAnswer, issueAccessToken } from "./issue-tokens.ts";
-import { LOCKED, type Refusal, refuse, wrongPassword } from "./refuse.ts";
+import { type Attempt, LOCKED, type Refusal, refuse, wrongPassword } from "./refuse.ts";
 
 const CHANGED_MEANWHILE: Refusal = { code: "AUTH_INVALID_CREDENTIALS", reason: "account_changed" };
+
+/** Somebody who has just typed the right password of the account that they are logged in to. */
+export interface Proven {
+  readonly account: LoginAccount;
+  readonly rehashed: StoredPassword | undefined;
+  readonly guess: Guess;
+  readonly attempt: Attempt;
+}
+
+/**
+ * Checks the password of whoever is logged in, with the limits, the work and the time of a login.
+ *
+ * @throws AppError AUTH_INVALID_CREDENTIALS, RATE_LIMIT_EXCEEDED, SERVICE_UNAVAILABLE where the hash pool is full
+ */
+export async function provePassword(
+  deps: Deps,
+  { id: userId, sessionId }: Authenticated["principal"],
+  password: string,
+  action: Attempt["action"],
+  caller: Caller,
+): Promise<Proven> {
+  const arrived = deps.clock.elapsed();
+  assertPasswordBounded(password);
+  const account = await findUserWithPassword(deps.db.orm, { kind: "id", key: userId });
+  if (!account) throw new AppError("AUTH_TOKEN_REVOKED", { internal: "The user is gone" });
+  const guess = await reserveGuess(deps, { userId, lane: `session:${sessionId}` });
+  const attempt = { action, actor: { kind: "user", id: userId }, userId, sessionId, arrived, guess } as const;
+  const { correct, rehashed } = await checkGuess(deps, guess, password, account.password ?? undefined);
+  if (guess.isLocked || !correct)
+    return refuse(deps, attempt, guess.isLocked ? LOCKED : wrongPassword(account), caller);
+  return { account, rehashed, guess, attempt };
+}
+
+/** The end of an attempt whose account was changed after its password had been checked. */
+export const refuseChanged = (deps: Deps, { attempt }: Proven, caller: Caller): Promise<never> =>
+  refuse(deps, attempt, CHANGED_MEANWHILE, caller);
 
 /**
  * Proves once more who is there: a new access token with a fresh `auth_time`. The session keeps its refresh token, and
@@ -25,37 +61,15 @@ export async function stepUp(
   input: { readonly password: string },
   caller: Caller,
 ): Promise<AccessTokenAnswer> {
-  const arrived = deps.clock.elapsed();
-  assertPasswordBounded(input.password);
-  const { id: userId, sessionId } = principal;
+  const { sessionId } = principal;
   if (sessionId === null) throw new AppError("AUTH_TOKEN_INVALID", { internal: "There is no session to prove it for" });
-  const account = await findUserWithPassword(deps.db.orm, { kind: "id", key: userId });
-  if (!account) throw new AppError("AUTH_TOKEN_REVOKED", { internal: "The user is gone" });
-  const guess = await reserveGuess(deps, { userId, lane: `session:${sessionId}` });
-  const { correct, rehashed } = await checkGuess(deps, guess, input.password, account.password ?? undefined);
-  const renewed = correct ? await renew(deps, account, sessionId, guess, rehashed, caller) : undefined;
-  if (renewed) return issueAccessToken(deps, renewed);
-  const attempt = {
-    action: "session.stepped_up",
-    actor: { kind: "user", id: userId },
-    userId,
-    sessionId,
-    arrived,
-    guess,
-  } as const;
-  const refusal = guess.isLocked ? LOCKED : correct ? CHANGED_MEANWHILE : wrongPassword(account);
-  return refuse(deps, attempt, refusal, caller);
+  const proven = await provePassword(deps, principal, input.password, "session.stepped_up", caller);
+  const renewed = await renew(deps, proven, sessionId, caller);
+  return renewed ? issueAccessToken(deps, renewed) : refuseChanged(deps, proven, caller);
 }
 
 /** @returns the session as it is now; undefined where the password is not the account's any more */
-async function renew(
-  deps: Deps,
-  account: LoginAccount,
-  sessionId: string,
-  guess: Guess,
-  rehashed: StoredPassword | undefined,
-  caller: Caller,
-) {
+async function renew(deps: Deps, { account, guess, rehashed }: Proven, sessionId: string, caller: Caller) {
   return deps.db.change(async (tx) => {
     if (!(await lockAccount(tx, account))) return undefined;
     const found = await lockSession(tx, sessionId);

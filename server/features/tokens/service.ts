@@ -14,4 +14,11 @@ export {
   type RefreshPointer,
   sealRefreshToken,
 } from "./refresh-token.ts";
-export { issueSingleUseToken, lookAtSingleUseToken, type TokenPurpose, type TokenRequest } from "./single-use-token.ts";
+export {
+  consumeSingleUseToken,
+  issueSingleUseToken,
+  type LinkPurpose,
+  lookAtSingleUseToken,
+  type TokenPurpose,
+  type TokenRequest,
+} from "./single-use-token.ts";

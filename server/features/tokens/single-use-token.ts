@@ -1,10 +1,19 @@
 import type { Tx } from "../../../db/database.ts";
-import { findLiveToken, replaceSingleUseToken, type SingleUseTokenRow } from "../../../db/queries/single-use-tokens.ts";
+import {
+  findLiveToken,
+  replaceSingleUseToken,
+  type SingleUseTokenRow,
+  spendToken,
+} from "../../../db/queries/single-use-tokens.ts";
 import type { Deps } from "../../deps.ts";
+import { AppError } from "../../errors.ts";
 import { hashSecret } from "./refresh-token.ts";
 
-/** What the link in a mail may do once. A token is good for its own purpose and no other. */
-export type TokenPurpose = "verify_email" | "reset_password" | "end_session";
+/** What the link in a mail may do once. */
+export type LinkPurpose = "verify_email" | "reset_password" | "end_session";
+
+/** A token is good for its own purpose and no other. */
+export type TokenPurpose = LinkPurpose | "change_password";
 
 export interface TokenRequest {
   readonly purpose: TokenPurpose;
@@ -46,3 +55,20 @@ export const lookAtSingleUseToken = (
   { clock }: Pick<Deps, "clock">,
   token: string,
 ): Promise<SingleUseTokenRow | undefined> => findLiveToken(tx, hashSecret(token), clock.now());
+
+/**
+ * Uses a token up, in the transaction of what it is for. Wrong, used, replaced, expired and for something else are one
+ * answer.
+ *
+ * @throws AppError LINK_INVALID
+ */
+export async function consumeSingleUseToken(
+  tx: Tx,
+  { clock }: Pick<Deps, "clock">,
+  token: string,
+  purposes: readonly TokenPurpose[],
+): Promise<SingleUseTokenRow & { readonly userId: string }> {
+  const row = await spendToken(tx, hashSecret(token), purposes, clock.now());
+  if (!row?.userId) throw new AppError("LINK_INVALID");
+  return { ...row, userId: row.userId };
+}

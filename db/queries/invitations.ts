@@ -1,0 +1,40 @@
+import { and, desc, eq, gt, isNull, lt } from "drizzle-orm";
+import type { Reader, Tx } from "../database.ts";
+import { invitations } from "../schema/invitations.ts";
+
+export type InvitationRow = typeof invitations.$inferSelect;
+
+export const insertInvitation = (tx: Tx, row: typeof invitations.$inferInsert) => tx.insert(invitations).values(row);
+
+/** Those that still count, newest first, from after the id given on. */
+export const listInvitations = (tx: Reader, now: Date, page: { limit: number; before?: string }) =>
+  tx
+    .select()
+    .from(invitations)
+    .where(
+      and(
+        isNull(invitations.usedAt),
+        gt(invitations.expiresAt, now),
+        page.before === undefined ? undefined : lt(invitations.id, page.before),
+      ),
+    )
+    .orderBy(desc(invitations.id))
+    .limit(page.limit);
+
+/** Uses an invitation up: of several at once exactly one gets it. */
+export async function spendInvitationRow(tx: Tx, tokenHash: string, now: Date): Promise<InvitationRow | undefined> {
+  const [row] = await tx
+    .update(invitations)
+    .set({ usedAt: now })
+    .where(and(eq(invitations.tokenHash, tokenHash), isNull(invitations.usedAt), gt(invitations.expiresAt, now)))
+    .returning();
+  return row;
+}
+
+export async function deleteInvitationRow(tx: Tx, id: string): Promise<InvitationRow | undefined> {
+  const [row] = await tx
+    .delete(invitations)
+    .where(and(eq(invitations.id, id), isNull(invitations.usedAt)))
+    .returning();
+  return row;
+}

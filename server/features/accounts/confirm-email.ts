@@ -1,0 +1,134 @@
+import type { Tx } from "../../../db/database.ts";
+import { violatedUniqueness } from "../../../db/errors.ts";
+import { deleteTokensOf } from "../../../db/queries/single-use-tokens.ts";
+import { findUser, lockUser, type UserRow, updateUser } from "../../../db/queries/users.ts";
+import type { Caller, Deps } from "../../deps.ts";
+import { AppError } from "../../errors.ts";
+import { waitForFloor } from "../auth/service.ts";
+import { queueMail } from "../mail/service.ts";
+import { consumeSingleUseToken, hashSecret, issueSingleUseToken } from "../tokens/service.ts";
+import { invalidField, parseEmail, record } from "../users/service.ts";
+
+/** How long the link in a mail proves an address (milliseconds). It lets nobody in. */
+const VERIFY_LINK_MS = 24 * 3_600_000;
+
+/** Sends the link that proves the address of a new account. Any link from before is dead. */
+export const sendVerification = (tx: Tx, deps: Deps, userId: string, emailKey: string, caller: Caller) =>
+  queueMail(
+    tx,
+    deps,
+    { template: "verify_email", user_id: userId, request_id: caller.requestId },
+    {
+      emailKey,
+      sealed: async () => ({
+        token: await issueSingleUseToken(tx, deps, {
+          purpose: "verify_email",
+          userId,
+          subject: `account:${userId}`,
+          ttlMs: VERIFY_LINK_MS,
+        }),
+      }),
+    },
+  );
+
+/** Sends the link that proves the new address of an account; the old one counts until then. */
+export const sendChangeVerification = (
+  tx: Tx,
+  deps: Deps,
+  userId: string,
+  address: { readonly email: string; readonly emailKey: string },
+  caller: Caller,
+) =>
+  queueMail(
+    tx,
+    deps,
+    { template: "verify_email", user_id: userId, request_id: caller.requestId },
+    {
+      emailKey: address.emailKey,
+      sealed: async () => ({
+        to: address.email,
+        token: await issueSingleUseToken(tx, deps, {
+          purpose: "verify_email",
+          userId,
+          subject: `change:${userId}`,
+          ttlMs: VERIFY_LINK_MS,
+          details: { email: address.email },
+        }),
+      }),
+    },
+  );
+
+/**
+ * Takes an address as proven: that of a new account, or the new one of an account. Logs nobody in.
+ *
+ * @throws AppError LINK_INVALID, also where somebody else has the address by now
+ */
+export async function verifyEmail(deps: Deps, token: string, caller: Caller): Promise<void> {
+  await deps.db.change(async (tx) => {
+    const { userId, details } = await consumeSingleUseToken(tx, deps, token, ["verify_email"]);
+    const found = await lockUser(tx, userId);
+    if (!found) throw new AppError("LINK_INVALID");
+    if (typeof details.email === "string") await takeAddress(tx, deps, found.user, details.email, caller);
+    else await activate(tx, deps, found.user, caller);
+  });
+}
+
+async function activate(tx: Tx, deps: Deps, user: UserRow, caller: Caller): Promise<void> {
+  if (user.status !== "pending" && user.status !== "active") throw new AppError("LINK_INVALID");
+  const now = deps.clock.now();
+  await updateUser(tx, user.id, { status: "active", emailVerifiedAt: now, updatedAt: now });
+  await record(tx, deps, "email.verified", user.id, { actor: { kind: "system" }, caller }, {});
+}
+
+async function takeAddress(tx: Tx, deps: Deps, user: UserRow, text: string, caller: Caller): Promise<void> {
+  const address = parseEmail(text);
+  if (!address || user.status !== "active") throw new AppError("LINK_INVALID");
+  const now = deps.clock.now();
+  await updateUser(tx, user.id, { ...address, emailVerifiedAt: now, updatedAt: now }).catch((error) => {
+    throw violatedUniqueness(error) === "users_email_key" ? new AppError("LINK_INVALID") : error;
+  });
+  // What was mailed to the old address opens nothing any more.
+  await deleteTokensOf(tx, user.id, ["reset_password"]);
+  await record(tx, deps, "email.changed", user.id, { actor: { kind: "system" }, caller }, {});
+  await queueMail(
+    tx,
+    deps,
+    { template: "email_changed", user_id: user.id, request_id: caller.requestId },
+    { sealed: async () => ({ to: user.email }) },
+  );
+}
+
+/**
+ * Sends the link once more where an account waits for it. The answer and its time are the same where none does, or where
+ * the address has had as many mails as it may.
+ *
+ * @throws AppError VALIDATION_FAILED for what is no address
+ */
+export const resendVerification = (deps: Deps, email: string, caller: Caller) =>
+  mailQuietly(deps, email, async (tx, user, emailKey) => {
+    if (user.status === "pending") await sendVerification(tx, deps, user.id, emailKey, caller);
+  });
+
+/**
+ * Does something by mail for the owner of an address, if it has one: to whoever asks, nothing differs.
+ *
+ * @param work what is done in one transaction for the user found
+ * @throws AppError VALIDATION_FAILED for what is no address
+ */
+export async function mailQuietly(
+  deps: Deps,
+  text: string,
+  work: (tx: Tx, user: UserRow, emailKey: string) => Promise<void>,
+): Promise<void> {
+  const arrived = deps.clock.elapsed();
+  const address = parseEmail(text);
+  if (!address) throw invalidField("email", "An e-mail address such as ada@example.org");
+  const { emailKey } = address;
+  const rate = deps.settings.rate_limits.mail_address;
+  const rooms = rate ? await deps.limiter.take([{ key: `mail_address:${hashSecret(emailKey)}`, rate }]) : [];
+  await deps.db.transaction(async (tx) => {
+    const found = await findUser(tx, { emailKey });
+    if (found && rooms.every(({ waitMs }) => waitMs === 0)) await work(tx, found.user, emailKey);
+  });
+  await waitForFloor(deps, arrived);
+}

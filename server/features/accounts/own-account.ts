@@ -1,0 +1,139 @@
+import { listAuditOf } from "../../../db/queries/audit.ts";
+import { listAllLogins } from "../../../db/queries/logins.ts";
+import { listAllSessions } from "../../../db/queries/sessions.ts";
+import { findUser, lockAccount, updateUser } from "../../../db/queries/users.ts";
+import type { Caller, Deps } from "../../deps.ts";
+import { AppError } from "../../errors.ts";
+import { type Authenticated, assertSteppedUp, type Proven, provePassword, refuseChanged } from "../auth/service.ts";
+import { queueMail } from "../mail/service.ts";
+import { passGuess, releaseGuess } from "../protection/service.ts";
+import { deactivateUser, getUser, rightsOf } from "../users/manage-users.ts";
+import {
+  type Actor,
+  explainConflict,
+  invalidField,
+  parseEmail,
+  parseUsername,
+  prepareNewPassword,
+  record,
+  replacePassword,
+  USERNAME_RULE,
+  type UserView,
+} from "../users/service.ts";
+import { sendChangeVerification } from "./confirm-email.ts";
+
+const actorOf = ({ principal }: Authenticated, caller: Caller) =>
+  ({ actor: { kind: "user", id: principal.id }, rights: principal, caller }) satisfies Actor;
+
+/**
+ * Changes one's own password. Every other session ends; a wrong current password counts as a failed login.
+ *
+ * @throws AppError AUTH_INVALID_CREDENTIALS, RATE_LIMIT_EXCEEDED, PASSWORD_TOO_WEAK
+ */
+export async function changePassword(
+  deps: Deps,
+  who: Authenticated,
+  input: { readonly current_password: string; readonly new_password: string },
+  caller: Caller,
+): Promise<void> {
+  const proven = await provePassword(deps, who.principal, input.current_password, "password.changed", caller);
+  const fresh = await prepareNewPassword(deps, proven.account.user, input.new_password).catch(async (error) => {
+    await releaseGuess(deps, proven.guess);
+    throw error;
+  });
+  const isDone = await deps.db.change(async (tx) => {
+    if (!(await lockAccount(tx, proven.account))) return false;
+    await passGuess(tx, proven.guess);
+    const keep = who.principal.sessionId ?? undefined;
+    await replacePassword(tx, deps, proven.account.user, fresh, actorOf(who, caller), keep);
+    return true;
+  });
+  if (!isDone) await refuseChanged(deps, proven, caller);
+}
+
+export interface ProfileChange {
+  readonly username?: string;
+  readonly email?: string;
+  /** Instead of a step-up, which a new address asks for. */
+  readonly current_password?: string;
+}
+
+/**
+ * Changes one's own user name and address. A new address counts once the link that is sent to it was used; until then the
+ * old one does. An address that somebody else has is answered like any other, and its owner is told by mail.
+ *
+ * @throws AppError VALIDATION_FAILED, CONFLICT for a taken user name (or address, where addresses are not verified),
+ * AUTH_STEP_UP_REQUIRED or AUTH_INVALID_CREDENTIALS
+ */
+export async function changeProfile(
+  deps: Deps,
+  who: Authenticated,
+  change: ProfileChange,
+  caller: Caller,
+): Promise<UserView> {
+  const { id } = who.principal;
+  const username = change.username === undefined ? undefined : parseUsername(change.username);
+  if (change.username !== undefined && username === undefined) throw invalidField("username", USERNAME_RULE);
+  const address = change.email === undefined ? undefined : parseEmail(change.email);
+  if (change.email !== undefined && !address) throw invalidField("email", "An e-mail address such as ada@example.org");
+  const proven = address ? await proveForAddress(deps, who, change, caller) : undefined;
+  const by = actorOf(who, caller);
+  await deps.db.change(async (tx) => {
+    if (proven) await passGuess(tx, proven.guess);
+    const now = deps.clock.now();
+    if (username !== undefined) {
+      await updateUser(tx, id, { username, updatedAt: now }).catch(explainConflict);
+      await record(tx, deps, "user.changed", id, by, { changed: ["username"] });
+    }
+    if (!address) return;
+    const holder = await findUser(tx, { emailKey: address.emailKey });
+    if (!deps.settings.registration.verify_email || holder?.user.id === id) {
+      const emailVerifiedAt = holder?.user.id === id ? holder.user.emailVerifiedAt : null;
+      await updateUser(tx, id, { ...address, emailVerifiedAt, updatedAt: now }).catch(explainConflict);
+      await record(tx, deps, "email.changed", id, by, {});
+      return;
+    }
+    await record(tx, deps, "email.change_requested", id, by, {});
+    const isTaken = holder !== undefined && holder.user.status !== "pending";
+    if (!isTaken) return void (await sendChangeVerification(tx, deps, id, address, caller));
+    const mail = { template: "already_registered", user_id: holder.user.id, request_id: caller.requestId } as const;
+    await queueMail(tx, deps, mail, { emailKey: address.emailKey });
+  });
+  return getUser(deps, id);
+}
+
+/** @returns the proof where the password was given; undefined where whoever asks has just proven who they are */
+async function proveForAddress(
+  deps: Deps,
+  who: Authenticated,
+  { current_password }: ProfileChange,
+  caller: Caller,
+): Promise<Proven | undefined> {
+  if (current_password !== undefined) {
+    return provePassword(deps, who.principal, current_password, "email.change_requested", caller);
+  }
+  assertSteppedUp(deps, who.claims);
+  return undefined;
+}
+
+/** Gives up one's own account; a login within `accounts.erase_after` takes it back. @throws AppError CONFLICT */
+export const deactivateOwn = (deps: Deps, who: Authenticated, caller: Caller) =>
+  deactivateUser(deps, who.principal.id, actorOf(who, caller));
+
+/** Everything that is kept on whoever asks (GDPR, article 15). Never a hash or a secret. */
+export async function exportOwn(deps: Deps, who: Authenticated, caller: Caller) {
+  const { id } = who.principal;
+  const by = actorOf(who, caller);
+  await deps.db.transaction((tx) => record(tx, deps, "account.exported", id, by, {}));
+  const { orm } = deps.db;
+  const found = await findUser(orm, { id });
+  if (!found) throw new AppError("NOT_FOUND");
+  return {
+    exported_at: deps.clock.now().toISOString(),
+    user: await getUser(deps, id),
+    rights: await rightsOf(deps, id),
+    sessions: await listAllSessions(orm, id),
+    logins: await listAllLogins(orm, id),
+    events: await listAuditOf(orm, id),
+  };
+}

@@ -1,0 +1,108 @@
+import type { Tx } from "../../../db/database.ts";
+import { violatedUniqueness } from "../../../db/errors.ts";
+import { deleteUser, findUser, insertUser, lockUser, replaceUserRoles, updateUser } from "../../../db/queries/users.ts";
+import type { Caller, Deps } from "../../deps.ts";
+import { AppError } from "../../errors.ts";
+import { waitForFloor } from "../auth/service.ts";
+import { spendInvitation } from "../invitations/service.ts";
+import { queueMail } from "../mail/service.ts";
+import { recordApproval } from "../passwords/service.ts";
+import { keepPassword, type PreparedUser, prepareUser, record, type UserView, viewOf } from "../users/service.ts";
+import { sendVerification } from "./confirm-email.ts";
+
+export interface Registration {
+  readonly username: string;
+  readonly email: string;
+  readonly password: string;
+  /** What an invitation's link or mail carries. */
+  readonly invitation?: string;
+}
+
+/** A registration that nobody has confirmed holds its user name for so long (milliseconds). */
+export const UNVERIFIED_HOLDS_NAME_MS = 24 * 3_600_000;
+const DEFAULT_ROLES = ["user"] as const;
+
+/**
+ * Registers somebody. Where addresses are verified the answer is the same whether the address has an account already, after
+ * the same time; its owner is told by mail. A registration that was not confirmed is replaced by the next one with its
+ * address, password and all: only the newest link works, and makes valid what was typed with it.
+ *
+ * @returns the user where nothing is left to verify; undefined where a mail has been sent
+ * @throws AppError FORBIDDEN where registration is closed, LINK_INVALID for a wrong invitation, VALIDATION_FAILED,
+ * PASSWORD_TOO_WEAK, CONFLICT for a taken user name, or address where addresses are not verified
+ */
+export async function register(deps: Deps, input: Registration, caller: Caller): Promise<UserView | undefined> {
+  const arrived = deps.clock.elapsed();
+  const { mode, verify_email } = deps.settings.registration;
+  const isInvited = input.invitation !== undefined;
+  if (mode === "closed" || (mode === "invite" && !isInvited)) {
+    const reason = mode === "closed" ? "registration_closed" : "invitation_required";
+    throw new AppError("FORBIDDEN", { details: { reason } });
+  }
+  const prepared = await prepareUser(deps, { ...input, roles: DEFAULT_ROLES });
+  const attempt = () => deps.db.change((tx) => registerIn(tx, deps, prepared, input.invitation, caller));
+  // Of two at the same moment with one address or name the second looks again, and finds the first.
+  const made = await attempt().catch((error) => (isTaken(error) ? attempt() : Promise.reject(error)));
+  if (made === undefined && verify_email) await waitForFloor(deps, arrived);
+  return made;
+}
+
+const isTaken = (error: unknown) => ["users_username_key", "users_email_key"].includes(violatedUniqueness(error) ?? "");
+
+async function registerIn(
+  tx: Tx,
+  deps: Deps,
+  prepared: PreparedUser,
+  invitationToken: string | undefined,
+  caller: Caller,
+): Promise<UserView | undefined> {
+  const { username, email } = prepared;
+  const known = await findUser(tx, { emailKey: email.emailKey });
+  const before = known && (await lockUser(tx, known.user.id));
+  await assertNameFree(tx, deps, username, before?.user.id);
+  if (before && before.user.status !== "pending") {
+    if (!deps.settings.registration.verify_email) throw new AppError("CONFLICT", { details: { field: "email" } });
+    await tellOwner(tx, deps, before.user.id, email.emailKey, caller);
+    return undefined;
+  }
+  const invitation =
+    invitationToken === undefined ? undefined : await spendInvitation(tx, deps, invitationToken, email.emailKey);
+  const isProven = invitation?.emailKey === email.emailKey;
+  const isActive = isProven || !deps.settings.registration.verify_email;
+  const now = deps.clock.now();
+  const id = before?.user.id ?? deps.random.id(now);
+  const row = {
+    id,
+    username,
+    ...email,
+    status: isActive ? ("active" as const) : ("pending" as const),
+    emailVerifiedAt: isProven ? now : null,
+    createdAt: now,
+    updatedAt: now,
+  };
+  await (before ? updateUser(tx, id, row) : insertUser(tx, row));
+  await keepPassword(tx, deps, id, prepared.password, now, now);
+  await replaceUserRoles(tx, id, invitation?.roles ?? prepared.roles, now);
+  const by = { actor: { kind: "system" }, caller } as const;
+  await record(tx, deps, "user.registered", id, by, { username, invited: invitation !== undefined });
+  await recordApproval(tx, deps, prepared.approval, { subject: { kind: "user", id }, ...by });
+  if (!isActive) {
+    await sendVerification(tx, deps, id, email.emailKey, caller);
+    return undefined;
+  }
+  const made = await findUser(tx, { id });
+  return made && viewOf(made);
+}
+
+/** @throws AppError CONFLICT where somebody else has the name, or has asked for it within the last day */
+async function assertNameFree(tx: Tx, { clock }: Deps, username: string, own: string | undefined): Promise<void> {
+  const holder = await findUser(tx, { username });
+  if (!holder || holder.user.id === own) return;
+  const { id, status, createdAt } = holder.user;
+  const isGivenUp = status === "pending" && clock.now().getTime() - createdAt.getTime() >= UNVERIFIED_HOLDS_NAME_MS;
+  if (!isGivenUp) throw new AppError("CONFLICT", { details: { field: "username" } });
+  await deleteUser(tx, id);
+}
+
+const tellOwner = (tx: Tx, deps: Deps, userId: string, emailKey: string, caller: Caller) =>
+  queueMail(tx, deps, { template: "already_registered", user_id: userId, request_id: caller.requestId }, { emailKey });

@@ -1,0 +1,118 @@
+import type { Tx } from "../../../db/database.ts";
+import {
+  deleteInvitationRow,
+  type InvitationRow,
+  insertInvitation,
+  listInvitations,
+  spendInvitationRow,
+} from "../../../db/queries/invitations.ts";
+import { listAllRoles } from "../../../db/queries/roles.ts";
+import type { Deps } from "../../deps.ts";
+import { AppError } from "../../errors.ts";
+import { isId } from "../../ports/random.ts";
+import { audit } from "../audit/service.ts";
+import { assertMayGive, permissionsOf } from "../roles/service.ts";
+import { hashSecret } from "../tokens/service.ts";
+import { type Actor, assertRolesExist, invalidField, parseEmail } from "../users/service.ts";
+
+/** How long somebody may take to follow an invitation (milliseconds). */
+const INVITATION_MS = 72 * 3_600_000;
+
+export interface InvitationView {
+  readonly id: string;
+  readonly email: string;
+  readonly roles: readonly string[];
+  readonly created_at: string;
+  readonly expires_at: string;
+}
+
+const viewOf = ({ id, email, roles, createdAt, expiresAt }: Omit<InvitationRow, "usedAt">): InvitationView => ({
+  id,
+  email,
+  roles,
+  created_at: createdAt.toISOString(),
+  expires_at: expiresAt.toISOString(),
+});
+
+/**
+ * Invites somebody to register, with these roles. Whoever registers with the token and this very address has proven it,
+ * if the token was sent there.
+ *
+ * @returns the invitation with its token: the only time that it is shown
+ * @throws AppError VALIDATION_FAILED, FORBIDDEN beyond one's own rights
+ */
+export async function createInvitation(
+  deps: Pick<Deps, "db" | "clock" | "random">,
+  input: { readonly email: string; readonly roles: readonly string[] },
+  by: Actor,
+): Promise<InvitationView & { readonly token: string }> {
+  const address = parseEmail(input.email);
+  if (!address) throw invalidField("email", "An e-mail address such as ada@example.org");
+  const createdAt = deps.clock.now();
+  const token = deps.random.token();
+  const row = {
+    id: deps.random.id(createdAt),
+    ...address,
+    roles: [...new Set(input.roles)].sort(),
+    tokenHash: hashSecret(token),
+    invitedBy: by.actor.kind === "user" ? by.actor.id : null,
+    createdAt,
+    expiresAt: new Date(createdAt.getTime() + INVITATION_MS),
+  };
+  await deps.db.transaction(async (tx) => {
+    await assertRolesExist(tx, row.roles);
+    assertMayGive(by, permissionsOf(await listAllRoles(tx), row.roles));
+    await insertInvitation(tx, row);
+    await record(tx, deps, "invitation.created", row.id, by, { roles: row.roles });
+  });
+  return { ...viewOf(row), token };
+}
+
+/** Those that still count, newest first. @throws AppError VALIDATION_FAILED for a wrong cursor */
+export async function listInvitationPage(
+  deps: Pick<Deps, "db" | "clock">,
+  { limit, cursor }: { limit: number; cursor?: string },
+) {
+  if (cursor !== undefined && !isId(cursor)) throw invalidField("cursor", "Expected the next_cursor of a page");
+  const rows = await listInvitations(deps.db.replica, deps.clock.now(), {
+    limit: limit + 1,
+    ...(cursor === undefined ? {} : { before: cursor }),
+  });
+  const data = rows.slice(0, limit).map(viewOf);
+  return { data, next_cursor: rows.length > limit ? (data.at(-1)?.id ?? null) : null };
+}
+
+/** Takes an invitation back. @throws AppError NOT_FOUND, also where it was used */
+export async function deleteInvitation(deps: Pick<Deps, "db" | "clock" | "random">, id: string, by: Actor) {
+  await deps.db.transaction(async (tx) => {
+    const deleted = isId(id) ? await deleteInvitationRow(tx, id) : undefined;
+    if (!deleted) throw new AppError("NOT_FOUND");
+    await record(tx, deps, "invitation.deleted", id, by, {});
+  });
+}
+
+/**
+ * Uses an invitation up, in the transaction of the registration.
+ *
+ * @throws AppError LINK_INVALID where it is wrong, used, expired or for another address
+ */
+export async function spendInvitation(
+  tx: Tx,
+  { clock }: Pick<Deps, "clock">,
+  token: string,
+  emailKey: string,
+): Promise<InvitationRow> {
+  const row = await spendInvitationRow(tx, hashSecret(token), clock.now());
+  if (row?.emailKey !== emailKey) throw new AppError("LINK_INVALID");
+  return row;
+}
+
+const record = (
+  tx: Tx,
+  deps: Pick<Deps, "clock" | "random">,
+  action: "invitation.created" | "invitation.deleted",
+  id: string,
+  by: Actor,
+  details: object,
+) =>
+  audit(tx, deps, { action, outcome: "success", subject: { kind: "invitation", id }, details: { ...details }, ...by });

@@ -1,0 +1,216 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { PASSWORD, type TestAnswer } from "../../support/app.ts";
+import { type HttpApp, openHttpApp } from "../support/http-app.ts";
+import { takeMails, tokenIn } from "./support.ts";
+
+const AUTH = "/api/v1/auth";
+const OTHER = "another horse battery staple";
+const DAY = 24 * 3_600_000;
+const QUICK = {
+  PRIMER_PASSWORD__FAILURE_FLOOR: "0ms",
+  PRIMER_RATE_LIMITS__REGISTER_IP: "off",
+  PRIMER_RATE_LIMITS__MAIL_ADDRESS: "off",
+};
+
+let app: HttpApp;
+const open = async (variables: Record<string, string> = {}) => {
+  await app?.close();
+  app = await openHttpApp({ ...QUICK, ...variables });
+};
+beforeEach(() => open());
+afterEach(async () => {
+  await app.close();
+  app = undefined as unknown as HttpApp;
+});
+
+const post = (path: string, body: unknown, token?: string) =>
+  app.request("POST", `${AUTH}/${path}`, { body, ...(token === undefined ? {} : { token }) });
+const register = (username: string, password = PASSWORD, more: object = {}) =>
+  post("register", { username, email: `${username}@example.org`, password, ...more });
+const logIn = (username: string, password = PASSWORD) => post("login", { username, password });
+const codeOf = ({ status, body }: TestAnswer) => (status < 300 ? String(status) : `${status} ${body.error.code}`);
+const countUsers = async () => (await app.db.query("SELECT id FROM users")).length;
+
+describe("open registration with verified addresses", () => {
+  test("202, no login before the link was used, and one after", async () => {
+    expect((await register("ada")).body).toEqual({ status: "verification_sent" });
+    expect(codeOf(await logIn("ada"))).toBe("403 AUTH_EMAIL_NOT_VERIFIED");
+    expect(codeOf(await logIn("ada", OTHER))).toBe("401 AUTH_INVALID_CREDENTIALS");
+    const token = await tokenIn(app, "verify_email");
+    const answer = await post("verify-email", { token });
+    expect([answer.status, answer.headers.get("set-cookie")]).toEqual([204, null]);
+    expect(codeOf(await logIn("ada"))).toBe("200");
+    expect(codeOf(await post("verify-email", { token }))).toBe("400 LINK_INVALID");
+  });
+
+  // Nobody learns here whether an address has an account; its owner does, by mail.
+  test("an address that has an account: the same answer to the byte, and another mail", async () => {
+    const fresh = await register("ada");
+    await post("verify-email", { token: await tokenIn(app, "verify_email") });
+    const before = await countUsers();
+    const again = await post("register", { username: "eve", email: "ADA@example.org", password: OTHER });
+    expect([again.status, again.text]).toEqual([fresh.status, fresh.text]);
+    expect((await takeMails(app)).map(({ template }) => template)).toEqual(["already_registered"]);
+    expect(await countUsers()).toBe(before);
+    expect(codeOf(await logIn("ada", OTHER))).toBe("401 AUTH_INVALID_CREDENTIALS");
+    expect(codeOf(await logIn("eve", OTHER))).toBe("401 AUTH_INVALID_CREDENTIALS");
+  });
+
+  // Whoever registers somebody else's address first gains nothing once its owner registers.
+  test("a registration that nobody confirmed is replaced whole by the next with its address", async () => {
+    const email = "victim@example.org";
+    await post("register", { username: "attacker", email, password: OTHER });
+    const old = await tokenIn(app, "verify_email");
+    await post("register", { username: "victim", email, password: PASSWORD });
+    const token = await tokenIn(app, "verify_email");
+    expect(codeOf(await post("verify-email", { token: old }))).toBe("400 LINK_INVALID");
+    expect(codeOf(await post("verify-email", { token }))).toBe("204");
+    expect(codeOf(await logIn("victim"))).toBe("200");
+    for (const name of ["victim", "attacker", email]) {
+      expect(codeOf(await logIn(name, OTHER))).toBe("401 AUTH_INVALID_CREDENTIALS");
+    }
+  });
+
+  test("a user name is told as taken; one that nobody confirmed for a day is free again", async () => {
+    await register("ada");
+    await takeMails(app);
+    const other = () => post("register", { username: "Ada", email: "other@example.org", password: PASSWORD });
+    const taken = await other();
+    expect([codeOf(taken), taken.body.error.details]).toEqual(["409 CONFLICT", { field: "username" }]);
+    app.clock.advance(DAY - 1);
+    expect(codeOf(await other())).toBe("409 CONFLICT");
+    app.clock.advance(1);
+    expect(codeOf(await other())).toBe("202");
+  });
+
+  // Expiry is checked when the link is used, and not by whoever tidies up.
+  test("the link works for a day", async () => {
+    await register("ada");
+    const token = await tokenIn(app, "verify_email");
+    app.clock.advance(DAY);
+    expect(codeOf(await post("verify-email", { token }))).toBe("400 LINK_INVALID");
+    expect(codeOf(await post("resend-verification", { email: "ada@example.org" }))).toBe("202");
+    expect(codeOf(await post("verify-email", { token: await tokenIn(app, "verify_email") }))).toBe("204");
+  });
+
+  test("20 at the same moment with one link: one", async () => {
+    await register("ada");
+    const token = await tokenIn(app, "verify_email");
+    const answers = await Promise.all(Array.from({ length: 20 }, () => post("verify-email", { token })));
+    expect(answers.map(({ status }) => status).sort()).toEqual([204, ...Array(19).fill(400)]);
+  });
+
+  test("ten at the same moment with one address, and with one name: one account", async () => {
+    const body = (index: number) => ({ username: `u${index}`, email: "same@example.org", password: PASSWORD });
+    const codes = (await Promise.all(Array.from({ length: 10 }, (_, index) => post("register", body(index))))).map(
+      codeOf,
+    );
+    expect(codes.every((code) => code === "202" || code === "409 CONFLICT")).toBe(true);
+    expect(await countUsers()).toBe(1);
+    const named = (index: number) => ({ username: "same", email: `s${index}@example.org`, password: PASSWORD });
+    const others = await Promise.all(Array.from({ length: 10 }, (_, index) => post("register", named(index))));
+    expect(others.filter(({ status }) => status === 202)).toHaveLength(1);
+    expect(await countUsers()).toBe(2);
+  });
+
+  test.each([
+    [{}, "422 VALIDATION_FAILED"],
+    [{ username: "a@b" }, "422 VALIDATION_FAILED"],
+    [{ email: "none" }, "422 VALIDATION_FAILED"],
+    [{ password: "short" }, "422 PASSWORD_TOO_WEAK"],
+    [{ password: "qwertyuiopasdfgh" }, "422 PASSWORD_TOO_WEAK"],
+    [{ roles: ["admin"] }, "422 VALIDATION_FAILED"],
+    [{ email_verified: true }, "422 VALIDATION_FAILED"],
+    [{ id: "019b76da-a800-7000-8000-000000000000" }, "422 VALIDATION_FAILED"],
+  ])("%j: %s, and nobody is made", async (change, code) => {
+    const body =
+      Object.keys(change).length === 0
+        ? {}
+        : { username: "ada", email: "a@example.org", password: PASSWORD, ...change };
+    expect(codeOf(await post("register", body))).toBe(code);
+    expect([await countUsers(), await takeMails(app)]).toEqual([0, []]);
+  });
+});
+
+// A mailbox is not flooded by whoever types its address.
+test("mails to one address are bounded, and the answer stays the same", async () => {
+  await open({ PRIMER_RATE_LIMITS__MAIL_ADDRESS: "3/1h" });
+  await register("ada");
+  await takeMails(app);
+  for (let count = 0; count < 20; count++) {
+    expect(codeOf(await post("resend-verification", { email: "ada@example.org" }))).toBe("202");
+    app.clock.advance(10_000);
+  }
+  expect((await takeMails(app)).length).toBeLessThanOrEqual(3);
+});
+
+test("without verification: 201 with the user, who can log in; a taken address is told", async () => {
+  await open({ PRIMER_REGISTRATION__VERIFY_EMAIL: "false" });
+  const answer = await register("ada");
+  expect(answer.status).toBe(201);
+  expect(answer.body).toMatchObject({ username: "ada", email_verified: false, status: "active", roles: ["user"] });
+  expect(codeOf(await logIn("ada"))).toBe("200");
+  const taken = await post("register", { username: "eve", email: "ada@example.org", password: PASSWORD });
+  expect([codeOf(taken), taken.body.error.details]).toEqual(["409 CONFLICT", { field: "email" }]);
+});
+
+test("closed: nobody registers", async () => {
+  await open({ PRIMER_REGISTRATION__MODE: "closed" });
+  const answer = await register("ada");
+  expect([codeOf(answer), answer.body.error.details.reason]).toEqual(["403 FORBIDDEN", "registration_closed"]);
+});
+
+describe("by invitation", () => {
+  const INVITATIONS = "/api/v1/invitations";
+  let admin: string;
+  beforeEach(async () => {
+    await open({ PRIMER_REGISTRATION__MODE: "invite" });
+    await app.createUser({ username: "root", roles: ["admin"] });
+    admin = (await app.login("root")).access_token;
+  });
+  const invite = async (email: string, roles?: string[]) =>
+    app.request("POST", INVITATIONS, { token: admin, body: { email, ...(roles ? { roles } : {}) } });
+
+  test("only with one; it proves its address and gives its roles, once", async () => {
+    const refused = await register("ada");
+    expect([codeOf(refused), refused.body.error.details.reason]).toEqual(["403 FORBIDDEN", "invitation_required"]);
+    await app.request("POST", "/api/v1/roles", { token: admin, body: { name: "editor", permissions: ["posts:*"] } });
+    const { body } = await invite("ada@example.org", ["user", "editor"]);
+    const { token: invitation } = body;
+    const stranger = await register("eve", PASSWORD, { invitation });
+    expect(codeOf(stranger)).toBe("400 LINK_INVALID");
+    const answer = await register("ada", PASSWORD, { invitation });
+    expect(answer.body).toMatchObject({ status: "active", email_verified: true, roles: ["editor", "user"] });
+    expect(codeOf(await logIn("ada"))).toBe("200");
+    expect(
+      codeOf(await post("register", { username: "ada2", email: "ada2@example.org", password: PASSWORD, invitation })),
+    ).toBe("400 LINK_INVALID");
+    expect((await app.request("GET", INVITATIONS, { token: admin })).body.data).toEqual([]);
+    expect(await app.db.query("SELECT * FROM invitations WHERE token_hash = $1", [invitation])).toEqual([]);
+  });
+
+  test("for 72 hours, and not once it was taken back", async () => {
+    const [late, back] = [(await invite("ada@example.org")).body, (await invite("bob@example.org")).body];
+    expect((await app.request("GET", `${INVITATIONS}?limit=1`, { token: admin })).body).toMatchObject({
+      data: [{ email: "bob@example.org" }],
+      next_cursor: expect.any(String),
+    });
+    expect((await app.request("DELETE", `${INVITATIONS}/${back.id}`, { token: admin })).status).toBe(204);
+    expect((await app.request("DELETE", `${INVITATIONS}/${back.id}`, { token: admin })).status).toBe(404);
+    expect(codeOf(await register("bob", PASSWORD, { invitation: back.token }))).toBe("400 LINK_INVALID");
+    app.clock.advance(3 * DAY);
+    expect(codeOf(await register("ada", PASSWORD, { invitation: late.token }))).toBe("400 LINK_INVALID");
+  });
+
+  // Nobody invites somebody who may do more than they.
+  test("403 beyond one's own rights", async () => {
+    await app.request("POST", "/api/v1/roles", { token: admin, body: { name: "host", permissions: ["users:*"] } });
+    await app.createUser({ username: "hal", roles: ["host"] });
+    const { access_token: token } = await app.login("hal");
+    const ask = (roles: string[]) =>
+      app.request("POST", INVITATIONS, { token, body: { email: "x@example.org", roles } });
+    expect((await ask(["user"])).status).toBe(201);
+    expect(codeOf(await ask(["admin"]))).toBe("403 FORBIDDEN");
+    expect(codeOf(await ask(["nobody"]))).toBe("422 VALIDATION_FAILED");
+  });
+});
