@@ -3,6 +3,7 @@ import { loadSettings } from "../../config/load.ts";
 import { createLog } from "../../config/log.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { openDeps } from "../../server/start.ts";
+import { endIfBlocked } from "../../worker/end-if-blocked.ts";
 import { DEFAULT_CONCURRENCY, startWorker } from "../../worker/run.ts";
 import type { CommandContext, Options, Outcome } from "../command.ts";
 import { secretsOfInstallation, untilStopped } from "../long-running.ts";
@@ -22,12 +23,14 @@ export async function run(context: CommandContext): Promise<Outcome> {
     const deps = await openDeps({ home, kind: "worker", settings, secrets, db, log });
     const stopped = untilStopped(log); // before anybody is told that there is something to stop
     const worker = startWorker(deps, { concurrency });
+    const watcher = endIfBlocked();
     context.io.note(`primer works in the background\n  Home      ${home}\n  Database  ${db.address}\n`);
     log.info("Working", { event: "worker.started", home, database: db.kind, concurrency, pid: process.pid });
     try {
       await stopped;
     } finally {
       await worker.stop();
+      watcher.stop();
       await deps.close();
     }
   });
