@@ -412,13 +412,44 @@ describe("a process that died", () => {
   });
 });
 
+// Who cannot tell the database that a job still runs has lost it: another one may run it by now.
+test("a job is interrupted once the database could not be told of it for too long, and is given back when it can", async () => {
+  const id = await enqueue(app);
+  let away = false;
+  let told: unknown;
+  const orm = new Proxy(app.db.orm, {
+    get(target, name) {
+      if (name === "update" && away) throw Object.assign(new Error("away"), { code: "ECONNREFUSED" });
+      const value = Reflect.get(target, name);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  const cut = { ...app, deps: { ...app.deps, db: { ...app.db, orm } } } as unknown as TestApp;
+  let runs = 0;
+  const handler: MailHandler = async (_, { signal }) => {
+    if (++runs > 1) return;
+    away = true;
+    signal.addEventListener("abort", () => {
+      told = signal.reason.why;
+      away = false;
+    });
+    await forever();
+  };
+  await withWorker(cut, handler, () => reaches(app, id, "completed"), { pace: { silence: 150 } });
+  expect([told, runs, (await stored(app, id)).retry_count]).toEqual(["silent", 2, 0]);
+});
+
 describe("stopping", () => {
   test("takes nothing new, lets what runs finish, and gives nothing back", async () => {
     const id = await enqueue(app);
     const { promise: finish, resolve } = Promise.withResolvers<void>();
+    const runs: string[] = [];
     await withWorker(
       app,
-      () => finish,
+      async (_, job) => {
+        runs.push(job.id);
+        await finish;
+      },
       async (worker) => {
         await reaches(app, id, "active");
         const stopped = worker.stop();
@@ -426,7 +457,12 @@ describe("stopping", () => {
         setTimeout(resolve, 200);
         await stopped;
         expect(await stored(app, id)).toMatchObject({ state: "completed" });
-        expect(await stored(app, next)).toMatchObject({ state: "created", retry_count: 0 });
+        // Claimed in that very moment it would be given back at once.
+        expect(await stored(app, next)).toMatchObject({
+          state: expect.stringMatching(/^(created|retry)$/),
+          retry_count: 0,
+        });
+        expect(runs).toEqual([id]);
       },
     );
   });
