@@ -8,7 +8,7 @@ import { systemRandom } from "../../server/ports/random.ts";
 import { PermanentFailure, RetryLater } from "../../worker/job.ts";
 import { MAX_DEATHS } from "../../worker/keep-jobs.ts";
 import { openTestApp, type TestApp } from "../support/app.ts";
-import { enqueue, type MailHandler, mail, reaches, stored, until, withWorker } from "./support/jobs.ts";
+import { allReach, enqueue, type MailHandler, mail, reaches, stored, until, withWorker } from "./support/jobs.ts";
 
 const HOUR_MS = 3_600_000;
 const DAY_SECONDS = 86_400;
@@ -74,7 +74,7 @@ describe("a job", () => {
       now--;
     };
     const ids = await Promise.all(Array.from({ length: 24 }, () => enqueue(app)));
-    await withWorker(app, handler, () => Promise.all(ids.map((id) => reaches(app, id, "completed"))));
+    await withWorker(app, handler, () => allReach(app, ids, "completed"));
     expect(most).toBe(4);
   });
 
@@ -131,7 +131,7 @@ describe("a job", () => {
       app,
       (deps, job) => (job.id === bad ? handler(deps, job) : done(deps, job)),
       async () => {
-        for (const id of good) await reaches(app, id, "completed");
+        await allReach(app, good, "completed");
         const ended = await reaches(app, bad, String(expected.state));
         expect(ended).toMatchObject(expected);
         if (expected.state === "retry") expect(ended.due_in).toBeGreaterThan(10);
@@ -193,7 +193,7 @@ describe("pauses between tries", () => {
     const fails: MailHandler = async () => {
       throw new Error("again");
     };
-    const rows = await withWorker(app, fails, () => Promise.all(ids.map((id) => reaches(app, id, "retry"))));
+    const rows = await withWorker(app, fails, () => allReach(app, ids, "retry"));
     const due = rows.map(({ due_in }) => due_in);
     // The fourth try has failed: eight times 15 s, and up to half of that more.
     expect(Math.min(...due)).toBeGreaterThan(115);
@@ -383,7 +383,7 @@ describe("a process that died", () => {
       await Bun.sleep(50);
       now--;
     };
-    await withWorker(app, handler, () => Promise.all(suspects.map((id) => reaches(app, id, "completed"))));
+    await withWorker(app, handler, () => allReach(app, suspects, "completed"));
     expect(most).toBe(1);
   });
 

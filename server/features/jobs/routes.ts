@@ -1,7 +1,6 @@
 import { Elysia } from "elysia";
 import type { Deps } from "../../deps.ts";
-import { access } from "../../http/access.ts";
-import { callerOf } from "../../http/context.ts";
+import { access, actorOf } from "../../http/access.ts";
 import { describe } from "../../http/openapi.ts";
 import { DEFAULT_LIMIT, JobAnswer, JobPage, JobParams, PageQuery } from "./schema.ts";
 import { listJobPage, retryJob } from "./service.ts";
@@ -24,24 +23,16 @@ export const jobRoutes = (deps: Deps) =>
         errors: ["FORBIDDEN", "VALIDATION_FAILED"],
       }),
     })
-    .post(
-      "/:id/retry",
-      ({ params, principal, request }) =>
-        retryJob(deps, params.id, {
-          actor: { kind: principal.kind, id: principal.id },
-          caller: callerOf(request),
-        }),
-      {
-        access: { permission: "jobs:retry" },
-        params: JobParams,
-        detail: describe({
-          tag,
-          summary: "Try a job again now",
-          description:
-            'Permission jobs:retry. A dead job gets as many tries as a new one; one that waits for its next try is due at once. CONFLICT says in details.reason why it cannot be: "running", "done", or "secrets_erased" where the link or code that it was about is gone.',
-          bearer: true,
-          answers: { 200: JobAnswer },
-          errors: ["FORBIDDEN", "NOT_FOUND", "CONFLICT"],
-        }),
-      },
-    );
+    .post("/:id/retry", ({ params, principal, request }) => retryJob(deps, params.id, actorOf(principal, request)), {
+      access: { permission: "jobs:retry" },
+      params: JobParams,
+      detail: describe({
+        tag,
+        summary: "Try a job again now",
+        description:
+          'Permission jobs:retry. A dead job gets as many tries as a new one; one that waits for its next try is due at once. CONFLICT says in details.reason why it cannot be: "running", "done", or "secrets_erased" where the link or code that it was about is gone.',
+        bearer: true,
+        answers: { 200: JobAnswer },
+        errors: ["FORBIDDEN", "NOT_FOUND", "CONFLICT"],
+      }),
+    });
