@@ -119,8 +119,9 @@ export interface Claim {
   readonly id: string;
   /** How many times it was claimed before. With the id it names this claim: a later one counts further. */
   readonly claimedBefore: number;
-  /** How many failures may follow this many claims. */
+  /** Where it was claimed so many times before, this is the last try. */
   readonly retryLimit: number;
+  readonly isSuspect: boolean;
   /** How many processes died while they ran it. */
   readonly deaths: number;
   readonly createdAt: Date;
@@ -255,6 +256,7 @@ function claimOf(queue: QueueName, job: JobWithMetadata<object>): Claim {
     id: job.id,
     claimedBefore: job.retryCount,
     retryLimit: job.retryLimit,
+    isSuspect: job.priority <= SUSPECT_PRIORITY,
     deaths: (job.output as { deaths?: number } | null)?.deaths ?? 0,
     createdAt: new Date(job.createdOn),
     row: job.data as Claim["row"],
