@@ -58,8 +58,9 @@ function depsTo({ port }: Pick<SmtpHost, "port">, more: Partial<SendMailDeps> = 
   const settings = { ...app.deps.settings, mail: { ...mail, smtp_url: `smtp://localhost:${port}` } };
   const mailer = createMailer(settings, "/nonexistent", { step: 5000, whole: 15_000 });
   cleanUps.push(mailer.close);
-  const place = (ip: string) => (ip === "203.0.113.7" ? "Vienna, Austria" : undefined);
-  return { ...app.deps, settings, home: "/nonexistent", mailer, place, ...more };
+  const vienna = { city: "Vienna", country: "Austria", latitude: 48.2, longitude: 16.4, accuracyKm: 20 };
+  const geo = { placeOf: (ip: string) => (ip === "203.0.113.7" ? vienna : undefined) };
+  return { ...app.deps, settings, home: "/nonexistent", mailer, geo, ...more };
 }
 
 const jobOf = (data: MailPayload, more: Partial<Job<"send-mail">> = {}): Job<"send-mail"> => ({

@@ -5,6 +5,7 @@ import type { Deps } from "../../server/deps.ts";
 import type { MailTemplate } from "../../server/features/mail/service.ts";
 import { deviceOf } from "../../server/features/sessions/service.ts";
 import { lookAtSingleUseToken, type TokenPurpose } from "../../server/features/tokens/service.ts";
+import type { Geo } from "../../server/ports/geo.ts";
 import { appearanceOf, linkTo, messageIdOf, senderOf } from "./appearance.ts";
 import { renderMail } from "./render.ts";
 import { SAMPLES, type Values } from "./samples.ts";
@@ -13,8 +14,8 @@ import type { Message } from "./transport.ts";
 
 export interface MailDeps extends Pick<Deps, "db" | "settings" | "clock" | "log"> {
   readonly home: string;
-  /** In words, where an address is; undefined where that is not known. */
-  readonly place?: (ip: string) => string | undefined;
+  /** Where addresses are, where that can be looked up. */
+  readonly geo?: Pick<Geo, "placeOf">;
 }
 
 /** A mail that waits to be sent. */
@@ -139,13 +140,14 @@ const plainName = (name: string) =>
     .trim()
     .slice(0, 64);
 
-function deviceValues({ place }: MailDeps, session: Session | undefined): Values {
+function deviceValues({ geo }: MailDeps, session: Session | undefined): Values {
   const ip = session?.ip ?? "";
+  const place = ip === "" ? undefined : geo?.placeOf(ip);
   return {
     device: session ? deviceOf(session.userAgent) : "",
     device_name: plainName(session?.deviceName ?? ""),
     ip,
-    place: ip === "" ? "" : (place?.(ip) ?? ""),
+    place: [place?.city, place?.country].filter(Boolean).join(", "),
   };
 }
 
