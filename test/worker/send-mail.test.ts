@@ -3,6 +3,7 @@ import type { Settings } from "../../config/schema.ts";
 import type { MailPayload } from "../../db/jobs.ts";
 import { queueMail } from "../../server/features/mail/service.ts";
 import { issueSingleUseToken, lookAtSingleUseToken, type TokenRequest } from "../../server/features/tokens/service.ts";
+import { eraseUser } from "../../server/features/users/manage-users.ts";
 import { disableUser, setPassword } from "../../server/features/users/service.ts";
 import { type Job, PermanentFailure, RetryLater } from "../../worker/job.ts";
 import { type SendMailDeps, sendMail } from "../../worker/jobs/send-mail.ts";
@@ -298,6 +299,15 @@ describe("a mail that has become pointless", () => {
       "the address that it was for is not known any more",
       "address_gone",
       async () => ({ data: { ...base(), template: "email_changed" } as unknown as MailPayload }),
+    ],
+    [
+      "its user was erased and the row stayed",
+      "user_gone",
+      async () => {
+        const data: MailPayload = { ...base(), template: "password_changed" };
+        await eraseUser(app.deps, ada.id, OPERATOR);
+        return { data };
+      },
     ],
     [
       "its user is disabled and could not follow the link",

@@ -58,7 +58,7 @@ export async function prepareMail(
   const age = deps.clock.now().getTime() - createdAt.getTime();
   if (age > (REPORTS.has(template) ? REPORT_AGE_MS : NOTICE_AGE_MS)) return { obsolete: "too_old" };
   const found = await findUser(deps.db.orm, { id: data.user_id });
-  if (!found) return { obsolete: "user_gone" };
+  if (!found || found.user.erasedAt !== null) return { obsolete: "user_gone" };
   const { user } = found;
   // To the old address or to nobody: what was sealed is erased once the mail is done.
   if (template === "email_changed" && data.sealed?.to === undefined) return { obsolete: "address_gone" };
