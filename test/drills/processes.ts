@@ -125,9 +125,9 @@ export const primer = (
 
 export const ADMIN_PASSWORD = "correct horse battery staple";
 
-/** Sets a home up. The key is an elliptic one: making it takes no time, and no drill is about it. */
-export async function initHome(home: string, variables?: Record<string, string>): Promise<void> {
-  const words = ["init", "--yes", "--algorithm", "ES256", "--admin-password-stdin"];
+/** Sets a home up. Where no drill is about the key it is an elliptic one: making it takes no time. */
+export async function initHome(home: string, variables?: Record<string, string>, algorithm = "ES256"): Promise<void> {
+  const words = ["init", "--yes", "--algorithm", algorithm, "--admin-password-stdin"];
   const { exitCode, notes } = await primer(home, words, variables, ADMIN_PASSWORD).finished;
   if (exitCode !== 0) throw new Error(`init ended with ${exitCode}: ${notes}`);
 }

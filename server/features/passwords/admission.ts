@@ -24,8 +24,7 @@ export function createAdmission(options: AdmissionOptions, clock: Pick<Clock, "e
   const admitted = stopwatch(clock);
   let inside = 0;
 
-  const isTooLong = (waiting: number) =>
-    waiting > MAX_LINE || (waiting / atATime) * admitted.usualMs() > longestLineMs;
+  const isTooLong = (waiting: number) => waiting > MAX_LINE || (waiting / atATime) * admitted.usualMs() > longestLineMs;
 
   async function enter(): Promise<void> {
     if (inside < atATime) {
