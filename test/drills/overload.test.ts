@@ -3,7 +3,7 @@ import { availableParallelism, loadavg } from "node:os";
 import { join } from "node:path";
 import { openPglite } from "../../db/pglite.ts";
 import { openPostgresAt } from "../support/database.ts";
-import { generateLoad, type Kind, percentile, type Report, type Seen } from "./load.ts";
+import { addUsers, generateLoad, type Kind, percentile, type Report, type Seen } from "./load.ts";
 import { ownPostgres, whyNoPostgres } from "./own-postgres.ts";
 import {
   canRun,
@@ -48,17 +48,6 @@ interface Installation {
   remove(): Promise<void>;
 }
 
-/** Many accounts with the administrator's password, so that no login waits for the row of another. */
-const MORE_USERS = [
-  `INSERT INTO users (id, username, email, email_key, email_verified_at, status, created_at, updated_at)
-   SELECT gen_random_uuid(), 'user' || n, 'user' || n || '@example.org', 'user' || n || '@example.org', created_at, status,
-          created_at, updated_at
-   FROM users, generate_series(1, ${USERS}) AS n WHERE username = 'admin'`,
-  `INSERT INTO credentials (id, user_id, kind, secret, pepper_id, created_at, updated_at)
-   SELECT gen_random_uuid(), u.id, c.kind, c.secret, c.pepper_id, c.created_at, c.updated_at
-   FROM credentials c JOIN users a ON a.id = c.user_id AND a.username = 'admin', users u WHERE u.username <> 'admin'`,
-];
-
 async function install(kind: "PostgreSQL" | "the embedded database"): Promise<Installation> {
   const scratch = scratchFolder();
   const home = join(scratch.path, "home");
@@ -67,12 +56,12 @@ async function install(kind: "PostgreSQL" | "the embedded database"): Promise<In
   const open = () => (postgres ? openPostgresAt(postgres.url) : openPglite(home));
   await initHome(home, variables, FULL ? "RS256" : "ES256");
   const db = await open();
-  for (const statement of MORE_USERS) await db.query(statement);
+  const usernames = await addUsers(db, USERS);
   await db.close();
   const server = await serve(home, variables);
   return {
     server,
-    usernames: Array.from({ length: USERS }, (_, index) => `user${index + 1}`),
+    usernames,
     async counted() {
       server.signal("SIGTERM");
       await server.finished;

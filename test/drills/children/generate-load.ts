@@ -81,6 +81,11 @@ async function send(kind: Kind, dueAt: number): Promise<void> {
 }
 
 const began = performance.now();
+let stopped = false;
+process.on("SIGTERM", () => {
+  stopped = true;
+});
+const isOver = () => stopped || performance.now() - began >= durationMs;
 const underWay = new Set<Promise<void>>();
 const track = (sent: Promise<void>) => {
   underWay.add(sent);
@@ -89,12 +94,12 @@ const track = (sent: Promise<void>) => {
 
 /** One after the other, as fast as they are answered. */
 async function closedLoop(kind: Kind): Promise<void> {
-  while (performance.now() - began < durationMs) await send(kind, performance.now());
+  while (!isOver()) await send(kind, performance.now());
 }
 
 async function openLoop(): Promise<void> {
   const schedules = Object.entries(load.perSecond).map(([kind, rate]) => ({ kind: kind as Kind, rate, sent: 0 }));
-  while (performance.now() - began < durationMs) {
+  while (!isOver()) {
     const now = performance.now() - began;
     for (const schedule of schedules) {
       while ((schedule.sent / schedule.rate) * 1000 <= now) {
@@ -106,6 +111,7 @@ async function openLoop(): Promise<void> {
 }
 
 await Promise.all([openLoop(), ...Array.from({ length: load.loginsAtATime ?? 0 }, () => closedLoop("login"))]);
+const tookMs = Math.min(durationMs, performance.now() - began);
 await Promise.all(underWay);
-const report: Report = { tookMs: durationMs, kinds, sessions };
+const report: Report = { tookMs, kinds, sessions };
 process.stdout.write(JSON.stringify(report));

@@ -1,0 +1,69 @@
+/** A reverse proxy as it stands before several nodes: it asks each whether it is ready, and sends to those that are. */
+
+const LOOK_EVERY_MS = 200;
+const NOT_SENT: ReadonlySet<unknown> = new Set(["ConnectionRefused", "ECONNREFUSED"]);
+
+export interface ReverseProxy {
+  readonly url: string;
+  /** The nodes as they are now; one that is put here gets requests once it is ready. */
+  nodes: readonly string[];
+  /** How many requests were sent a second time, since the first node had refused the connection. */
+  retried(): number;
+  stop(): void;
+}
+
+export function startProxy(first: readonly string[]): ReverseProxy {
+  let nodes = first;
+  let ready: string[] = [];
+  let turn = 0;
+  let retried = 0;
+  const looking = setInterval(async () => {
+    const looked = nodes;
+    const seen = await Promise.all(looked.map(isReady));
+    ready = looked.filter((node, index) => seen[index] && nodes.includes(node));
+  }, LOOK_EVERY_MS);
+
+  async function handle(request: Request): Promise<Response> {
+    const { pathname, search } = new URL(request.url);
+    const body = request.method === "GET" ? null : await request.arrayBuffer();
+    const headers = new Headers(request.headers);
+    headers.delete("host");
+    const tried: string[] = [];
+    for (;;) {
+      const left = ready.filter((node) => !tried.includes(node));
+      const node = left[turn++ % left.length];
+      if (node === undefined) return new Response("No node is there", { status: 502 });
+      try {
+        return await fetch(node + pathname + search, { method: request.method, headers, body, redirect: "manual" });
+      } catch (error) {
+        // Whatever a node may have read is not sent again: it may have been done.
+        if (!NOT_SENT.has((error as { code?: unknown }).code))
+          return new Response(`${node}: ${String(error)}`, { status: 502 });
+        tried.push(node);
+        retried++;
+      }
+    }
+  }
+
+  const server = Bun.serve({ port: 0, hostname: "127.0.0.1", idleTimeout: 60, fetch: handle });
+  return {
+    url: `http://127.0.0.1:${server.port}`,
+    get nodes() {
+      return nodes;
+    },
+    set nodes(now) {
+      nodes = now;
+    },
+    retried: () => retried,
+    stop() {
+      clearInterval(looking);
+      server.stop(true);
+    },
+  };
+}
+
+const isReady = (node: string): Promise<boolean> =>
+  fetch(`${node}/readyz`, { headers: { connection: "close" }, signal: AbortSignal.timeout(1000) }).then(
+    ({ status }) => status === 200,
+    () => false,
+  );
