@@ -15,9 +15,10 @@ import {
   start,
   waitFor,
 } from "./processes.ts";
+import { tableRow } from "./table.ts";
 
-const ROWS = FULL ? 10_000 : 200;
-const STALL_MS = FULL ? 60_000 : 2000;
+const ROWS = FULL ? 10_000 : 60;
+const STALL_MS = FULL ? 60_000 : 500;
 const RACES = 50;
 inShort(`${ROWS} rows and a stall of ${STALL_MS / 1000} s, 10000 rows and 60 s with TEST_FULL`);
 
@@ -146,6 +147,8 @@ describe("a home that is being served", () => {
     await initHome(home);
     const server = await serve(home);
     let ids: string[] = [];
+    let ran = 0;
+    let refusedAfterMs = 0;
     try {
       let done = false;
       const commands = commandsMeanwhile(home, () => done);
@@ -162,11 +165,9 @@ describe("a home that is being served", () => {
       expect(JSON.parse(refused.out).error.exit_code).toBe(3);
       expect(refused.notes).toContain(String(server.pid));
       expect((await worker).exitCode).toBe(3);
-      const ran = await commands;
+      ran = await commands;
       expect(ran).toBeGreaterThan(0);
-      process.stderr.write(
-        `measured: a second serve was refused after ${Math.round(refused.tookMs)} ms; ${ran} commands ran in the holder\n`,
-      );
+      refusedAfterMs = Math.round(refused.tookMs);
     } finally {
       server.signal("SIGTERM");
     }
@@ -177,20 +178,27 @@ describe("a home that is being served", () => {
     await db.close();
     const found = new Set(rows.map((row) => row.id));
     expect(ids.filter((id) => !found.has(id))).toEqual([]);
+    tableRow(
+      "D10 a second process on one embedded database",
+      "serve and worker exit 3 naming the holder's pid; a live holder's lock is never stolen; commands work through the holder; no row is lost",
+      `a second serve refused after ${refusedAfterMs} ms, ${ran} commands ran in the holder, 0 of ${ids.length} logins lost`,
+    );
   });
 
   // It is told within two seconds, so that a supervisor's log says at once what is wrong.
-  test.each(["serve", "worker"])("a second process, %s, gives up within 2 seconds", async (command) => {
+  test("a second process gives up within 2 seconds", async () => {
     const home = join(scratch.path, "served");
     const server = await serve(home);
     try {
-      await waitFor("a refusal within 2 s, whatever else this machine is doing", async () => {
-        const began = performance.now();
-        const { exitCode, notes } = await primer(home, [command]).finished;
-        expect(exitCode).toBe(3);
-        expect(notes).toContain(String(server.pid));
-        return performance.now() - began < 2000;
-      });
+      for (const command of ["serve", "worker"]) {
+        await waitFor("a refusal within 2 s, whatever else this machine is doing", async () => {
+          const began = performance.now();
+          const { exitCode, notes } = await primer(home, [command]).finished;
+          expect(exitCode).toBe(3);
+          expect(notes).toContain(String(server.pid));
+          return performance.now() - began < 2000;
+        });
+      }
     } finally {
       await server.kill();
     }
