@@ -1,5 +1,6 @@
 /**
- * Runs the tests: `bun run test` the short form, `bun run test:full` with everything that takes long. Starts the servers
+ * Runs the tests: `bun run test` the short form, `bun run test:full` with everything that takes long, `bun run
+ * test:drills` the drills alone, in their long form and with a table of what was seen. Starts the servers
  * that suites need, builds the binary that is tested, runs the suites on both databases, and ends with one line
  * "N passed, N failed".
  */
@@ -10,7 +11,8 @@ import { migratedDump, sharedSigningKey } from "./fixtures.ts";
 import { startPostgres } from "./services.ts";
 
 const root = join(import.meta.dir, "../..");
-const full = process.argv.includes("--full");
+const drillsAlone = process.argv.includes("--drills");
+const full = drillsAlone || process.argv.includes("--full");
 const inCi = Boolean(process.env.CI);
 const LEAST_COVERAGE = 0.8;
 const scratch = mkdtempSync(join(tmpdir(), "primer-test-run-"));
@@ -92,7 +94,19 @@ async function step(name: string, command: string[]): Promise<void> {
   if ((await child.exited) !== 0) throw new Error(`${name} failed`);
 }
 
-async function main(): Promise<Counts> {
+/** Every drill in its long form. What was seen is printed as one table when they are over. */
+async function runDrills(): Promise<Counts> {
+  const table = join(scratch, "drills.md");
+  const counts = await runSuite({ name: "drills", paths: ["test/drills"], environment: { TEST_DRILL_TABLE: table } });
+  const rows = await Bun.file(table)
+    .text()
+    .catch(() => "");
+  process.stdout.write(`\n| drill | promise | seen |\n|---|---|---|\n${rows}`);
+  rmSync(scratch, { recursive: true, force: true });
+  return counts;
+}
+
+async function runAll(): Promise<Counts> {
   await step("Build the binary", [process.execPath, "run", "build"]);
   await Promise.all([migratedDump(), sharedSigningKey()]);
   const postgres = await startPostgres();
@@ -119,6 +133,6 @@ async function main(): Promise<Counts> {
   }
 }
 
-const { passed, failed, skipped } = await main();
+const { passed, failed, skipped } = drillsAlone ? await runDrills() : await runAll();
 process.stdout.write(`\n${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}\n`);
 process.exit(failed === 0 && passed > 0 ? 0 : 1);
