@@ -127,7 +127,14 @@ describe("overload", () => {
       const { server, usernames } = installation;
       try {
         const load = { url: server.url, usernames };
-        const warm = { durationMs: 2000, sessions: [], keepSessions: true, perSecond: {}, loginsAtATime: AT_CAPACITY };
+        // Sessions enough that each has its answer before its next refresh is due.
+        const warm = {
+          durationMs: FULL ? 10_000 : 2500,
+          sessions: [],
+          keepSessions: true,
+          perSecond: {},
+          loginsAtATime: AT_CAPACITY,
+        };
         let { sessions } = await generateLoad({ ...load, ...warm });
         const send = async (more: { login?: number; loginsAtATime?: number }, seconds: number) => {
           const { login: logins, loginsAtATime = 0 } = more;

@@ -38,7 +38,7 @@ const SEND: Record<Kind, () => Promise<Response>> = {
   async login() {
     const username = usernames[requests++ % usernames.length];
     const response = await post("/api/v1/auth/login", { username, password });
-    if (response.status === 200 && load.keepSessions) sessions.push((await response.clone().json()) as Session);
+    if (response.status === 200 && load.keepSessions) sessions.unshift((await response.clone().json()) as Session);
     return response;
   },
   async refresh() {
