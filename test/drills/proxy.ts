@@ -7,6 +7,10 @@ export interface ReverseProxy {
   readonly url: string;
   /** The nodes as they are now; one that is put here gets requests once it is ready. */
   nodes: readonly string[];
+  /** Those that get requests now. */
+  ready(): readonly string[];
+  /** Why requests were answered 502. */
+  readonly failures: readonly string[];
   /** How many requests were sent a second time, since the first node had refused the connection. */
   retried(): number;
   stop(): void;
@@ -14,14 +18,24 @@ export interface ReverseProxy {
 
 export function startProxy(first: readonly string[]): ReverseProxy {
   let nodes = first;
-  let ready: string[] = [];
+  const ready = new Set<string>();
+  const failures: string[] = [];
   let turn = 0;
   let retried = 0;
-  const looking = setInterval(async () => {
-    const looked = nodes;
-    const seen = await Promise.all(looked.map(isReady));
-    ready = looked.filter((node, index) => seen[index] && nodes.includes(node));
+  const looking = setInterval(() => {
+    for (const node of nodes) void look(node);
   }, LOOK_EVERY_MS);
+
+  async function look(node: string): Promise<void> {
+    const isReady = await readiness(node);
+    if (isReady && nodes.includes(node)) ready.add(node);
+    if (isReady === false) ready.delete(node);
+  }
+
+  function failed(why: string): Response {
+    failures.push(why);
+    return new Response(why, { status: 502 });
+  }
 
   async function handle(request: Request): Promise<Response> {
     const { pathname, search } = new URL(request.url);
@@ -30,15 +44,14 @@ export function startProxy(first: readonly string[]): ReverseProxy {
     headers.delete("host");
     const tried: string[] = [];
     for (;;) {
-      const left = ready.filter((node) => !tried.includes(node));
+      const left = [...ready].filter((node) => !tried.includes(node));
       const node = left[turn++ % left.length];
-      if (node === undefined) return new Response("No node is there", { status: 502 });
+      if (node === undefined) return failed("No node is ready");
       try {
         return await fetch(node + pathname + search, { method: request.method, headers, body, redirect: "manual" });
       } catch (error) {
         // Whatever a node may have read is not sent again: it may have been done.
-        if (!NOT_SENT.has((error as { code?: unknown }).code))
-          return new Response(`${node}: ${String(error)}`, { status: 502 });
+        if (!NOT_SENT.has((error as { code?: unknown }).code)) return failed(`${node}: ${String(error)}`);
         tried.push(node);
         retried++;
       }
@@ -53,7 +66,10 @@ export function startProxy(first: readonly string[]): ReverseProxy {
     },
     set nodes(now) {
       nodes = now;
+      for (const node of ready) if (!now.includes(node)) ready.delete(node);
     },
+    ready: () => [...ready],
+    failures,
     retried: () => retried,
     stop() {
       clearInterval(looking);
@@ -62,8 +78,9 @@ export function startProxy(first: readonly string[]): ReverseProxy {
   };
 }
 
-const isReady = (node: string): Promise<boolean> =>
+/** Undefined where that could not be seen in time: then it stays what it was. */
+const readiness = (node: string): Promise<boolean | undefined> =>
   fetch(`${node}/readyz`, { headers: { connection: "close" }, signal: AbortSignal.timeout(1000) }).then(
     ({ status }) => status === 200,
-    () => false,
+    (error) => (NOT_SENT.has(error.code) ? false : undefined),
   );

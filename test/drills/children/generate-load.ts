@@ -27,12 +27,19 @@ const post = (path: string, body: unknown) =>
     signal: AbortSignal.timeout(DEADLINE_MS),
   });
 
-const nextSession = (): Session | undefined => {
-  const free = sessions.findIndex((session) => !busy.has(session));
-  const [session] = free < 0 ? [] : sessions.splice(free, 1);
-  if (session) sessions.push(session); // to the end of the line
-  return session;
-};
+/** The session that was refreshed the longest time ago; where all wait for an answer, the first that has it. */
+async function nextSession(): Promise<Session> {
+  for (;;) {
+    const free = sessions.findIndex((session) => !busy.has(session));
+    const [session] = free < 0 ? [] : sessions.splice(free, 1);
+    if (session) {
+      sessions.push(session);
+      busy.add(session);
+      return session;
+    }
+    await Bun.sleep(1);
+  }
+}
 
 const SEND: Record<Kind, () => Promise<Response>> = {
   async login() {
@@ -42,9 +49,7 @@ const SEND: Record<Kind, () => Promise<Response>> = {
     return response;
   },
   async refresh() {
-    const session = nextSession();
-    if (!session) throw new Error("Every session is waiting for its refresh");
-    busy.add(session);
+    const session = await nextSession();
     try {
       const response = await post("/api/v1/auth/refresh", { refresh_token: session.refresh_token });
       if (response.status === 200) Object.assign(session, await response.clone().json());
