@@ -55,7 +55,7 @@ async function runSuite(suite: Suite): Promise<Counts> {
     {
       cwd: root,
       stdio: ["ignore", "inherit", "inherit"],
-      env: { ...process.env, ...suite.environment, ...(full ? { TEST_FULL: "1" } : {}) },
+      env: { ...process.env, TEST_HOMES: scratch, ...suite.environment, ...(full ? { TEST_FULL: "1" } : {}) },
     },
   );
   const exitCode = await child.exited;
