@@ -21,7 +21,11 @@ interface Suite {
   readonly name: string;
   readonly paths: readonly string[];
   readonly environment?: Record<string, string>;
+  /** Files whose path matches are left out. */
+  readonly without?: string;
   readonly coverage?: boolean;
+  /** How many files run at the same time. */
+  readonly atATime?: number;
 }
 
 interface Counts {
@@ -32,6 +36,7 @@ interface Counts {
 
 const say = (text: string) => process.stdout.write(`\n== ${text}\n`);
 
+const DRILLS = "test/drills";
 /** Suites that look at behaviour through the database, and so must hold on both. */
 const ON_BOTH = ["test/http", "test/db", "test/flows"];
 
@@ -50,6 +55,8 @@ async function runSuite(suite: Suite): Promise<Counts> {
       "--reporter=junit",
       `--reporter-outfile=${report}`,
       ...coverage,
+      ...(suite.without ? [`--path-ignore-patterns=${suite.without}`] : []),
+      ...(suite.atATime ? [`--parallel=${suite.atATime}`] : []),
       ...suite.paths.map((path) => `./${path}`),
     ],
     {
@@ -94,10 +101,12 @@ async function step(name: string, command: string[]): Promise<void> {
   if ((await child.exited) !== 0) throw new Error(`${name} failed`);
 }
 
-/** Every drill in its long form. What was seen is printed as one table when they are over. */
+/** The drills in their long form, all or those that are named. What was seen is printed as one table when they are over. */
 async function runDrills(): Promise<Counts> {
   const table = join(scratch, "drills.md");
-  const counts = await runSuite({ name: "drills", paths: ["test/drills"], environment: { TEST_DRILL_TABLE: table } });
+  const named = process.argv.slice(2).filter((word) => !word.startsWith("--"));
+  const paths = named.length > 0 ? named : [DRILLS];
+  const counts = await runSuite({ name: "drills", paths, environment: { TEST_DRILL_TABLE: table } });
   const rows = await Bun.file(table)
     .text()
     .catch(() => "");
@@ -113,7 +122,11 @@ async function runAll(): Promise<Counts> {
   const missing: string[] = [];
   try {
     const environment: Record<string, string> = postgres ? { TEST_DATABASE_URL: postgres.url } : {};
-    const suites: Suite[] = [{ name: "embedded database", paths: ["test"], environment, coverage: true }];
+    const suites: Suite[] = [
+      { name: "embedded database", paths: ["test"], without: `${DRILLS}/**`, environment, coverage: true },
+      // They wait for other processes most of the time. In the long form they also measure, and so run alone.
+      { name: "drills", paths: [DRILLS], environment, ...(full ? {} : { atATime: 2 }) },
+    ];
     if (postgres) {
       suites.push({ name: "PostgreSQL", paths: ON_BOTH, environment: { ...environment, TEST_DATABASE: "postgres" } });
     } else missing.push("PostgreSQL (no TEST_DATABASE_URL, no server binaries, no Docker engine)");
