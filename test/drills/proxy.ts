@@ -1,6 +1,8 @@
 /** A reverse proxy as it stands before several nodes: it asks each whether it is ready, and sends to those that are. */
 
 const LOOK_EVERY_MS = 200;
+/** A node gets no more requests once it has been seen not to be ready so many times in a row. */
+const FALL = 3;
 const NOT_SENT: ReadonlySet<unknown> = new Set(["ConnectionRefused", "ECONNREFUSED"]);
 
 export interface ReverseProxy {
@@ -19,6 +21,7 @@ export interface ReverseProxy {
 export function startProxy(first: readonly string[]): ReverseProxy {
   let nodes = first;
   const ready = new Set<string>();
+  const fallen = new Map<string, number>();
   const failures: string[] = [];
   let turn = 0;
   let retried = 0;
@@ -28,8 +31,10 @@ export function startProxy(first: readonly string[]): ReverseProxy {
 
   async function look(node: string): Promise<void> {
     const isReady = await readiness(node);
+    const times = isReady ? 0 : (fallen.get(node) ?? 0) + 1;
+    fallen.set(node, times);
     if (isReady && nodes.includes(node)) ready.add(node);
-    if (isReady === false) ready.delete(node);
+    if (times >= FALL) ready.delete(node);
   }
 
   function failed(why: string): Response {
@@ -78,9 +83,8 @@ export function startProxy(first: readonly string[]): ReverseProxy {
   };
 }
 
-/** Undefined where that could not be seen in time: then it stays what it was. */
-const readiness = (node: string): Promise<boolean | undefined> =>
+const readiness = (node: string): Promise<boolean> =>
   fetch(`${node}/readyz`, { headers: { connection: "close" }, signal: AbortSignal.timeout(1000) }).then(
     ({ status }) => status === 200,
-    (error) => (NOT_SENT.has(error.code) ? false : undefined),
+    () => false,
   );
