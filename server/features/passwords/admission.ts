@@ -3,7 +3,7 @@ import { stopwatch } from "./stopwatch.ts";
 
 interface AdmissionOptions {
   readonly atATime: number;
-  /** The line is never longer than can be expected to be served in this time. */
+  /** Nobody joins a line that can be expected to take longer than this. */
   readonly longestLineMs: number;
   /** The longest that anybody waits, whatever was expected. */
   readonly deadlineMs: number;
@@ -16,7 +16,7 @@ const MAX_LINE = 1000;
 
 /**
  * Lets so many in at a time, in the order in which they come. How long the line may be follows from how long it usually
- * takes: as that grows, whoever came last is sent away.
+ * takes: where that grows so much that those who came last would wait in vain, they are sent away before.
  */
 export function createAdmission(options: AdmissionOptions, clock: Pick<Clock, "elapsed">) {
   const { atATime, longestLineMs, deadlineMs, refusal } = options;
@@ -24,14 +24,14 @@ export function createAdmission(options: AdmissionOptions, clock: Pick<Clock, "e
   const admitted = stopwatch(clock);
   let inside = 0;
 
-  const isTooLong = (waiting: number) => waiting > MAX_LINE || (waiting / atATime) * admitted.usualMs() > longestLineMs;
+  const expectedMs = (waiting: number) => (waiting / atATime) * admitted.usualMs();
 
   async function enter(): Promise<void> {
     if (inside < atATime) {
       inside++;
       return;
     }
-    if (isTooLong(line.length + 1)) throw refusal();
+    if (line.length >= MAX_LINE || expectedMs(line.length + 1) > longestLineMs) throw refusal();
     const turn = Promise.withResolvers<void>();
     line.push(turn);
     const late = setTimeout(() => {
@@ -46,7 +46,7 @@ export function createAdmission(options: AdmissionOptions, clock: Pick<Clock, "e
     const next = line.shift();
     if (next) next.resolve();
     else inside--;
-    while (isTooLong(line.length)) line.pop()?.reject(refusal());
+    while (expectedMs(line.length) > deadlineMs) line.pop()?.reject(refusal());
   }
 
   return {

@@ -27,8 +27,11 @@ export interface HashPool {
   slowestMs(): number;
 }
 
-/** So many are admitted for each slot: beside its hash, each waits for the database and for a signature. */
-const ADMITTED_PER_SLOT = 8;
+/**
+ * So many are admitted for each slot: beside its hash, each waits for the database and for a signature. More at a time
+ * bring no more through, and slow everybody else down.
+ */
+const ADMITTED_PER_SLOT = 4;
 /** What share of the deadline a queue may take: if it took all of it, each turn would come just too late to be of use. */
 const QUEUE_SHARE = 0.5;
 const FULL = "The hash queue is full";
