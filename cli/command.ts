@@ -52,6 +52,8 @@ export interface CommandSpec {
     readonly values?: readonly string[];
     /** Whether the command does with none. */
     readonly optional?: boolean;
+    /** Whether it is a file or folder: the process that runs the command may stand in another folder. */
+    readonly isPath?: boolean;
   }[];
   readonly options?: readonly OptionSpec[];
   readonly examples: readonly string[];

@@ -1,3 +1,4 @@
+import { resolve } from "node:path";
 import { codeOf, EXIT, misused, OperatorError, textOf } from "../config/errors.ts";
 import type { Variables } from "../config/load.ts";
 import { redactText } from "../config/log.ts";
@@ -28,13 +29,18 @@ export async function runCommand(spec: CommandSpec, invocation: Invocation, wher
   const json = Boolean(invocation.options.json);
   try {
     const implementation = await spec.load();
-    const context = contextOf(invocation, where, ownWorkspace(where.home));
+    const context = contextOf(withAbsolutePaths(spec, invocation), where, ownWorkspace(where.home));
     const options = where.io.interactive && implementation.ask ? await implementation.ask(context) : invocation.options;
     const asked = { ...context, options };
     return await hereOrInHolder(spec, asked, () => execute(spec, asked));
   } catch (error) {
     return explain(error, where.io, json);
   }
+}
+
+function withAbsolutePaths(spec: CommandSpec, { arguments: given, options }: Invocation): Invocation {
+  const isPath = (index: number) => spec.arguments?.[index]?.isPath ?? false;
+  return { arguments: given.map((text, index) => (isPath(index) ? resolve(text) : text)), options };
 }
 
 /** Runs a command, by its name, in the process that owns the database, for another one. */

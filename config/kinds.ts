@@ -47,6 +47,31 @@ export const rate: Kind<Rate | null> = {
   },
 };
 
+/** A rate as {@link rate} reads it. */
+export function writeRate(written: Rate | null): string {
+  if (written === null) return "off";
+  const [unit, ms] = Object.entries(UNIT_MS).findLast(([, size]) => written.windowMs % size === 0) ?? ["ms", 1];
+  return `${written.limit}/${written.windowMs / ms}${unit}`;
+}
+
+/** Rates of single routes, each written "POST /api/v1/clients 10/1m"; by the route, null for "off". */
+export const routeRates: Kind<ReadonlyMap<string, Rate | null>> = {
+  name: "list of routes' rates",
+  expected: 'a list of routes with a rate each such as ["POST /api/v1/clients 10/1m"], "off" for none',
+  parse(raw) {
+    const items = typeof raw === "string" ? raw.split(",").map((item) => item.trim()) : raw;
+    if (!Array.isArray(items)) return undefined;
+    const rates = new Map<string, Rate | null>();
+    for (const item of items.filter((given) => given !== "")) {
+      const [, route, written] = /^((?:GET|POST|PUT|PATCH|DELETE) \/\S*) +(\S+)$/.exec(String(item)) ?? [];
+      const parsed = rate.parse(written);
+      if (route === undefined || parsed === undefined) return undefined;
+      rates.set(route, parsed);
+    }
+    return rates;
+  },
+};
+
 export const integer = (min: number, max: number): Kind<number> => ({
   name: "integer",
   expected: `a whole number from ${min} to ${max}`,

@@ -9,6 +9,7 @@ import {
   origin,
   originList,
   rate,
+  routeRates,
   secureUrl,
   someOf,
   text,
@@ -279,6 +280,11 @@ export const SETTINGS = {
       100,
       "After this many the password is not accepted any more until it is reset or the account unlocked. 0: never.",
     ),
+    geoip_file: setting(
+      text(4096),
+      "",
+      "MaxMind DB file with cities, such as GeoLite2-City.mmdb, to notice sign-ins that are too far apart for the time between them. A path in the home, or an absolute one. Each process holds it in memory and reads it again when it changes. Empty: none.",
+    ),
     erase_after: setting(
       duration("0s", "365d"),
       "30d",
@@ -299,6 +305,11 @@ export const SETTINGS = {
     login_service: setting(rate, "3000/1m", "Logins from everywhere together."),
     login_account: setting(rate, "10/15m", "Failed logins on one account."),
     general: setting(rate, "100/1m", "Requests of one user, or of one address where nobody is logged in."),
+    routes: setting(
+      routeRates,
+      [],
+      "The same for single routes, in place of `general` and beside what else limits them.",
+    ),
     refresh: setting(rate, "10/1h", "Refreshes of one session."),
     register_ip: setting(rate, "5/1h", "Registrations from one address."),
     mail_address: setting(rate, "3/1h", "Reset and verification mails to one address."),

@@ -1,4 +1,6 @@
 import { type AnyElysia, type Context, Elysia, NotFoundError } from "elysia";
+import { misused } from "../config/errors.ts";
+import type { Settings } from "../config/schema.ts";
 import type { Deps } from "./deps.ts";
 import { AppError } from "./errors.ts";
 import { authRoutes } from "./features/auth/routes.ts";
@@ -9,13 +11,22 @@ import { keyRoutes } from "./features/keys/routes.ts";
 import { monitoringRoutes } from "./features/monitoring/routes.ts";
 import { oauthRoutes } from "./features/oauth/routes.ts";
 import { revocationRoutes } from "./features/revocations/routes.ts";
+import { roleRoutes } from "./features/roles/routes.ts";
 import { sessionRoutes } from "./features/sessions/routes.ts";
+import { userRoutes } from "./features/users/routes.ts";
 import { readJsonBody } from "./http/body.ts";
 import { contextOf, loggedPathOf, openContext, pathOf } from "./http/context.ts";
-import { answerError } from "./http/error-handler.ts";
+import { answerError, type ErrorAnswer } from "./http/error-handler.ts";
 import { readFormBody } from "./http/form.ts";
 import { corsHeaders, preflightHeaders, securityHeaders } from "./http/headers.ts";
-import { enforceLimits, GENERAL, LIMITS_FIELD, type RouteLimit } from "./http/limits.ts";
+import {
+  enforceLimits,
+  enforceLimitsOfRefused,
+  GENERAL,
+  LIMITS_FIELD,
+  type LimitedRoute,
+  type RouteLimit,
+} from "./http/limits.ts";
 import { isOauthRequest } from "./http/oauth.ts";
 import { assertPlainQuery } from "./http/query.ts";
 import { createRouteTable } from "./http/route-table.ts";
@@ -24,13 +35,14 @@ import { createRouteTable } from "./http/route-table.ts";
 const features = (deps: Deps): AnyElysia[] => [
   authRoutes(deps),
   sessionRoutes(deps),
+  userRoutes(deps),
+  roleRoutes(deps),
   clientRoutes(deps),
   oauthRoutes(deps),
   keyRoutes(deps),
   revocationRoutes(deps),
   monitoringRoutes(deps),
   healthRoutes(deps),
-  monitoringRoutes(deps),
 ];
 
 /** The OpenAPI document of every route. No handler runs, so none of what handlers work with has to be there. */
@@ -44,6 +56,14 @@ export async function describeApi({ version }: Pick<Deps, "version">): Promise<R
 export function routeLimits(): { route: string; limits: readonly RouteLimit[] }[] {
   const api = features({} as Deps).reduce((app, feature) => app.use(feature), new Elysia() as AnyElysia);
   return api.routes.map(({ method, path, hooks }) => ({ route: `${method} ${path}`, limits: limitsIn(hooks) }));
+}
+
+/** @throws OperatorError (exit 2) where a limit is set for a route that there is not: it would limit nothing */
+export function assertRoutesKnown({ rate_limits }: Settings, routes: readonly string[]): void {
+  for (const route of rate_limits.routes.keys()) {
+    if (routes.includes(route)) continue;
+    throw misused(`rate_limits.routes: there is no route ${route}.`, "`primer config show limits` lists them.");
+  }
 }
 
 /**
@@ -62,10 +82,10 @@ export function createApp(deps: Deps): AnyElysia {
       set.headers["x-request-id"] = requestId;
       assertPlainQuery(request);
     })
-    .onError(({ error, request, set }) => {
+    .onError(async ({ error, request, route, set }) => {
       const thrown = error instanceof NotFoundError ? notFound(request, set) : error;
       if (thrown === undefined) return new Response(null, { status: 204 });
-      const answer = answerError(deps, thrown, request);
+      const answer = await refuse(thrown, request, route);
       Object.assign(set.headers, answer.headers);
       set.status = answer.status;
       return answer.body;
@@ -75,7 +95,7 @@ export function createApp(deps: Deps): AnyElysia {
       return readBody(request, deps.settings.server);
     })
     .onBeforeHandle(async ({ request, route, body, set }) => {
-      Object.assign(set.headers, await enforceLimits(deps, limitsOf(request.method, route), { request, body }));
+      Object.assign(set.headers, await enforceLimits(deps, limited(request.method, route), { request, body }));
     })
     .onAfterResponse({ as: "global" }, ({ request, set }) => {
       try {
@@ -89,8 +109,21 @@ export function createApp(deps: Deps): AnyElysia {
   app.use(docsRoutes(deps, () => describeApi(deps)));
 
   const declared = new Map(app.routes.map(({ method, path, hooks }) => [`${method} ${path}`, limitsIn(hooks)]));
-  function limitsOf(method: string, route: string): readonly RouteLimit[] {
-    return declared.get(`${method === "HEAD" ? "GET" : method} ${route}`) ?? GENERAL;
+  assertRoutesKnown(deps.settings, [...declared.keys()]);
+  function limited(method: string, route: string): LimitedRoute {
+    const name = `${method === "HEAD" ? "GET" : method} ${route}`;
+    return { name, limits: declared.get(name) ?? GENERAL };
+  }
+  /** The answer to what was thrown; also what is refused before anything else counts as a request. */
+  async function refuse(thrown: unknown, request: Request, route: string | undefined): Promise<ErrorAnswer> {
+    const answer = answerError(deps, thrown, request);
+    if (answer.status >= 500) return answer;
+    try {
+      const headers = await enforceLimitsOfRefused(deps, limited(request.method, route || pathOf(request)), request);
+      return { ...answer, headers: { ...headers, ...answer.headers } };
+    } catch (error) {
+      return answerError(deps, error, request);
+    }
   }
   const routes = createRouteTable(app.routes);
   /** No such path: 404. A path that other methods have: 405, or the answer to a preflight of an allowed origin. */

@@ -13,6 +13,7 @@ import type { Revocations } from "./features/revocations/service.ts";
 import type { SessionStates } from "./features/sessions/service.ts";
 import type { VerifiedTokens } from "./features/tokens/service.ts";
 import type { Clock } from "./ports/clock.ts";
+import type { Geo } from "./ports/geo.ts";
 import type { Limiter } from "./ports/limiter.ts";
 import type { Random } from "./ports/random.ts";
 
@@ -37,6 +38,8 @@ export interface Deps {
   readonly verifiedTokens: VerifiedTokens;
   readonly clients: ClientStates;
   readonly limiter: Limiter;
+  /** Tells where addresses are. */
+  readonly geo: Geo;
   readonly metrics: Metrics;
   /** Tells services that verify tokens by themselves which sessions have ended. */
   readonly revocations: Revocations;

@@ -21,6 +21,7 @@ export const ERRORS = {
     status: 409,
     message: "You are logged in as often as you may be; log out somewhere else first",
   },
+  PRECONDITION_FAILED: { status: 412, message: "This was changed meanwhile" },
   CONFLICT: { status: 409, message: "This exists already" },
   PASSWORD_TOO_WEAK: { status: 422, message: "The password is too weak" },
   RATE_LIMIT_EXCEEDED: { status: 429, message: "Too many requests; try again later" },

@@ -23,6 +23,7 @@ import { boundConnections } from "./http/connection-bound.ts";
 import { keepCertificate } from "./http/keep-certificate.ts";
 import { openListener } from "./http/listener.ts";
 import { type Clock, systemClock } from "./ports/clock.ts";
+import { openGeo } from "./ports/geo.ts";
 import { createMemoryLimiter } from "./ports/limiter.ts";
 import { type Random, systemRandom } from "./ports/random.ts";
 import { createRedisLimiter } from "./ports/redis-limiter.ts";
@@ -106,6 +107,7 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
     verifiedTokens: createVerifiedTokens(),
     clients,
     limiter: redis ? createRedisLimiter(redis.scripts, ownLimiter, redis.breaker) : ownLimiter,
+    geo: openGeo({ home: parts.home, file: () => deps.settings.accounts.geoip_file, log }),
     metrics: createMetrics(),
     revocations,
     hashPool: createHashPool(settings.password, clock),
@@ -116,6 +118,7 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
     lifecycle: { draining: false },
     async close() {
       redis?.scripts.close();
+      deps.geo.close();
       await presence.close();
       revocations.close();
       await changes.close();

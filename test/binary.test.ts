@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { VERSION } from "../config/version.ts";
 import { jsonOf } from "./cli/support/home.ts";
 import { type Serving, serve } from "./cli/support/serve.ts";
+import { city, geoFile } from "./support/geo-file.ts";
 import { type Ran, runPrimer } from "./support/server.ts";
 
 const built = join(import.meta.dir, "../dist/primer");
@@ -126,6 +127,17 @@ describe("the binary alone in a folder", () => {
     const args = ["users", "create", name, "--email", `${name}@example.org`, "--password-stdin"];
     const ran = await runPrimer(args, { primer: [binary], cwd: folder, input: typed, environment: { PATH: "" } });
     expect(ran).toMatchObject({ exitCode });
+  });
+
+  test("the reader of GeoIP files is in it", async () => {
+    const check = (bytes: Uint8Array) => {
+      writeFileSync(join(folder, "places.mmdb"), bytes);
+      const environment = { PATH: "", PRIMER_ACCOUNTS__GEOIP_FILE: join(folder, "places.mmdb") };
+      return runPrimer(["config", "check"], { primer: [binary], cwd: folder, environment });
+    };
+    const file = geoFile({ "1.0.0.0/8": city("Sydney", "Australia", [-33.87, 151.21], 20) });
+    expect(await check(file)).toMatchObject({ exitCode: 0 });
+    expect(await check(file.subarray(0, 200))).toMatchObject({ exitCode: 2 });
   });
 
   test("hibp import works in it", async () => {

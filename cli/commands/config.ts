@@ -1,8 +1,10 @@
 import { readCertificate } from "../../config/certificate.ts";
 import { misused } from "../../config/errors.ts";
+import { writeRate } from "../../config/kinds.ts";
 import { findSetting, loadSettings, nearestKey, type ResolvedSetting } from "../../config/load.ts";
 import { defaultOf, type Settings } from "../../config/schema.ts";
 import { readSecrets } from "../../config/secrets.ts";
+import { readGeoFile } from "../../server/ports/geo-file.ts";
 import type { CommandContext, Implementation, Outcome } from "../command.ts";
 import { table } from "../io.ts";
 
@@ -19,12 +21,20 @@ const SERVICE_LIMITS: Readonly<Record<string, readonly string[]>> = {
 /** What may be shown of a value: of a secret only whether there is one. */
 const shown = ({ setting, raw }: ResolvedSetting) => (setting.secret ? (raw === "" ? "" : "(set)") : raw);
 
-/** Checks every setting, the secrets and the certificate; exit 2 with a line per fault. */
+/** Checks every setting, the secrets, the certificate and the GeoIP file; exit 2 with a line per fault. */
 export const check: Implementation = {
   async run(context) {
     const { settings, resolved, variables } = load(context);
     readSecrets(variables);
     readCertificate(settings.server, context.home);
+    if (settings.rate_limits.routes.size > 0) {
+      const { assertRoutesKnown, routeLimits } = await import("../../server/app.ts");
+      assertRoutesKnown(
+        settings,
+        routeLimits().map(({ route }) => route),
+      );
+    }
+    if (settings.accounts.geoip_file !== "") await readGeoFile(settings.accounts.geoip_file, context.home);
     const changed = [...resolved.values()].filter(({ origin }) => origin !== "default").length;
     return {
       json: { ok: true, environment: settings.environment, settings: resolved.size, changed },
@@ -36,12 +46,18 @@ export const check: Implementation = {
 /** The limits as they count: those of each route, then those of what is known only inside of one. */
 async function limitsOf(context: CommandContext): Promise<Outcome> {
   const { routeLimits } = await import("../../server/app.ts");
-  const { resolved } = load(context);
+  const { resolved, settings } = load(context);
   const rateOf = (limit: string) => String(resolved.get(`rate_limits.${limit}`)?.raw ?? "off");
+  const ratesOf = (limits: readonly string[]) => limits.map((limit) => [limit, rateOf(limit)]);
+  const ratesOfRoute = (route: string, limits: readonly string[]) => {
+    const own = settings.rate_limits.routes.get(route);
+    if (own === undefined) return ratesOf(limits);
+    return [...ratesOf(limits.filter((limit) => limit !== "general")), ["route", writeRate(own)]];
+  };
   const rows = [
-    ...routeLimits().map(({ route, limits }) => ({ route, limits })),
-    ...Object.entries(SERVICE_LIMITS).map(([route, limits]) => ({ route, limits })),
-  ].map(({ route, limits }) => ({ route, limits: Object.fromEntries(limits.map((limit) => [limit, rateOf(limit)])) }));
+    ...routeLimits().map(({ route, limits }) => ({ route, limits: ratesOfRoute(route, limits) })),
+    ...Object.entries(SERVICE_LIMITS).map(([route, limits]) => ({ route, limits: ratesOf(limits) })),
+  ].map(({ route, limits }) => ({ route, limits: Object.fromEntries(limits) }));
   const shownLimits = (limits: object) => Object.entries(limits).map(([name, rate]) => `${name} ${rate}`);
   return {
     json: { mode: resolved.get("rate_limits.mode")?.raw, routes: rows },

@@ -13,6 +13,7 @@ import { openKeyRing } from "../../server/features/keys/service.ts";
 import { readFilterFacts } from "../../server/features/passwords/breach-filter.ts";
 import { BREACH_FILTER_FILE, createBreachCheck } from "../../server/features/passwords/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
+import { readGeoFile } from "../../server/ports/geo-file.ts";
 import { checkDatabaseTls, checkTls } from "../check-tls.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { broken, type Finding, ok, warning } from "../findings.ts";
@@ -23,6 +24,7 @@ const LEAST_FREE_BYTES = GIB / 4;
 const LEAST_FREE_SHARE = 0.1;
 const MAX_CLOCK_DIFFERENCE_MS = 5000;
 const OLD_KEY_DAYS = 365;
+const OLD_GEOIP_DAYS = 60;
 const CONNECT_TIMEOUT_MS = 3000;
 const DAY_MS = 86_400_000;
 
@@ -40,6 +42,9 @@ export async function run(context: CommandContext): Promise<Outcome> {
     findings.push(...(await checkBreachedPasswords(context.home, loaded.settings)));
     await attempt(findings, "TLS", "See the hint above.", async () => {
       findings.push(...checkTls(loaded.settings.server, context.home, systemClock.now()));
+    });
+    await attempt(findings, "GeoIP", "See the hint above.", async () => {
+      findings.push(...(await checkGeoip(loaded.settings.accounts.geoip_file, context.home)));
     });
     await attempt(findings, "database", "See the hint above.", () =>
       context.workspace.withDatabase(loaded.settings, async (database) => {
@@ -123,6 +128,16 @@ async function checkBreachedPasswords(home: string, { environment, password }: S
 }
 
 const IMPORT_HINT = "Download the list and run `primer hibp import FILE|DIR`.";
+
+/** @throws OperatorError where a file is configured and is of no use */
+async function checkGeoip(name: string, home: string): Promise<Finding[]> {
+  if (name === "") return [];
+  const { path, type, built } = await readGeoFile(name, home);
+  const days = Math.floor((systemClock.now().getTime() - built.getTime()) / DAY_MS);
+  const text = `${type}, ${days} days old, ${path}`;
+  const mend = "Addresses move: get a newer one (MaxMind's geoipupdate does so by itself); primer takes it at once.";
+  return [days <= OLD_GEOIP_DAYS ? ok("GeoIP", text) : warning("GeoIP", text, mend)];
+}
 
 function checkDisk(home: string): Finding {
   if (!existsSync(home))

@@ -40,6 +40,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
       process.on("SIGHUP", () => {
         reload(deps, current, load, log);
         server.reloadCertificate();
+        deps.geo.reread();
       });
       announce(context, deps, server);
       await stopped;

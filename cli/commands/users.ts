@@ -1,5 +1,6 @@
 import { password as askPassword, isCancel } from "@clack/prompts";
 import { failed, misused } from "../../config/errors.ts";
+import { requirePasswordChange } from "../../server/features/users/manage-users.ts";
 import {
   createUser,
   disableUser,
@@ -110,6 +111,14 @@ export const setPasswordCommand: Implementation = {
   ),
 };
 
+export const compromise = onUser(
+  "Every session has ended; the next login asks for a new password.",
+  async (deps, user) => {
+    await requirePasswordChange(deps, user.id, BY_OPERATOR);
+    return user;
+  },
+);
+
 export const setRolesCommand = onUser("The roles are set.", (deps, user, context) =>
-  setRoles(deps, user.id, context.arguments.slice(1), BY_OPERATOR),
+  setRoles(deps, user.id, { roles: context.arguments.slice(1) }, BY_OPERATOR),
 );

@@ -2,17 +2,17 @@ import { and, desc, eq, gt, isNull, lt, ne, type SQL, sql } from "drizzle-orm";
 import type { Reader, Tx } from "../database.ts";
 import { refreshFamilies, sessions } from "../schema/sessions.ts";
 import { users } from "../schema/users.ts";
-import { permissionsOfUser, rolesOfUser } from "./users.ts";
+import { grantsOfUser, permissionsOfUser, rolesOfUser } from "./users.ts";
 
 export type SessionRow = typeof sessions.$inferSelect;
 export type RefreshFamilyRow = typeof refreshFamilies.$inferSelect;
 
 const withUser = { session: sessions, user: users, roles: rolesOfUser, permissions: permissionsOfUser };
 
-/** A session with its user and their rights as they are now, in one indexed read. */
+/** A session with its user and all of their rights as they are now, in one indexed read. */
 export async function findSession(tx: Tx, id: string) {
   const [row] = await tx
-    .select(withUser)
+    .select({ ...withUser, grants: grantsOfUser })
     .from(sessions)
     .innerJoin(users, eq(users.id, sessions.userId))
     .where(eq(sessions.id, id));

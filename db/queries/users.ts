@@ -1,6 +1,8 @@
-import { and, desc, eq, ilike, inArray, lt, or, sql } from "drizzle-orm";
+import { and, desc, eq, ilike, inArray, isNull, lt, or, sql } from "drizzle-orm";
 import type { Reader, Tx } from "../database.ts";
-import { credentials, roles, userRoles, users } from "../schema/users.ts";
+import { knownDevices, loginRecords } from "../schema/logins.ts";
+import { sessions } from "../schema/sessions.ts";
+import { credentials, resourceGrants, roles, userRoles, users } from "../schema/users.ts";
 
 export type UserRow = typeof users.$inferSelect;
 
@@ -9,15 +11,57 @@ export const rolesOfUser = sql<string[]>`(
   SELECT coalesce(json_agg(ur.role ORDER BY ur.role), '[]'::json) FROM user_roles ur WHERE ur.user_id = users.id
 )`;
 
-/** Every permission that a user's roles give, sorted. */
+/** Every permission that a user's roles give, with the roles that those include, sorted. */
 export const permissionsOfUser = sql<string[]>`(
+  WITH RECURSIVE held AS (
+    SELECT ur.role FROM user_roles ur WHERE ur.user_id = users.id
+    UNION SELECT ri.includes FROM role_inclusions ri JOIN held ON held.role = ri.role
+  )
   SELECT coalesce(json_agg(DISTINCT rp.permission), '[]'::json)
-  FROM user_roles ur JOIN role_permissions rp ON rp.role = ur.role WHERE ur.user_id = users.id
+  FROM held JOIN role_permissions rp ON rp.role = held.role
+)`;
+
+/** A role on one thing, and what it allows there. */
+export interface ResourceGrant {
+  readonly role: string;
+  readonly resource: string;
+  readonly permissions: readonly string[];
+}
+
+/** What a user has on single things. */
+export const grantsOfUser = sql<ResourceGrant[]>`(
+  WITH RECURSIVE held AS (
+    SELECT rg.role AS granted, rg.resource, rg.role FROM resource_grants rg WHERE rg.user_id = users.id
+    UNION SELECT held.granted, held.resource, ri.includes FROM role_inclusions ri JOIN held ON held.role = ri.role
+  ), allowed AS (
+    SELECT held.granted AS role, held.resource,
+      coalesce(json_agg(DISTINCT rp.permission) FILTER (WHERE rp.permission IS NOT NULL), '[]'::json) AS permissions
+    FROM held LEFT JOIN role_permissions rp ON rp.role = held.role GROUP BY held.granted, held.resource
+  )
+  SELECT coalesce(json_agg(allowed ORDER BY resource, role), '[]'::json) FROM allowed
 )`;
 
 const withRights = { user: users, roles: rolesOfUser, permissions: permissionsOfUser };
 
 export type UserWithRights = { user: UserRow; roles: string[]; permissions: string[] };
+
+/** A user's roles on single things. */
+export async function listGrants(tx: Reader, userId: string): Promise<ResourceGrant[]> {
+  const [row] = await tx.select({ grants: grantsOfUser }).from(users).where(eq(users.id, userId));
+  return row?.grants ?? [];
+}
+
+/** Gives a user exactly these roles on single things. */
+export async function replaceGrants(
+  tx: Tx,
+  userId: string,
+  grants: readonly Pick<ResourceGrant, "role" | "resource">[],
+  at: Date,
+): Promise<void> {
+  await tx.delete(resourceGrants).where(eq(resourceGrants.userId, userId));
+  const rows = grants.map(({ role, resource }) => ({ userId, role, resource, grantedAt: at }));
+  if (rows.length > 0) await tx.insert(resourceGrants).values(rows);
+}
 
 const KEYS = { email: users.emailKey, username: users.username, id: users.id } as const;
 
@@ -43,8 +87,14 @@ export async function findUser(tx: Tx, by: { id?: string; username?: string; ema
   const [row] = await tx
     .select(withRights)
     .from(users)
-    .where(or(...matches));
+    .where(and(isNull(users.erasedAt), or(...matches)));
   return row satisfies UserWithRights | undefined;
+}
+
+/** The same by id, with the row locked until the transaction ends. */
+export async function lockUser(tx: Tx, id: string): Promise<UserWithRights | undefined> {
+  await tx.select({ id: users.id }).from(users).where(eq(users.id, id)).for("update");
+  return findUser(tx, { id });
 }
 
 /** Newest first, from after the cursor on; `search` matches anywhere in user name or address. */
@@ -59,6 +109,7 @@ export function listUsers(
     .from(users)
     .where(
       and(
+        isNull(users.erasedAt),
         search === undefined ? undefined : or(ilike(users.username, pattern), ilike(users.emailKey, pattern)),
         after === undefined
           ? undefined
@@ -110,6 +161,32 @@ export const replaceHash = (tx: Tx, id: string, from: string, to: { secret: stri
     .update(credentials)
     .set(to)
     .where(and(eq(credentials.id, id), eq(credentials.secret, from)));
+
+/** Takes everything personal from a user and what belongs to them. The sessions must have been ended before. */
+export async function eraseUser(tx: Tx, id: string, at: Date): Promise<void> {
+  await tx.delete(credentials).where(eq(credentials.userId, id));
+  await tx.delete(userRoles).where(eq(userRoles.userId, id));
+  await tx.delete(resourceGrants).where(eq(resourceGrants.userId, id));
+  await tx.delete(knownDevices).where(eq(knownDevices.userId, id));
+  await tx.delete(loginRecords).where(eq(loginRecords.userId, id));
+  await tx
+    .update(sessions)
+    .set({ deviceName: null, userAgent: null, ip: null, fingerprintHash: null })
+    .where(eq(sessions.userId, id));
+  await tx
+    .update(users)
+    .set({
+      username: `erased-${id}`,
+      email: `${id}@erased.invalid`,
+      emailKey: `${id}@erased.invalid`,
+      emailVerifiedAt: null,
+      status: "deactivated",
+      lastLoginAt: null,
+      updatedAt: at,
+      erasedAt: at,
+    })
+    .where(eq(users.id, id));
+}
 
 export const listRoleNames = async (tx: Tx): Promise<string[]> =>
   (await tx.select({ name: roles.name }).from(roles).orderBy(roles.name)).map((row) => row.name);

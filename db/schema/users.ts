@@ -20,6 +20,8 @@ export const users = pgTable(
     updatedAt: instant("updated_at").notNull(),
     lastLoginAt: instant("last_login_at"),
     deactivatedAt: instant("deactivated_at"),
+    /** Nothing personal is left in the row. It stays until nobody can show a token of its sessions any more. */
+    erasedAt: instant("erased_at"),
   },
   (t) => [
     uniqueIndex("users_username_key").on(t.username),
@@ -70,6 +72,36 @@ export const rolePermissions = pgTable(
     permission: text("permission").notNull(),
   },
   (t) => [primaryKey({ columns: [t.role, t.permission] })],
+);
+
+/** A role gives everything that the roles it includes give, and what those include. Never in a circle. */
+export const roleInclusions = pgTable(
+  "role_inclusions",
+  {
+    role: text("role")
+      .notNull()
+      .references(() => roles.name, { onDelete: "cascade" }),
+    includes: text("includes")
+      .notNull()
+      .references(() => roles.name, { onDelete: "restrict" }),
+  },
+  (t) => [primaryKey({ columns: [t.role, t.includes] }), index("role_inclusions_includes_idx").on(t.includes)],
+);
+
+/** A role that somebody has on one thing only, and on everything under it: "tenants/acme". */
+export const resourceGrants = pgTable(
+  "resource_grants",
+  {
+    userId: uuid("user_id")
+      .notNull()
+      .references(() => users.id, { onDelete: "cascade" }),
+    role: text("role")
+      .notNull()
+      .references(() => roles.name, { onDelete: "restrict" }),
+    resource: text("resource").notNull(),
+    grantedAt: instant("granted_at").notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.userId, t.role, t.resource] }), index("resource_grants_role_idx").on(t.role)],
 );
 
 export const userRoles = pgTable(

@@ -8,8 +8,9 @@ import {
   authenticateLegacy,
   bearerToken,
 } from "../features/auth/service.ts";
-import { can } from "../features/rights/service.ts";
-import { contextOf } from "./context.ts";
+import { can, type Principal } from "../features/rights/service.ts";
+import type { Actor } from "../features/users/service.ts";
+import { callerOf, contextOf } from "./context.ts";
 import { cookieOf } from "./cookies.ts";
 import { isLegacyToken, verifyLegacyToken } from "./legacy-tokens.ts";
 
@@ -30,6 +31,13 @@ const admitted = new WeakMap<Request, Authenticated>();
 
 /** Whoever a request was found to come from; undefined on a route that is public. */
 export const admittedTo = (request: Request): Authenticated | undefined => admitted.get(request);
+
+/** Whoever is logged in, as who changes something. */
+export const actorOf = (principal: Principal, request: Request): Actor => ({
+  actor: { kind: principal.kind, id: principal.id },
+  rights: principal,
+  caller: callerOf(request),
+});
 
 /**
  * Lets a route declare who may call it, and gives its handler `principal` and `claims`. It is decided before the input is

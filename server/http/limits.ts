@@ -14,6 +14,12 @@ export type RouteLimit = "general" | "login_ip" | "login_ip_account" | "login_se
 
 export const GENERAL: readonly RouteLimit[] = ["general"];
 
+/** A route as it is declared, such as "GET /api/v1/users/:id", and what limits it. */
+export interface LimitedRoute {
+  readonly name: string;
+  readonly limits: readonly RouteLimit[];
+}
+
 /** Where the declaration of a route's limits stands in its description. */
 export const LIMITS_FIELD = "x-rate-limits";
 
@@ -41,11 +47,18 @@ const SUBJECTS: Record<RouteLimit, (limited: Limited) => string> = {
 
 type LimitDeps = Pick<Deps, "settings" | "limiter" | "log">;
 
-const checksOf = (settings: Settings, names: readonly RouteLimit[], limited: Limited): Check[] =>
-  names.flatMap((name) => {
-    const rate: Rate | null = settings.rate_limits[name];
+function checksOf({ rate_limits }: Settings, { name: route, limits }: LimitedRoute, limited: Limited): Check[] {
+  const own = rate_limits.routes.get(route);
+  const names = own === undefined ? limits : limits.filter((name) => name !== "general");
+  const checks = names.flatMap((name) => {
+    const rate: Rate | null = rate_limits[name];
     return rate === null ? [] : [{ key: `${name}:${SUBJECTS[name](limited)}`, rate }];
   });
+  return own ? [...checks, { key: `route:${route} ${SUBJECTS.general(limited)}`, rate: own }] : checks;
+}
+
+/** Requests that were counted; one that failed before it could be is counted when it is answered. */
+const counted = new WeakSet<Request>();
 
 /**
  * Counts a request under every limit of its route at once, or under none where one of them has no room.
@@ -55,10 +68,11 @@ const checksOf = (settings: Settings, names: readonly RouteLimit[], limited: Lim
  */
 export async function enforceLimits(
   deps: LimitDeps,
-  names: readonly RouteLimit[],
+  route: LimitedRoute,
   limited: Limited,
 ): Promise<Readonly<Record<string, string>>> {
-  const checks = checksOf(deps.settings, names, limited);
+  counted.add(limited.request);
+  const checks = checksOf(deps.settings, route, limited);
   if (checks.length === 0) return {};
   const rooms = await deps.limiter.take(checks);
   const over = rooms.findIndex(({ waitMs }) => waitMs > 0);
@@ -68,6 +82,20 @@ export async function enforceLimits(
   const strictest = checks[rooms.findIndex(({ waitMs }) => waitMs === longest)];
   if (longest > 0 && strictest && !isShadow) throw rateLimited(longest, strictest.rate.limit);
   return headersOf(checks, rooms);
+}
+
+/**
+ * Counts a request that was refused before its limits were looked at: it is of no user, names nothing and asks for too
+ * much as any other one.
+ */
+export async function enforceLimitsOfRefused(
+  deps: LimitDeps,
+  route: LimitedRoute,
+  request: Request,
+): Promise<Readonly<Record<string, string>>> {
+  if (counted.has(request)) return {};
+  const limits = route.limits.filter((name) => name === "general");
+  return enforceLimits(deps, { name: route.name, limits }, { request, body: undefined });
 }
 
 function report({ log }: LimitDeps, request: Request, check: Check | undefined, isShadow: boolean): void {

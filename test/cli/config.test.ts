@@ -84,6 +84,27 @@ test.each([
   for (const secret of secretsOf()) expect(ran.stdout + ran.stderr).not.toContain(secret);
 });
 
+describe("limits of single routes", () => {
+  const ROUTES = { PRIMER_RATE_LIMITS__ROUTES: "GET /api/v1/clients 30/90s, POST /api/v1/clients off" };
+
+  test("config show limits shows them with the routes that have them", async () => {
+    const { routes } = jsonOf(await config(["show", "limits", "--json"], ROUTES)) as {
+      routes: { route: string; limits: unknown }[];
+    };
+    const limitsOf = (name: string) => routes.find(({ route }) => route === name)?.limits;
+    expect(limitsOf("GET /api/v1/clients")).toEqual({ route: "30/90s" });
+    expect(limitsOf("POST /api/v1/clients")).toEqual({ route: "off" });
+    expect(limitsOf("DELETE /api/v1/clients/:id")).toEqual({ general: "100/1m" });
+  });
+
+  test("config check refuses one of a route that there is not", async () => {
+    expect((await config(["check"], ROUTES)).exitCode).toBe(0);
+    const ran = await config(["check"], { PRIMER_RATE_LIMITS__ROUTES: "GET /api/v1/nowhere 3/1m" });
+    expect(ran.exitCode).toBe(2);
+    expect(ran.stderr).toContain("GET /api/v1/nowhere");
+  });
+});
+
 describe("config explain", () => {
   test.each(["environment", "tokens.access_ttl", "rate_limits.login_ip", "server.trusted_proxies"])(
     "%s",

@@ -67,8 +67,8 @@ describe("rotate-keys", () => {
     expect(rotated.map(({ what, done }: { what: string; done: boolean }) => [what, done])).toEqual([
       ["signing", false],
       ["refresh", false],
-      ["master", false],
       ["pepper", false],
+      ["master", false],
     ]);
     expect(await keysOf()).toEqual(before);
   });

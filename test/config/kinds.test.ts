@@ -11,6 +11,7 @@ import {
   originList,
   parseDuration,
   rate,
+  routeRates,
   secureUrl,
   someOf,
   text,
@@ -53,6 +54,29 @@ const CASES: readonly KindCase[] = [
       ["off", null],
     ],
     bad: ["0/1m", "5/0m", "5", "/1m", "5/", "5/1", "-5/1m", "5/1w", "5 per minute", "OFF", "", 5, false, null],
+  },
+  {
+    name: "list of routes' rates",
+    kind: routeRates,
+    good: [
+      [[], new Map()],
+      ["", new Map()],
+      [
+        ["GET /a 5/1m", "POST /a/:id off"],
+        new Map([
+          ["GET /a", { limit: 5, windowMs: MINUTE }],
+          ["POST /a/:id", null],
+        ]),
+      ],
+      [
+        "GET /a 5/1m, PUT /b 1/1h",
+        new Map([
+          ["GET /a", { limit: 5, windowMs: MINUTE }],
+          ["PUT /b", { limit: 1, windowMs: HOUR }],
+        ]),
+      ],
+    ],
+    bad: ["/a 5/1m", "GET a 5/1m", "GET /a", "GET /a 5", "TRACE /a 5/1m", ["GET /a 5/1m", ""].concat("x"), 5, null],
   },
   {
     name: "whole number from 1 to 10",

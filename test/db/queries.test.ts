@@ -170,7 +170,7 @@ describe("the last administrator", () => {
     expect(await db.transaction((tx) => countActiveHolders(tx, "nobody"))).toBe(0);
   });
 
-  const demote = (id: string) => setRoles(app.deps, id, ["user"], byOperator);
+  const demote = (id: string) => setRoles(app.deps, id, { roles: ["user"] }, byOperator);
   const disable = (id: string) => disableUser(app.deps, id, byOperator);
 
   // However two administrators lose their rights at the same moment, one of them keeps them.

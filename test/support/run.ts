@@ -7,6 +7,8 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { Readable } from "node:stream";
 import { migratedDump, sharedSigningKey } from "./fixtures.ts";
 import { startPostgres } from "./services.ts";
 
@@ -21,27 +23,26 @@ interface Suite {
   readonly name: string;
   readonly paths: readonly string[];
   readonly environment?: Record<string, string>;
-  /** Files whose path matches are left out. */
-  readonly without?: string;
   readonly coverage?: boolean;
-  /** How many files run at the same time. */
-  readonly atATime?: number;
 }
 
 interface Counts {
-  passed: number;
-  failed: number;
-  skipped: number;
+  readonly passed: number;
+  readonly failed: number;
+  readonly skipped: number;
 }
 
 const say = (text: string) => process.stdout.write(`\n== ${text}\n`);
 
-const DRILLS = "test/drills";
-/** Suites that look at behaviour through the database, and so must hold on both. */
+/** What starts processes of its own, and waits for them more than it works. */
+const WITH_PROCESSES = ["test/binary.test.ts", "test/browser", "test/cli", "test/drills"];
+/** What looks at behaviour through the database, and so must hold on both. */
 const ON_BOTH = ["test/http", "test/db", "test/flows"];
+/** The rest. */
+const ELSEWHERE = ["test/architecture.test.ts", "test/config", "test/ports"];
 
 async function runSuite(suite: Suite): Promise<Counts> {
-  say(`${suite.name}: ${suite.paths.join(" ")}`);
+  say(`${suite.name} begins: ${suite.paths.join(" ")}`);
   const report = join(scratch, `${suite.name.replaceAll(" ", "-")}.xml`);
   const coverage = suite.coverage
     ? ["--coverage", "--coverage-reporter=text", "--coverage-reporter=lcov", `--coverage-dir=${scratch}`]
@@ -55,24 +56,30 @@ async function runSuite(suite: Suite): Promise<Counts> {
       "--reporter=junit",
       `--reporter-outfile=${report}`,
       ...coverage,
-      ...(suite.without ? [`--path-ignore-patterns=${suite.without}`] : []),
-      ...(suite.atATime ? [`--parallel=${suite.atATime}`] : []),
       ...suite.paths.map((path) => `./${path}`),
     ],
     {
       cwd: root,
-      stdio: ["ignore", "inherit", "inherit"],
+      // Suites run at the same time, so each line says whose it is.
+      stdio: ["ignore", "pipe", "pipe"],
       env: { ...process.env, TEST_HOMES: scratch, ...suite.environment, ...(full ? { TEST_FULL: "1" } : {}) },
     },
   );
-  const exitCode = await child.exited;
+  const [exitCode] = await Promise.all([
+    child.exited,
+    printWith(suite.name, child.stdout),
+    printWith(suite.name, child.stderr),
+  ]);
   const counts = await readCounts(report);
-  if (exitCode !== 0 && counts.failed === 0) {
-    say(`${suite.name} ended with exit code ${exitCode} although no test failed`);
-    counts.failed = 1;
-  }
-  if (suite.coverage) counts.failed += await coverageShortfall();
-  return counts;
+  const broke = exitCode !== 0 && counts.failed === 0;
+  if (broke) say(`${suite.name} ended with exit code ${exitCode} although no test failed`);
+  const shortfall = suite.coverage ? await coverageShortfall() : 0;
+  return { ...counts, failed: counts.failed + (broke ? 1 : 0) + shortfall };
+}
+
+async function printWith(name: string, output: ReadableStream<Uint8Array>): Promise<void> {
+  const lines = createInterface({ input: Readable.fromWeb(output as never) });
+  for await (const line of lines) process.stdout.write(`${name}: ${line}\n`);
 }
 
 /** 1 where fewer of the lines ran than {@link LEAST_COVERAGE}, over all files together; what child processes ran counts for none. */
@@ -95,6 +102,18 @@ async function readCounts(report: string): Promise<Counts> {
   return { passed: tests - failed - skipped, failed, skipped };
 }
 
+async function runLane(suites: readonly Suite[]): Promise<Counts[]> {
+  const counts: Counts[] = [];
+  for (const suite of suites) counts.push(await runSuite(suite));
+  return counts;
+}
+
+const sumOf = (one: Counts, other: Counts): Counts => ({
+  passed: one.passed + other.passed,
+  failed: one.failed + other.failed,
+  skipped: one.skipped + other.skipped,
+});
+
 async function step(name: string, command: string[]): Promise<void> {
   say(name);
   const child = Bun.spawn(command, { cwd: root, stdio: ["ignore", "inherit", "inherit"] });
@@ -105,7 +124,7 @@ async function step(name: string, command: string[]): Promise<void> {
 async function runDrills(): Promise<Counts> {
   const table = join(scratch, "drills.md");
   const named = process.argv.slice(2).filter((word) => !word.startsWith("--"));
-  const paths = named.length > 0 ? named : [DRILLS];
+  const paths = named.length > 0 ? named : ["test/drills"];
   const counts = await runSuite({ name: "drills", paths, environment: { TEST_DRILL_TABLE: table } });
   const rows = await Bun.file(table)
     .text()
@@ -122,24 +141,22 @@ async function runAll(): Promise<Counts> {
   const missing: string[] = [];
   try {
     const environment: Record<string, string> = postgres ? { TEST_DATABASE_URL: postgres.url } : {};
-    const suites: Suite[] = [
-      { name: "embedded database", paths: ["test"], without: `${DRILLS}/**`, environment, coverage: true },
-      // They wait for other processes most of the time. In the long form they also measure, and so run alone.
-      { name: "drills", paths: [DRILLS], environment, ...(full ? {} : { atATime: 2 }) },
+    // Two lanes at a time: one waits for processes while the other computes. What is measured at length needs quiet.
+    const lanes: Suite[][] = [
+      [{ name: "processes", paths: WITH_PROCESSES, environment }],
+      [{ name: "embedded database", paths: [...ON_BOTH, ...ELSEWHERE], environment, coverage: true }],
     ];
     if (postgres) {
-      suites.push({ name: "PostgreSQL", paths: ON_BOTH, environment: { ...environment, TEST_DATABASE: "postgres" } });
+      lanes[1]?.push({
+        name: "PostgreSQL",
+        paths: ON_BOTH,
+        environment: { ...environment, TEST_DATABASE: "postgres" },
+      });
     } else missing.push("PostgreSQL (no TEST_DATABASE_URL, no server binaries, no Docker engine)");
-    const total: Counts = { passed: 0, failed: 0, skipped: 0 };
-    for (const suite of suites) {
-      const counts = await runSuite(suite);
-      total.passed += counts.passed;
-      total.failed += counts.failed;
-      total.skipped += counts.skipped;
-    }
+    const counted = await Promise.all((full ? [lanes.flat()] : lanes).map(runLane));
     for (const name of missing) say(`DID NOT RUN: the suites on ${name}`);
-    if (inCi) total.failed += missing.length;
-    return total;
+    const nothing = { passed: 0, failed: inCi ? missing.length : 0, skipped: 0 };
+    return counted.flat().reduce(sumOf, nothing);
   } finally {
     await postgres?.stop();
     rmSync(scratch, { recursive: true, force: true });

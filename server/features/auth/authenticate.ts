@@ -75,13 +75,14 @@ export function assertAlive(deps: Deps, found: SessionWithUser): void {
 export const isAlive = ({ clock }: Pick<Deps, "clock">, { session, user }: Pick<SessionWithUser, "session" | "user">) =>
   !session.revokedAt && user.status === "active" && clock.now() < session.expiresAt;
 
-const principalOf = ({ session, user, roles, permissions }: SessionWithUser): Principal => ({
+const principalOf = ({ session, user, roles, permissions, grants }: SessionWithUser): Principal => ({
   kind: "user",
   id: user.id,
   username: user.username,
   sessionId: session.id,
   roles,
   permissions,
+  grants,
   amr: session.amr,
   authTime: session.authTime,
 });

@@ -106,7 +106,7 @@ export async function completeLogin(
 async function tellOfUnusual(tx: Tx, deps: Deps, login: ProvenLogin, sessionId: string, caller: Caller): Promise<void> {
   const { user } = login.account;
   const before = { isKnownDevice: login.device.isKnown, failures: login.guess.failures - 1 };
-  const { signals, score, suspicious } = await assessSignIn(tx, user.id, before, caller);
+  const { signals, score, suspicious } = await assessSignIn(tx, deps, user.id, before, caller);
   if (signals.length === 0) return;
   deps.log[suspicious ? "warn" : "info"]("A sign-in is unusual", {
     event: suspicious ? "login.suspicious" : "login.unusual",

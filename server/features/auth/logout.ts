@@ -46,7 +46,10 @@ const sessionMeant = (deps: Deps, { refresh_token }: LogoutInput, authorization:
     : sessionOfRefreshToken(deps, refresh_token);
 
 /** The session that a refresh token of any generation was made for, ended or not. @throws AppError AUTH_TOKEN_INVALID */
-export async function sessionOfRefreshToken(deps: Deps, token: string): Promise<SessionWithUser> {
+export async function sessionOfRefreshToken(
+  deps: Deps,
+  token: string,
+): Promise<Pick<SessionWithUser, "session" | "user">> {
   const pointer = await openRefreshToken(deps, token);
   const found = await findRefreshFamily(deps.db.orm, pointer.familyId);
   if (!found) throw new AppError("AUTH_TOKEN_INVALID");
@@ -54,7 +57,10 @@ export async function sessionOfRefreshToken(deps: Deps, token: string): Promise<
 }
 
 /** The session that an access token, expired or not, was made for, ended or not. @throws AppError AUTH_TOKEN_INVALID */
-export async function sessionOfAccessToken(deps: Deps, token: string): Promise<SessionWithUser> {
+export async function sessionOfAccessToken(
+  deps: Deps,
+  token: string,
+): Promise<Pick<SessionWithUser, "session" | "user">> {
   const claims = await verifyAccessToken(deps, token, { acceptExpired: true });
   const found = await findSession(deps.db.orm, claims.sid);
   if (!found || found.user.id !== claims.sub) throw new AppError("AUTH_TOKEN_INVALID");

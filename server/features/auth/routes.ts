@@ -173,8 +173,9 @@ export const authRoutes = (deps: Deps) =>
       ({ claims, principal, query, request, set }) => {
         const reason = queryFault(request.url);
         if (reason !== undefined) throw new AppError("FORBIDDEN", { internal: reason, details: { reason } });
-        if (query.permission !== undefined && !can(principal, query.permission)) {
-          throw new AppError("FORBIDDEN", { details: { permission: query.permission } });
+        const { permission, resource } = query;
+        if (permission !== undefined && !can(principal, permission, resource)) {
+          throw new AppError("FORBIDDEN", { details: { permission, ...(resource === undefined ? {} : { resource }) } });
         }
         set.headers["x-auth-user-id"] = principal.id;
         set.headers["x-auth-username"] = principal.username;

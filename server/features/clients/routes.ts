@@ -1,10 +1,7 @@
 import { Elysia, t } from "elysia";
 import type { Deps } from "../../deps.ts";
-import { access } from "../../http/access.ts";
-import { callerOf } from "../../http/context.ts";
+import { access, actorOf } from "../../http/access.ts";
 import { describe } from "../../http/openapi.ts";
-import type { Principal } from "../rights/service.ts";
-import type { Actor } from "../users/service.ts";
 import { ClientAnswer, ClientBody, ClientPage, ClientParams, DEFAULT_LIMIT, PageQuery, RotateBody } from "./schema.ts";
 import { createClient, DEFAULT_OVERLAP_MS, deleteClient, listClientPage, rotateClientSecret } from "./service.ts";
 
@@ -12,11 +9,6 @@ const tag = "Service clients";
 const PATH = "/api/v1/clients";
 const READ = { permission: "clients:read" };
 const WRITE = { permission: "clients:write" };
-
-const by = (principal: Principal, request: Request): Actor => ({
-  actor: { kind: principal.kind, id: principal.id },
-  caller: callerOf(request),
-});
 
 export const clientRoutes = (deps: Deps) =>
   new Elysia({ name: "clients", prefix: PATH })
@@ -36,7 +28,7 @@ export const clientRoutes = (deps: Deps) =>
     .post(
       "",
       async ({ body, principal, request, set }) => {
-        const client = await createClient(deps, body, by(principal, request));
+        const client = await createClient(deps, body, actorOf(principal, request));
         set.status = 201;
         set.headers.location = `${PATH}/${client.id}`;
         return client;
@@ -58,7 +50,7 @@ export const clientRoutes = (deps: Deps) =>
     .delete(
       "/:id",
       async ({ params, principal, request, set }) => {
-        await deleteClient(deps, params.id, by(principal, request));
+        await deleteClient(deps, params.id, actorOf(principal, request));
         set.status = 204;
       },
       {
@@ -78,7 +70,7 @@ export const clientRoutes = (deps: Deps) =>
       "/:id/rotate-secret",
       ({ body, params, principal, request }) => {
         const seconds = body?.overlap_seconds ?? DEFAULT_OVERLAP_MS / 1000;
-        return rotateClientSecret(deps, params.id, seconds * 1000, by(principal, request));
+        return rotateClientSecret(deps, params.id, seconds * 1000, actorOf(principal, request));
       },
       {
         access: WRITE,

@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { importJWK, importPKCS8, type JWK } from "jose";
 import { failed } from "../../../config/errors.ts";
 import { SIGNATURE_ALGORITHMS, type SignatureAlgorithm } from "../../../config/schema.ts";
@@ -13,6 +12,7 @@ import {
   type SigningKeyRow,
 } from "../../../db/queries/keys.ts";
 import { unavailable } from "../../errors.ts";
+import { etagOf } from "../../etag.ts";
 import type { Clock } from "../../ports/clock.ts";
 import { openSecrets } from "./secrets.ts";
 
@@ -159,5 +159,5 @@ async function openSigningKey(row: SigningKeyRow, secrets: Secrets): Promise<Ope
 
 function publish(keys: readonly JWK[]): PublishedKeys {
   const body = JSON.stringify({ keys });
-  return { body, etag: `"${createHash("sha256").update(body).digest("base64url").slice(0, 22)}"` };
+  return { body, etag: etagOf(body) };
 }

@@ -1,6 +1,6 @@
 import { Elysia, t } from "elysia";
 import type { Deps } from "../../deps.ts";
-import { matchesEtag } from "../../http/etag.ts";
+import { matchesEtag } from "../../etag.ts";
 import { describe } from "../../http/openapi.ts";
 import { JWKS_MAX_AGE_SECONDS } from "./service.ts";
 

@@ -1,8 +1,8 @@
-import { createHash } from "node:crypto";
 import { SignJWT } from "jose";
 import type { Change } from "../../../db/database.ts";
 import { listRevokedSince } from "../../../db/queries/sessions.ts";
 import type { Deps } from "../../deps.ts";
+import { etagOf } from "../../etag.ts";
 
 /** So that no list passes for an access token, nor an access token for a list. */
 const TYPE = "revocations+jwt";
@@ -111,7 +111,7 @@ export function createRevocationList(deps: () => ListDeps): RevocationList {
     const { keys, clock } = deps();
     const now = clock.now().getTime();
     const listed = [...ended].filter(([, until]) => until * 1000 > now).sort(([a], [b]) => (a < b ? -1 : 1));
-    const made = { askedAt, version, etag: etagOf(keys.signing().kid, listed) };
+    const made = { askedAt, version, etag: etagOf(JSON.stringify([keys.signing().kid, listed])) };
     const jwt = await signList(deps(), Object.fromEntries(listed), true);
     signed = { ...made, jwt };
     return signed;
@@ -151,11 +151,6 @@ export function createRevocationList(deps: () => ListDeps): RevocationList {
       if (change === undefined || change.kind === "session") changedSince = true;
     },
   };
-}
-
-function etagOf(kid: string, listed: readonly (readonly [string, number])[]): string {
-  const content = JSON.stringify([kid, listed]);
-  return `"${createHash("sha256").update(content).digest("base64url").slice(0, 22)}"`;
 }
 
 /**

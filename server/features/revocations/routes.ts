@@ -1,8 +1,8 @@
 import { type Context, Elysia } from "elysia";
 import { addressKey } from "../../address-key.ts";
 import type { Deps } from "../../deps.ts";
+import { matchesEtag } from "../../etag.ts";
 import { callerOf } from "../../http/context.ts";
-import { matchesEtag } from "../../http/etag.ts";
 import { describe } from "../../http/openapi.ts";
 import { RevocationEvents, RevocationsAnswer } from "./schema.ts";
 

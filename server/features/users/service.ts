@@ -1,13 +1,16 @@
 import type { Tx } from "../../../db/database.ts";
 import { violatedUniqueness } from "../../../db/errors.ts";
 import { deleteDevicesOf } from "../../../db/queries/devices.ts";
+import { listAllRoles } from "../../../db/queries/roles.ts";
 import { revokeSessions } from "../../../db/queries/sessions.ts";
 import {
   countActiveHolders,
   findUser,
   insertUser,
+  listGrants,
   listRoleNames,
   listUsers,
+  replaceGrants,
   replaceUserRoles,
   type UserRow,
   type UserWithRights,
@@ -17,7 +20,7 @@ import {
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
-import { type AuditAction, type AuditEvent, audit } from "../audit/service.ts";
+import { type AuditAction, audit } from "../audit/service.ts";
 import {
   type Approval,
   assertPasswordAllowed,
@@ -26,6 +29,8 @@ import {
   type StoredPassword,
 } from "../passwords/service.ts";
 import { clearFailures } from "../protection/service.ts";
+import { isResource, type Rights } from "../rights/service.ts";
+import { assertMayGive, permissionsOf } from "../roles/service.ts";
 import { parseEmail, parseUsername } from "./names.ts";
 
 export { parseEmail, parseIdentifier, parseUsername } from "./names.ts";
@@ -38,11 +43,12 @@ export type UserDeps = Pick<
   "db" | "jobs" | "clock" | "random" | "settings" | "secrets" | "hashPool" | "breachCheck"
 >;
 
-/** Who changes a user: in the audit log's words, and from where. */
-export interface Actor {
-  readonly actor: AuditEvent["actor"];
-  readonly caller?: Caller;
-}
+/** Who changes something: in the audit log's words, from where, and with which rights of their own to give. */
+export type Actor = { readonly caller?: Caller } & (
+  | { readonly actor: { readonly kind: "user"; readonly id: string }; readonly rights: Rights }
+  /** Whoever is at the machine, or primer itself: they may do anything. */
+  | { readonly actor: { readonly kind: "operator" | "system" }; readonly rights?: undefined }
+);
 
 /** A user as the API and the command line show it. */
 export interface UserView {
@@ -76,10 +82,10 @@ export interface NewUser {
   readonly roles: readonly string[];
 }
 
-const invalidField = (path: string, message: string) =>
+export const invalidField = (path: string, message: string) =>
   new AppError("VALIDATION_FAILED", { details: { fields: [{ path, message }] } });
 
-const USERNAME_RULE = "2 to 64 of a-z, 0-9, dot, underscore and hyphen, starting with a letter or digit";
+export const USERNAME_RULE = "2 to 64 of a-z, 0-9, dot, underscore and hyphen, starting with a letter or digit";
 
 /**
  * Creates an active user with a verified address: for administrators and the command line.
@@ -113,6 +119,7 @@ export async function insertPreparedUser(tx: Tx, deps: UserDeps, user: PreparedU
   const now = deps.clock.now();
   const id = deps.random.id(now);
   await assertRolesExist(tx, user.roles);
+  assertMayGive(by, permissionsOf(await listAllRoles(tx), user.roles));
   const row = {
     id,
     username: user.username,
@@ -130,7 +137,7 @@ export async function insertPreparedUser(tx: Tx, deps: UserDeps, user: PreparedU
   return viewOf(await requireUser(tx, id));
 }
 
-function explainConflict(error: unknown): never {
+export function explainConflict(error: unknown): never {
   const constraint = violatedUniqueness(error);
   if (constraint === "users_username_key") throw new AppError("CONFLICT", { details: { field: "username" } });
   if (constraint === "users_email_key") throw new AppError("CONFLICT", { details: { field: "email" } });
@@ -156,15 +163,21 @@ const keepPassword = (tx: Tx, deps: UserDeps, userId: string, password: StoredPa
     updatedAt: now,
   });
 
-async function requireUser(tx: Tx, id: string): Promise<UserWithRights> {
-  const found = await findUser(tx, { id });
+export async function requireUser(tx: Tx, id: string): Promise<UserWithRights> {
+  const found = isId(id) ? await findUser(tx, { id }) : undefined;
   if (!found) throw new AppError("NOT_FOUND");
   return found;
 }
 
-/** Newest first. `after` is the id of the last user of the page before. */
+async function userAt({ db }: UserDeps, cursor: string): Promise<UserWithRights> {
+  const found = isId(cursor) ? await findUser(db.orm, { id: cursor }) : undefined;
+  if (!found) throw invalidField("cursor", "Expected the next_cursor of a page");
+  return found;
+}
+
+/** Newest first. `after` is the id of the last user of the page before. @throws AppError VALIDATION_FAILED */
 export async function listUserPage(deps: UserDeps, page: { limit: number; search?: string; after?: string }) {
-  const last = page.after === undefined ? undefined : await requireUser(deps.db.orm, page.after);
+  const last = page.after === undefined ? undefined : await userAt(deps, page.after);
   const rows = await listUsers(deps.db.replica, {
     limit: page.limit + 1,
     ...(page.search === undefined ? {} : { search: page.search.toLowerCase() }),
@@ -196,6 +209,7 @@ export async function findUserByAny(deps: UserDeps, text: string): Promise<UserV
 export async function disableUser(deps: UserDeps, id: string, by: Actor): Promise<UserView> {
   const now = deps.clock.now();
   return deps.db.change(async (tx) => {
+    await assertMayManage(tx, id, by);
     await assertAdministratorRemains(tx, await requireUser(tx, id));
     await updateUser(tx, id, { status: "disabled", updatedAt: now });
     const ended = await revokeSessions(tx, { userId: id }, "user_disabled", now);
@@ -208,6 +222,7 @@ export async function disableUser(deps: UserDeps, id: string, by: Actor): Promis
 export async function enableUser(deps: UserDeps, id: string, by: Actor): Promise<UserView> {
   return deps.db.change(async (tx) => {
     await requireUser(tx, id);
+    await assertMayManage(tx, id, by);
     await updateUser(tx, id, { status: "active", deactivatedAt: null, updatedAt: deps.clock.now() });
     await record(tx, deps, "user.enabled", id, by, {});
     return viewOf(await requireUser(tx, id));
@@ -218,6 +233,7 @@ export async function enableUser(deps: UserDeps, id: string, by: Actor): Promise
 export async function unlockUser(deps: UserDeps, id: string, by: Actor): Promise<UserView> {
   return deps.db.transaction(async (tx) => {
     const found = await requireUser(tx, id);
+    await assertMayManage(tx, id, by);
     await clearFailures(tx, id);
     await record(tx, deps, "user.unlocked", id, by, {});
     return viewOf(found);
@@ -249,32 +265,61 @@ export async function setPassword(deps: UserDeps, id: string, password: string, 
   });
 }
 
+/** What a user is given: roles everywhere, and roles on single things. */
+export interface GivenRoles {
+  readonly roles: readonly string[];
+  /** Where nothing is said, they stay as they are. */
+  readonly grants?: readonly { readonly role: string; readonly resource: string }[];
+}
+
 /**
  * Gives a user exactly these roles; in effect at the next request of any of their tokens.
  *
- * @throws AppError NOT_FOUND, VALIDATION_FAILED for an unknown role, CONFLICT for the last active administrator
+ * @throws AppError NOT_FOUND, VALIDATION_FAILED for an unknown role or what names no thing, FORBIDDEN beyond one's own
+ * rights, CONFLICT for the last active administrator
  */
-export async function setRoles(deps: UserDeps, id: string, names: readonly string[], by: Actor): Promise<UserView> {
+export async function setRoles(deps: UserDeps, id: string, given: GivenRoles, by: Actor): Promise<UserView> {
   const now = deps.clock.now();
-  const wanted = [...new Set(names)].sort();
+  const wanted = [...new Set(given.roles)].sort();
   return deps.db.change(async (tx) => {
     const before = await requireUser(tx, id);
-    await assertRolesExist(tx, wanted);
+    const grants = given.grants ?? (await listGrants(tx, id));
+    const malformed = grants.find(({ resource }) => !isResource(resource));
+    if (malformed) throw invalidField("grants", `Expected things such as tenants/acme, not ${malformed.resource}`);
+    const named = [...wanted, ...grants.map(({ role }) => role)];
+    await assertRolesExist(tx, named);
+    await assertMayManage(tx, id, by);
+    const all = await listAllRoles(tx);
+    assertMayGive(by, permissionsOf(all, wanted));
+    for (const { role, resource } of grants) assertMayGive(by, permissionsOf(all, [role]), resource);
     if (!wanted.includes(ADMIN_ROLE)) await assertAdministratorRemains(tx, before);
     await replaceUserRoles(tx, id, wanted, now);
+    await replaceGrants(tx, id, grants, now);
     await updateUser(tx, id, { updatedAt: now });
-    await record(tx, deps, "user.roles_changed", id, by, { from: before.roles, to: wanted });
+    const to = { roles: wanted, grants: grants.map(({ role, resource }) => ({ role, resource })) };
+    await record(tx, deps, "user.roles_changed", id, by, { from: before.roles, ...to });
     return viewOf(await requireUser(tx, id));
   });
 }
 
-async function assertAdministratorRemains(tx: Tx, { user, roles }: UserWithRights): Promise<void> {
+/**
+ * Nobody changes a user who may do more than they: else a new address or password would be a way to those rights.
+ *
+ * @throws AppError FORBIDDEN with `details.permission`, NOT_FOUND
+ */
+export async function assertMayManage(tx: Tx, id: string, by: Actor): Promise<void> {
+  if (!by.rights) return;
+  assertMayGive(by, (await requireUser(tx, id)).permissions);
+  for (const { permissions, resource } of await listGrants(tx, id)) assertMayGive(by, permissions, resource);
+}
+
+export async function assertAdministratorRemains(tx: Tx, { user, roles }: UserWithRights): Promise<void> {
   if (user.status !== "active" || !roles.includes(ADMIN_ROLE)) return;
   if ((await countActiveHolders(tx, ADMIN_ROLE)) > 1) return;
   throw new AppError("CONFLICT", { internal: "The last administrator", details: { reason: "last_administrator" } });
 }
 
-const record = (tx: Tx, deps: UserDeps, action: AuditAction, userId: string, by: Actor, details: object) =>
+export const record = (tx: Tx, deps: UserDeps, action: AuditAction, userId: string, by: Actor, details: object) =>
   audit(tx, deps, {
     action,
     outcome: "success",

@@ -301,7 +301,8 @@ describe("an unusual sign-in", () => {
     }
     const stranger = { isKnownDevice: false, failures: 0 };
     const caller = { requestId: null, ip: ip?.replace("::ffff:", "") ?? null, userAgent: "x" };
-    expect((await assessSignIn(app.db.orm, ada.id, stranger, caller)).signals).toEqual(signals as Signal[]);
-    expect((await assessSignIn(app.db.orm, ada.id, { ...stranger, isKnownDevice: true }, caller)).score).toBe(0);
+    expect((await assessSignIn(app.db.orm, app.deps, ada.id, stranger, caller)).signals).toEqual(signals as Signal[]);
+    const known = { ...stranger, isKnownDevice: true };
+    expect((await assessSignIn(app.db.orm, app.deps, ada.id, known, caller)).score).toBe(0);
   });
 });

@@ -210,10 +210,10 @@ describe("POST /auth/refresh", () => {
     const user = await app.createUser({ username: "rolf" });
     const first = await app.login("rolf");
     expect(decodeJwt(first.access_token)).toMatchObject({ roles: ["user"], scope: "" });
-    await setRoles(app.deps, user.id, ["admin", "user"], OPERATOR);
+    await setRoles(app.deps, user.id, { roles: ["admin", "user"] }, OPERATOR);
     const second = await refreshWith(first.refresh_token);
     expect(decodeJwt(second.body.access_token)).toMatchObject({ roles: ["admin", "user"], scope: "*:*" });
-    await setRoles(app.deps, user.id, ["user"], OPERATOR);
+    await setRoles(app.deps, user.id, { roles: ["user"] }, OPERATOR);
     const third = await refreshWith(second.body.refresh_token);
     expect(decodeJwt(third.body.access_token)).toMatchObject({ roles: ["user"], scope: "" });
   });

@@ -59,7 +59,7 @@ describe("GET /auth/verify", () => {
     const { id } = await app.createUser({ username: "rolf", roles: ["admin"] });
     const tokens = await app.login("rolf");
     expect((await verify(tokens.access_token, "?permission=users:read")).status).toBe(200);
-    await setRoles(app.deps, id, ["user"], OPERATOR);
+    await setRoles(app.deps, id, { roles: ["user"] }, OPERATOR);
     expect((await verify(tokens.access_token, "?permission=users:read")).status).toBe(403);
     expect((await verify(tokens.access_token)).body).toMatchObject({ roles: ["user"], scope: "" });
   });

@@ -188,6 +188,63 @@ describe("requests in general", () => {
   });
 });
 
+// What is refused before anybody looks at limits asks for as much as any other request.
+describe("requests that are refused early", () => {
+  const ASKED = {
+    "no token": ["GET", "/api/v1/users/me/sessions", "401 AUTH_TOKEN_MISSING"],
+    "a wrong token": ["GET", "/api/v1/users/me/sessions", "401 AUTH_TOKEN_INVALID"],
+    "no such path": ["GET", "/api/v1/nowhere", "404 NOT_FOUND"],
+    "a wrong method": ["DELETE", "/api/v1/users/me/nothing", "404 NOT_FOUND"],
+  } as const;
+  test.each(Object.keys(ASKED) as (keyof typeof ASKED)[])("%s: 100 a minute from one address", async (name) => {
+    const [method, path, code] = ASKED[name];
+    const ask = () => app.request(method, path, name === "a wrong token" ? { token: "a.b.c" } : {});
+    const answers = await Promise.all(Array.from({ length: 110 }, ask));
+    expect(answers.map(codeOf).filter((each) => each === code)).toHaveLength(100);
+    expect(answers.map(codeOf).filter((each) => each === LIMITED)).toHaveLength(10);
+    expect(answers[0]?.headers.get("ratelimit-limit")).toBe("100");
+    app.clock.advance(MINUTE);
+    expect(codeOf(await ask())).toBe(code);
+  });
+
+  test("tokens that verify refuses are not counted", async () => {
+    for (let count = 0; count < 110; count++) {
+      const { status } = await app.request("GET", "/api/v1/auth/verify?permission=a&permission=b", { token: "a.b.c" });
+      expect([401, 403]).toContain(status);
+    }
+  });
+});
+
+describe("limits of single routes", () => {
+  const SESSIONS = "/api/v1/users/me/sessions";
+  test("count in place of the general one, for each user by itself; others go on with theirs", async () => {
+    await open({ PRIMER_RATE_LIMITS__ROUTES: `GET ${SESSIONS} 3/1m, DELETE ${SESSIONS} off` });
+    await app.createUser({ username: "rolf" });
+    const [ada, rolf] = [(await app.login("ada")).access_token, (await app.login("rolf")).access_token];
+    const list = (token: string) => app.request("GET", SESSIONS, { token });
+    const answers = await Promise.all(Array.from({ length: 5 }, () => list(ada)));
+    expect(answers.map(codeOf).sort()).toEqual([LIMITED, LIMITED, "ok", "ok", "ok"]);
+    expect(answers[0]?.headers.get("ratelimit-limit")).toBe("3");
+    expect(codeOf(await list(rolf))).toBe("ok");
+    const others = await app.request("DELETE", SESSIONS, { token: ada });
+    expect([others.status, others.headers.get("ratelimit-limit")]).toEqual([204, null]);
+    const one = await app.request("DELETE", `${SESSIONS}/019b76da-a800-7000-8000-000000000000`, { token: ada });
+    expect([one.status, one.headers.get("ratelimit-limit")]).toEqual([404, "100"]);
+  });
+
+  test("add to what else limits a route", async () => {
+    await open({ PRIMER_RATE_LIMITS__ROUTES: `POST ${LOGIN} 2/1m` });
+    const codes = [codeOf(await logIn()), codeOf(await logIn()), codeOf(await logIn())];
+    expect(codes).toEqual(["ok", "ok", LIMITED]);
+  });
+
+  test("a route that there is not is refused at the start", async () => {
+    await expect(openTestApp({ PRIMER_RATE_LIMITS__ROUTES: "GET /api/v1/nowhere 3/1m" })).rejects.toMatchObject({
+      exitCode: 2,
+    });
+  });
+});
+
 test("in shadow mode nothing is refused, and the log tells what would be", async () => {
   await open({ PRIMER_RATE_LIMITS__MODE: "shadow" });
   for (let count = 0; count < 8; count++) expect(codeOf(await logIn())).toBe("ok");

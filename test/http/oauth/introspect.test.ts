@@ -82,10 +82,10 @@ describe("POST /oauth2/introspect", () => {
   // Roles and permissions are those of now, whatever the token says.
   test("a changed role shows at once", async () => {
     const { access_token } = await app.login("ada");
-    await setRoles(app.deps, ada.id, ["admin", "user"], BY);
+    await setRoles(app.deps, ada.id, { roles: ["admin", "user"] }, BY);
     await app.createUser({ username: "second-admin", roles: ["admin"] });
     expect((await look(access_token)).body).toMatchObject({ roles: ["admin", "user"], scope: "*:*" });
-    await setRoles(app.deps, ada.id, ["user"], BY);
+    await setRoles(app.deps, ada.id, { roles: ["user"] }, BY);
     expect((await look(access_token)).body).toMatchObject({ roles: ["user"], scope: "" });
   });
 

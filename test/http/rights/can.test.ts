@@ -56,6 +56,46 @@ describe("can", () => {
     });
   }
 
+  // A role on one thing reaches that thing and what is under it, and nothing beside it.
+  const GRANTS = [
+    { resource: "tenants/acme", permissions: ["orders:read", "invoices:*"] },
+    { resource: "orders/17", permissions: ["orders:write"] },
+  ];
+  test.each([
+    ["orders:read", "tenants/acme", true],
+    ["orders:read", "tenants/acme/orders/3", true],
+    ["invoices:pay", "tenants/acme/invoices/9", true],
+    ["orders:write", "orders/17", true],
+    ["orders:write", "orders/17/lines", true],
+    ["orders:read", undefined, false],
+    ["orders:read", "tenants", false],
+    ["orders:read", "tenants/acme2", false],
+    ["orders:read", "tenants/acm", false],
+    ["orders:read", "tenants/Acme", false],
+    ["orders:write", "tenants/acme", false],
+    ["orders:write", "orders/18", false],
+    ["invoices:*", "tenants/acme", true],
+    ["orders:*", "tenants/acme", false],
+    // What is no name of a thing is on nothing, and climbs nowhere.
+    ["orders:read", "", false],
+    ["orders:read", "tenants/acme/", false],
+    ["orders:read", "/tenants/acme", false],
+    ["orders:read", "tenants/acme/../other", false],
+    ["orders:read", "tenants/acme/./x", false],
+    ["orders:read", "tenants/acme//x", false],
+    ["orders:read", "tenants/acme/%2e%2e", false],
+    ["orders:read", "tenants/acme/a b", false],
+    ["orders:read", "tenants/acme\n", false],
+    ["orders:read", `tenants/acme/${"a".repeat(129)}`, false],
+  ] as const)("%s on %j: %p", (asked, resource, allowed) => {
+    expect(can({ permissions: ["users:read"], grants: GRANTS }, asked, resource)).toBe(allowed);
+  });
+
+  test("what is given everywhere is given on everything that has a name", () => {
+    expect(can({ permissions: ["orders:*"] }, "orders:read", "tenants/acme")).toBe(true);
+    expect(can({ permissions: ["*:*"] }, "orders:read", "../acme")).toBe(false);
+  });
+
   test("what a permission looks like", () => {
     for (const text of ["users:read", "*:read", "users:*", "*:*", "a:b", "audit_log:read-all", "x9:y9"])
       expect(isPermission(text)).toBe(true);

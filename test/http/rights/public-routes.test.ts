@@ -19,15 +19,49 @@ const PUBLIC = new Set([
   "GET /docs/swagger-ui.css",
 ]);
 
+/** Every route that anybody who is logged in may call, for what is their own. All others ask for a permission. */
+const OWN = new Set([
+  "POST /api/v1/auth/logout",
+  "POST /api/v1/auth/refresh",
+  "POST /api/v1/auth/step-up",
+  "GET /api/v1/auth/verify",
+  "GET /api/v1/users/me",
+  "GET /api/v1/users/me/permissions",
+  "GET /api/v1/users/me/logins",
+  "GET /api/v1/users/me/sessions",
+  "DELETE /api/v1/users/me/sessions",
+  "DELETE /api/v1/users/me/sessions/:id",
+]);
+
 let app: HttpApp;
 beforeAll(async () => {
   app = await openHttpApp();
 });
 afterAll(() => app.close());
 
+/** Routes under /oauth2/ know clients and no users. */
+const isForUsers = ({ method, path }: { method: string; path: string }) =>
+  !PUBLIC.has(`${method} ${path}`) && !path.startsWith("/oauth2/");
+
 const routes = () => app.app.routes.map(({ method, path }: { method: string; path: string }) => ({ method, path }));
 
 describe("access", () => {
+  // Nobody looks after others by accident: a user without rights is refused everywhere but at what is their own.
+  test("a user without rights is refused by every route that is not for their own account", async () => {
+    await app.createUser({ username: "ada" });
+    const { access_token: token } = await app.login("ada");
+    const before = await countRows(app);
+    const closed = routes().filter((route) => isForUsers(route) && !OWN.has(`${route.method} ${route.path}`));
+    expect(closed.length).toBeGreaterThan(15);
+    for (const { method, path } of closed) {
+      const answer = await app.request(method, path.replace(/:[^/]+/g, "x"), { token });
+      const { code, details } = answer.body.error;
+      expect([`${method} ${path}`, answer.status, code]).toEqual([`${method} ${path}`, 403, "FORBIDDEN"]);
+      expect(details.permission).toMatch(/^[a-z]+:[a-z]+$/);
+    }
+    expect(await countRows(app)).toEqual(before);
+  });
+
   // Nothing is open by accident: every route of the application that is not on the list asks who is there.
   test("without credentials every other route answers 401", async () => {
     const before = await countRows(app);

@@ -126,7 +126,7 @@ describe("what ends on one node", () => {
     const listOn = (on: Node) =>
       codeOf(on.request("GET", `/api/v1/users/${id}/sessions`, { token: tokens.access_token }));
     expect([await listOn(app), await listOn(other)]).toEqual(["ok", "ok"]);
-    await setRoles(app.deps, id, ["user"], OPERATOR);
+    await setRoles(app.deps, id, { roles: ["user"] }, OPERATOR);
     expect(await listOn(app)).toBe("FORBIDDEN");
     expect(await untilAnswered("FORBIDDEN", () => listOn(other))).toBeLessThan(WITHIN_MS);
     expect(await verify(other, tokens)).toBe("ok");

@@ -1,0 +1,186 @@
+import type { Tx } from "../../../db/database.ts";
+import { deleteDevicesOf } from "../../../db/queries/devices.ts";
+import { listLogins } from "../../../db/queries/logins.ts";
+import { revokeSessions } from "../../../db/queries/sessions.ts";
+import {
+  eraseUser as eraseUserRows,
+  findUser,
+  listGrants,
+  lockUser,
+  type UserWithRights,
+  updateUser,
+} from "../../../db/queries/users.ts";
+import type { Deps } from "../../deps.ts";
+import { AppError } from "../../errors.ts";
+import { assertUnchanged } from "../../etag.ts";
+import { isId } from "../../ports/random.ts";
+import { clearFailures } from "../protection/service.ts";
+import { parseEmail, parseUsername } from "./names.ts";
+import {
+  type Actor,
+  assertAdministratorRemains,
+  assertMayManage,
+  explainConflict,
+  invalidField,
+  record,
+  requireUser,
+  USERNAME_RULE,
+  type UserDeps,
+  type UserView,
+  viewOf,
+} from "./service.ts";
+
+/** What an administrator changes of a user. Fields that are not given stay as they are. */
+export interface UserChange {
+  readonly username?: string;
+  /** Counts at once and as verified: the administrator vouches for it. */
+  readonly email?: string;
+  readonly status?: "active" | "disabled";
+}
+
+async function requireLocked(tx: Tx, id: string): Promise<UserWithRights> {
+  const found = isId(id) ? await lockUser(tx, id) : undefined;
+  if (!found) throw new AppError("NOT_FOUND");
+  return found;
+}
+
+/** @throws AppError NOT_FOUND */
+export async function getUser(deps: Pick<Deps, "db">, id: string): Promise<UserView> {
+  const found = isId(id) ? await findUser(deps.db.orm, { id }) : undefined;
+  if (!found) throw new AppError("NOT_FOUND");
+  return viewOf(found);
+}
+
+/**
+ * Changes the fields given. A user who is disabled is logged out everywhere, and so is one whose address changes: with it
+ * changes who can reset the password.
+ *
+ * @param ifMatch see {@link assertUnchanged}
+ * @throws AppError NOT_FOUND, VALIDATION_FAILED, PRECONDITION_FAILED, CONFLICT with `details.field` or for the last active
+ * administrator, FORBIDDEN for a user who may do more
+ */
+export async function changeUser(
+  deps: UserDeps,
+  id: string,
+  change: UserChange,
+  by: Actor,
+  ifMatch: string | null = null,
+): Promise<UserView> {
+  const now = deps.clock.now();
+  return deps.db.change(async (tx) => {
+    const before = await requireLocked(tx, id);
+    assertUnchanged(ifMatch, viewOf(before));
+    await assertMayManage(tx, id, by);
+    const row = rowOf(change, now);
+    const disables = change.status === "disabled" && before.user.status !== "disabled";
+    if (disables) await assertAdministratorRemains(tx, before);
+    const moves = row.emailKey !== undefined && row.emailKey !== before.user.emailKey;
+    await updateUser(tx, id, { ...row, updatedAt: now }).catch(explainConflict);
+    const reason = disables ? "user_disabled" : moves ? "email_changed" : undefined;
+    const ended = reason ? await revokeSessions(tx, { userId: id }, reason, now) : [];
+    const details = { changed: Object.keys(change).sort(), sessions_ended: ended.length };
+    const action = { disabled: "user.disabled", active: "user.enabled", none: "user.changed" } as const;
+    await record(tx, deps, action[change.status ?? "none"], id, by, details);
+    return viewOf(await requireUser(tx, id));
+  });
+}
+
+function rowOf({ username, email, status }: UserChange, now: Date) {
+  const name = username === undefined ? undefined : parseUsername(username);
+  if (username !== undefined && name === undefined) throw invalidField("username", USERNAME_RULE);
+  const address = email === undefined ? undefined : parseEmail(email);
+  if (email !== undefined && !address) throw invalidField("email", "An e-mail address such as ada@example.org");
+  return {
+    ...(name === undefined ? {} : { username: name }),
+    ...(address ? { ...address, emailVerifiedAt: now } : {}),
+    ...(status === undefined ? {} : { status }),
+    ...(status === "active" ? { deactivatedAt: null } : {}),
+  };
+}
+
+/**
+ * Takes an account out of use; its owner can take it back by logging in within `accounts.erase_after`, then it is erased.
+ *
+ * @throws AppError NOT_FOUND, PRECONDITION_FAILED, FORBIDDEN, CONFLICT for the last active administrator
+ */
+export async function deactivateUser(
+  deps: UserDeps,
+  id: string,
+  by: Actor,
+  ifMatch: string | null = null,
+): Promise<void> {
+  const now = deps.clock.now();
+  await deps.db.change(async (tx) => {
+    const before = await requireLocked(tx, id);
+    assertUnchanged(ifMatch, viewOf(before));
+    if (by.actor.kind !== "user" || by.actor.id !== id) await assertMayManage(tx, id, by);
+    await assertAdministratorRemains(tx, before);
+    await updateUser(tx, id, { status: "deactivated", deactivatedAt: now, updatedAt: now });
+    const ended = await revokeSessions(tx, { userId: id }, "user_deactivated", now);
+    await record(tx, deps, "user.deactivated", id, by, { sessions_ended: ended.length });
+  });
+}
+
+/**
+ * Takes everything personal of a user away for good. An empty row stays until the last access token of theirs has expired
+ * everywhere, so that services which verify by themselves hear that the sessions have ended.
+ *
+ * @throws AppError NOT_FOUND, PRECONDITION_FAILED, FORBIDDEN, CONFLICT for the last active administrator
+ */
+export async function eraseUser(deps: UserDeps, id: string, by: Actor, ifMatch: string | null = null): Promise<void> {
+  const now = deps.clock.now();
+  await deps.db.change(async (tx) => {
+    const before = await requireLocked(tx, id);
+    assertUnchanged(ifMatch, viewOf(before));
+    await assertMayManage(tx, id, by);
+    await assertAdministratorRemains(tx, before);
+    const ended = await revokeSessions(tx, { userId: id }, "user_erased", now);
+    await clearFailures(tx, id);
+    await eraseUserRows(tx, id, now);
+    await record(tx, deps, "user.erased", id, by, { sessions_ended: ended.length });
+  });
+}
+
+/** The next login asks for a new password, and every session ends. @throws AppError NOT_FOUND, FORBIDDEN */
+export async function requirePasswordChange(deps: UserDeps, id: string, by: Actor): Promise<void> {
+  const now = deps.clock.now();
+  await deps.db.change(async (tx) => {
+    await requireLocked(tx, id);
+    await assertMayManage(tx, id, by);
+    await updateUser(tx, id, { passwordChangeRequired: true, updatedAt: now });
+    await deleteDevicesOf(tx, id);
+    const ended = await revokeSessions(tx, { userId: id }, "password_change_required", now);
+    await record(tx, deps, "user.password_change_required", id, by, { sessions_ended: ended.length });
+  });
+}
+
+/** Everything that a user may do: everywhere, and on single things. @throws AppError NOT_FOUND */
+export async function rightsOf(deps: Pick<Deps, "db">, id: string) {
+  const found = isId(id) ? await findUser(deps.db.orm, { id }) : undefined;
+  if (!found) throw new AppError("NOT_FOUND");
+  return { permissions: found.permissions, grants: await listGrants(deps.db.orm, id) };
+}
+
+/** A user's attempts to log in, newest first. @throws AppError VALIDATION_FAILED for a wrong cursor, NOT_FOUND */
+export async function listLoginPage(
+  deps: Pick<Deps, "db">,
+  userId: string,
+  { limit, cursor }: { limit: number; cursor?: string },
+) {
+  if (cursor !== undefined && !isId(cursor)) throw invalidField("cursor", "Expected the next_cursor of a page");
+  await getUser(deps, userId);
+  const rows = await listLogins(deps.db.replica, userId, {
+    limit: limit + 1,
+    ...(cursor === undefined ? {} : { before: cursor }),
+  });
+  const data = rows.slice(0, limit).map((row) => ({
+    id: row.id,
+    time: row.createdAt.toISOString(),
+    outcome: row.outcome,
+    reason: row.reason,
+    session_id: row.sessionId,
+    ip: row.ip,
+    user_agent: row.userAgent,
+  }));
+  return { data, next_cursor: rows.length > limit ? (data.at(-1)?.id ?? null) : null };
+}
