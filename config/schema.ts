@@ -313,7 +313,11 @@ export const SETTINGS = {
       64,
       "Hashes that may wait for a slot; one more is answered 503 with Retry-After.",
     ),
-    hash_timeout: setting(duration("100ms", "30s"), "2s", "How long a login may wait for its hash to be done."),
+    hash_timeout: setting(
+      duration("100ms", "30s"),
+      "2s",
+      "How long a login may wait for its turn, and then for its hash. More than can have their turn in half of that are answered 503 at once.",
+    ),
     failure_floor: setting(
       duration("0s", "5s"),
       "300ms",
