@@ -39,6 +39,8 @@ export interface OptionSpec {
   /** As commander writes it: "--key-bits <n>". */
   readonly flags: string;
   readonly description: string;
+  /** Whether its value is a file, as for arguments. */
+  readonly isPath?: boolean;
 }
 
 /** A command as data: help, completions, the README's table and the parser all read this. */
@@ -52,6 +54,8 @@ export interface CommandSpec {
     readonly values?: readonly string[];
     /** Whether the command does with none. */
     readonly optional?: boolean;
+    /** Whether it is a file: whoever runs the command may stand in another folder. */
+    readonly isPath?: boolean;
   }[];
   readonly options?: readonly OptionSpec[];
   readonly examples: readonly string[];

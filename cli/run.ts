@@ -1,3 +1,4 @@
+import { resolve } from "node:path";
 import { codeOf, EXIT, misused, OperatorError, textOf } from "../config/errors.ts";
 import type { Variables } from "../config/load.ts";
 import { redactText } from "../config/log.ts";
@@ -24,8 +25,9 @@ interface Surroundings {
  * Runs a command to its exit code: asks for what is missing, runs it here or in the process that owns the database, and
  * prints its outcome or what went wrong. The one place where an error of a command ends.
  */
-export async function runCommand(spec: CommandSpec, invocation: Invocation, where: Surroundings): Promise<number> {
-  const json = Boolean(invocation.options.json);
+export async function runCommand(spec: CommandSpec, given: Invocation, where: Surroundings): Promise<number> {
+  const json = Boolean(given.options.json);
+  const invocation = withWholePaths(spec, given);
   try {
     const implementation = await spec.load();
     const context = contextOf(invocation, where, ownWorkspace(where.home));
@@ -51,6 +53,18 @@ export async function runHeldCommand(
   } catch (error) {
     return explain(error, where.io, Boolean(invocation.options.json));
   }
+}
+
+/** Files are named from the folder that the person stands in, wherever the command then runs. */
+function withWholePaths(spec: CommandSpec, { arguments: words, options }: Invocation): Invocation {
+  const paths = (spec.options ?? [])
+    .filter((option) => option.isPath)
+    .map(({ flags }) => /--([\w-]+)/.exec(flags)?.[1]?.replace(/-(\w)/g, (_, letter) => letter.toUpperCase()) ?? "")
+    .flatMap((name) => (typeof options[name] === "string" ? [[name, resolve(options[name])]] : []));
+  return {
+    arguments: words.map((word, index) => (spec.arguments?.[index]?.isPath ? resolve(word) : word)),
+    options: { ...options, ...Object.fromEntries(paths) },
+  };
 }
 
 const contextOf = (invocation: Invocation, where: Surroundings, workspace: WorkspaceSource): CommandContext => ({

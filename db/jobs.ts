@@ -1,7 +1,7 @@
 import { sql } from "drizzle-orm";
 import { type DrizzleTransactionLike, fromDrizzle, PgBoss, type SendOptions } from "pg-boss";
 import bossPackage from "pg-boss/package.json";
-import type { Database, Tx } from "./database.ts";
+import type { Connection, Database, Tx } from "./database.ts";
 
 const SCHEMA = "jobs";
 const DAY_SECONDS = 86_400;
@@ -30,8 +30,6 @@ export interface JobQueue {
   close(): Promise<void>;
 }
 
-type Connection = Pick<Database, "query">;
-
 const driver = (connection: Connection) => ({
   executeSql: async (statement: string, values?: unknown[]) => ({
     rows: await connection.query(statement, values ?? []),
@@ -55,6 +53,16 @@ export async function jobTablesCurrent(connection: Connection): Promise<boolean>
   const missing = Object.keys(QUEUES).filter((name) => !queues.some((queue) => queue.name === name));
   return row?.version === bossPackage.pgboss.schema && missing.length === 0;
 }
+
+/** The library's texts are transactions of their own; here they are part of the one that is under way. */
+const withinTransaction = (connection: Connection): Connection => ({
+  query: (statement, values) =>
+    connection.query(statement.replace(/^\s*BEGIN;(\s*SET LOCAL \w+ = \d+;)*/, "").replace(/COMMIT;\s*$/, ""), values),
+});
+
+/** The same in a transaction that is under way. */
+export const installJobTablesWithin = (connection: Connection): Promise<void> =>
+  installJobTables(withinTransaction(connection));
 
 /** Makes or upgrades the queue's own tables and the queues. */
 export async function installJobTables(connection: Connection): Promise<void> {

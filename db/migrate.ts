@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { codeOf, failed, textOf } from "../config/errors.ts";
-import type { Database } from "./database.ts";
+import type { Connection, Database } from "./database.ts";
 import { installJobTables, jobTablesCurrent } from "./jobs.ts";
 import { MIGRATIONS, type Migration } from "./migrations/index.ts";
 
@@ -13,9 +13,25 @@ export interface MigrationStatus {
 const LOCK = "primer migrations";
 /** SQLSTATE of a write for which there was no room. */
 const DISK_FULL = "53100";
+/** SQLSTATE of a wait for a lock that took too long. */
+const LOCK_NOT_AVAILABLE = "55P03";
+/** A statement that waits for a table makes everybody wait who comes after it, so it waits no longer than this. */
+export const MIGRATION_LOCK_TIMEOUT_MS = 400;
+/** For how long a table that others hold is tried for, and the pause in which they get on. */
+const TRY_FOR_MS = 60_000;
+const RETRY_AFTER_MS = 1000;
+
 const hashOf = (migration: Migration) => createHash("sha256").update(migration.sql).digest("hex");
 
-type Connection = Pick<Database, "query">;
+/** The statements of a migration, in order. */
+export const statementsOf = (migration: Migration): string[] => migration.sql.split("--> statement-breakpoint");
+
+/** What records that a migration was applied. */
+export const recordOf = (migration: Migration, now: Date): string =>
+  `INSERT INTO schema_migrations VALUES ('${migration.name}', '${hashOf(migration)}', '${now.toISOString()}')`;
+
+export const CREATE_RECORDS =
+  "CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY, hash text NOT NULL, applied_at timestamptz NOT NULL)";
 
 /**
  * Brings the schema up to date. One process at a time does it, the others wait; each migration is one transaction
@@ -26,9 +42,7 @@ type Connection = Pick<Database, "query">;
  */
 export async function migrate(database: Database, now: () => Date): Promise<string[]> {
   return database.exclusively(LOCK, async (connection) => {
-    await connection.query(
-      "CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY, hash text NOT NULL, applied_at timestamptz NOT NULL)",
-    );
+    await connection.query(CREATE_RECORDS);
     const pending = await pendingMigrations(connection);
     for (const migration of pending) await apply(connection, migration, now());
     const jobs = (await jobTablesCurrent(connection)) ? [] : ["job queue tables"];
@@ -38,22 +52,34 @@ export async function migrate(database: Database, now: () => Date): Promise<stri
 }
 
 async function apply(connection: Connection, migration: Migration, now: Date): Promise<void> {
-  const record = `INSERT INTO schema_migrations VALUES ('${migration.name}', '${hashOf(migration)}', '${now.toISOString()}')`;
-  const statements = migration.sql.replaceAll("--> statement-breakpoint", "");
-  try {
-    await connection.query(`BEGIN;\n${statements};\n${record};\nCOMMIT;`);
-  } catch (error) {
-    await connection.query("ROLLBACK").catch(() => {});
-    const isFull = codeOf(error) === DISK_FULL;
-    throw failed(
-      `Migration ${migration.name} failed and was rolled back: ${isFull ? "the disk is full" : textOf(error)}`,
-      isFull ? "Free some space, then run the command again: it goes on where it stopped." : undefined,
-      error,
-    );
+  const text = `${statementsOf(migration).join("\n")};\n${recordOf(migration, now)};`;
+  for (const deadline = performance.now() + TRY_FOR_MS; ; await Bun.sleep(RETRY_AFTER_MS)) {
+    try {
+      await connection.query(`BEGIN;\nSET LOCAL lock_timeout = ${MIGRATION_LOCK_TIMEOUT_MS};\n${text}\nCOMMIT;`);
+      return;
+    } catch (error) {
+      await connection.query("ROLLBACK").catch(() => {});
+      const isLocked = codeOf(error) === LOCK_NOT_AVAILABLE;
+      if (!isLocked || performance.now() > deadline) throw rolledBack(migration, error);
+    }
   }
 }
 
-async function appliedMigrations(connection: Connection) {
+const MENDED_BY: Readonly<Record<string, readonly [why: string, hint: string]>> = {
+  [DISK_FULL]: ["the disk is full", "Free some space, then run the command again: it goes on where it stopped."],
+  [LOCK_NOT_AVAILABLE]: [
+    "another transaction has held a table that it changes for a minute",
+    "See pg_stat_activity for what has been running for long, end it or wait; then run the command again.",
+  ],
+};
+
+function rolledBack(migration: Migration, error: unknown) {
+  const [why, hint] = MENDED_BY[codeOf(error) ?? ""] ?? [textOf(error), undefined];
+  return failed(`Migration ${migration.name} failed and was rolled back: ${why}`, hint, error);
+}
+
+/** What was applied to this database, in order; nothing where nothing was. */
+export async function appliedMigrations(connection: Connection) {
   const tables = await connection.query<{ found: string | null }>(
     "SELECT to_regclass('schema_migrations')::text AS found",
   );
@@ -63,13 +89,27 @@ async function appliedMigrations(connection: Connection) {
   );
 }
 
-async function pendingMigrations(connection: Connection): Promise<Migration[]> {
-  const applied = await appliedMigrations(connection);
+/**
+ * What this primer carries and the database has not.
+ *
+ * @throws OperatorError (exit 1) where the database was written by a newer primer, or an applied migration differs
+ */
+export async function pendingMigrations(connection: Connection): Promise<Migration[]> {
+  return missingFrom(await appliedMigrations(connection), "The database");
+}
+
+/**
+ * The migrations that this primer carries beyond those that were applied.
+ *
+ * @param what what they were applied to, for messages
+ * @throws OperatorError (exit 1) where a newer primer has applied others, or one differs
+ */
+export function missingFrom(applied: readonly { name: string; hash: string }[], what: string): Migration[] {
   for (const record of applied) {
     const known = MIGRATIONS.find((migration) => migration.name === record.name);
     if (!known) {
       throw failed(
-        `The database was migrated by a newer primer: it has ${record.name}, which this one does not know.`,
+        `${what} was migrated by a newer primer: it has ${record.name}, which this one does not know.`,
         "Run the newer version of primer, or restore a backup from before the upgrade.",
       );
     }

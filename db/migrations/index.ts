@@ -3,6 +3,7 @@ import m0 from "./0000_foundation.sql" with { type: "text" };
 import m1 from "./0001_tokens_under_fire.sql" with { type: "text" };
 import m2 from "./0002_account_protection.sql" with { type: "text" };
 import m3 from "./0003_processes.sql" with { type: "text" };
+import m4 from "./0004_backups.sql" with { type: "text" };
 
 export interface Migration {
   readonly name: string;
@@ -15,4 +16,5 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: "0001_tokens_under_fire", sql: m1 },
   { name: "0002_account_protection", sql: m2 },
   { name: "0003_processes", sql: m3 },
+  { name: "0004_backups", sql: m4 },
 ];
