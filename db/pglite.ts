@@ -107,12 +107,16 @@ class YieldingPglite extends PGlite {
   }
 }
 
+/** A second database in the process, such as the one that a backup is read from, is there the sooner for it. */
+let compiled: Promise<WebAssembly.Module> | undefined;
+
 async function createPglite(fs: PGliteOptions["fs"], loadDataDir?: Blob): Promise<PGlite> {
+  compiled ??= Bun.file(wasmFile).arrayBuffer().then(WebAssembly.compile);
   const pglite = new YieldingPglite({
     ...(fs ? { fs } : {}),
     ...(loadDataDir ? { loadDataDir } : {}),
     startParams: START_PARAMETERS,
-    pgliteWasmModule: await WebAssembly.compile(await Bun.file(wasmFile).arrayBuffer()),
+    pgliteWasmModule: await compiled,
     initdbWasmModule: new WebAssembly.Module(NO_INITDB),
     fsBundle: Bun.file(dataBundle),
   });
