@@ -4,7 +4,10 @@ import { installJobTablesWithin, jobTablesCurrent } from "./jobs.ts";
 import { CREATE_RECORDS, MIGRATION_LOCK_TIMEOUT_MS, pendingMigrations, statementsOf } from "./migrate.ts";
 import type { Migration } from "./migrations/index.ts";
 
-/** A lock on a table that was there before, which keeps others waiting until the migration's end. */
+/**
+ * A lock on a table that was there before, which keeps others waiting until the migration's end. Of several migrations
+ * that take the same one, it is told of the first.
+ */
 export interface BlockingLock {
   readonly table: string;
   readonly mode: string;
@@ -57,11 +60,12 @@ export async function rehearseMigrations(
     return await database.longTransaction(async (connection) => {
       await connection.query(`SET LOCAL lock_timeout = ${MIGRATION_LOCK_TIMEOUT_MS}`);
       await connection.query(`SET LOCAL statement_timeout = ${STATEMENT_TIMEOUT_MS}`);
-      const steps = await stepsOf(connection, pending ?? (await pendingMigrations(connection)));
       const before = await tablesIn(connection);
+      const steps = await stepsOf(connection, pending ?? (await pendingMigrations(connection)));
+      const known = new Set<string>();
       const seen: RehearsedMigration[] = [];
       for (const { name, statements } of steps) {
-        seen.push(await rehearse(connection, name, statements, before));
+        seen.push(await rehearse(connection, name, statements, { before, known }));
         if (seen.at(-1)?.problem) break;
       }
       throw new Undone(seen);
@@ -97,7 +101,7 @@ async function rehearse(
   connection: Connection,
   name: string,
   statements: Step["statements"],
-  before: ReadonlySet<number>,
+  { before, known }: { before: ReadonlySet<number>; known: Set<string> },
 ): Promise<RehearsedMigration> {
   const began = performance.now();
   const takenAt = new Map<string, { lock: LockRow; at: number }>();
@@ -112,7 +116,8 @@ async function rehearse(
     }
     for (const lock of await ownLocks(connection)) {
       const key = `${lock.table} ${lock.mode}`;
-      if (before.has(lock.oid) && !takenAt.has(key)) takenAt.set(key, { lock, at });
+      if (before.has(lock.oid) && !known.has(key)) takenAt.set(key, { lock, at });
+      known.add(key);
     }
   }
   const end = performance.now();

@@ -89,11 +89,7 @@ describe("restore refuses before it touches anything", () => {
       2,
       () => ["day.backup", "--yes", "--passphrase-file", "passphrase", "--secrets", "other.env", "--dir", at("fresh")],
     ],
-    [
-      "without any secrets",
-      2,
-      () => ["day.backup", "--yes", "--passphrase-file", "passphrase", "--dir", at("fresh")],
-    ],
+    ["without any secrets", 2, () => ["day.backup", "--yes", "--passphrase-file", "passphrase", "--dir", at("fresh")]],
   ];
   test.each(changes)("%s: exit %i", async (_, exitCode, words) => {
     writeFileSync(at("wrong"), "another passphrase of enough length\n");

@@ -8,7 +8,18 @@ import { openPglite } from "../../db/pglite.ts";
 import { seedUsers } from "../backup/support/seed.ts";
 import { createPostgresDatabase, openPostgresAt, TEST_DATABASE } from "../support/database.ts";
 import { mountDisk, whyNoDisk } from "./disk.ts";
-import { canRun, FULL, initHome, inShort, login, primer, refresh, residentMiB, scratchFolder, serve } from "./processes.ts";
+import {
+  canRun,
+  FULL,
+  initHome,
+  inShort,
+  login,
+  primer,
+  refresh,
+  residentMiB,
+  scratchFolder,
+  serve,
+} from "./processes.ts";
 
 const USERS = FULL ? 100_000 : 1000;
 const KILLS = FULL ? 20 : 2;
@@ -151,7 +162,9 @@ test(`restore --force killed ${KILLS} times`, async () => {
     expect(again.exitCode).toBe(0);
     expect(await over("SELECT username FROM users WHERE username IN ('old', 'admin')")).toEqual(["admin"]);
   }
-  process.stderr.write(`measured: a restore takes ${Math.round(takes)} ms; after kills there was: ${outcomes.join(", ")}\n`);
+  process.stderr.write(
+    `measured: a restore takes ${Math.round(takes)} ms; after kills there was: ${outcomes.join(", ")}\n`,
+  );
   expect(readdirSync(home).filter((name) => /snapshot|restor|replaced/.test(name))).toEqual([]);
 });
 
