@@ -64,9 +64,12 @@ const withinTransaction = (connection: Connection): Connection => ({
 export const installJobTablesWithin = (connection: Connection): Promise<void> =>
   installJobTables(withinTransaction(connection));
 
-/** Makes or upgrades the queue's own tables and the queues. */
+/** Makes or upgrades the queue's own tables and the queues, waiting for each no longer than the connection does. */
 export async function installJobTables(connection: Connection): Promise<void> {
-  const boss = createBoss(connection, true);
+  const impatient: Connection = {
+    query: (statement, values) => connection.query(statement.replace(/SET LOCAL lock_timeout = \d+;/, ""), values),
+  };
+  const boss = createBoss(impatient, true);
   await boss.start();
   for (const [name, options] of Object.entries(QUEUES)) {
     await boss.createQueue(name, { ...options, retentionSeconds: RETENTION_SECONDS });

@@ -11,6 +11,8 @@ export interface MigrationStatus {
 }
 
 const LOCK = "primer migrations";
+/** What the queue's own tables are called beside the migrations. */
+export const JOB_TABLES = "job queue tables";
 /** SQLSTATE of a write for which there was no room. */
 const DISK_FULL = "53100";
 /** SQLSTATE of a wait for a lock that took too long. */
@@ -45,22 +47,30 @@ export async function migrate(database: Database, now: () => Date): Promise<stri
     await connection.query(CREATE_RECORDS);
     const pending = await pendingMigrations(connection);
     for (const migration of pending) await apply(connection, migration, now());
-    const jobs = (await jobTablesCurrent(connection)) ? [] : ["job queue tables"];
-    if (jobs.length > 0) await installJobTables(connection);
-    return [...pending.map((migration) => migration.name), ...jobs];
+    if (await jobTablesCurrent(connection)) return pending.map((migration) => migration.name);
+    await connection.query(`SET lock_timeout = ${MIGRATION_LOCK_TIMEOUT_MS}`);
+    await inTurns(connection, JOB_TABLES, () => installJobTables(connection));
+    return [...pending.map((migration) => migration.name), JOB_TABLES];
   });
 }
 
 async function apply(connection: Connection, migration: Migration, now: Date): Promise<void> {
   const text = `${statementsOf(migration).join("\n")};\n${recordOf(migration, now)};`;
+  await inTurns(connection, migration.name, () =>
+    connection.query(`BEGIN;\nSET LOCAL lock_timeout = ${MIGRATION_LOCK_TIMEOUT_MS};\n${text}\nCOMMIT;`),
+  );
+}
+
+/** Tries again for a while where somebody holds a table that is to be changed. */
+async function inTurns(connection: Connection, name: string, change: () => Promise<unknown>): Promise<void> {
   for (const deadline = performance.now() + TRY_FOR_MS; ; await Bun.sleep(RETRY_AFTER_MS)) {
     try {
-      await connection.query(`BEGIN;\nSET LOCAL lock_timeout = ${MIGRATION_LOCK_TIMEOUT_MS};\n${text}\nCOMMIT;`);
+      await change();
       return;
     } catch (error) {
       await connection.query("ROLLBACK").catch(() => {});
       const isLocked = codeOf(error) === LOCK_NOT_AVAILABLE;
-      if (!isLocked || performance.now() > deadline) throw rolledBack(migration, error);
+      if (!isLocked || performance.now() > deadline) throw rolledBack(name, error);
     }
   }
 }
@@ -73,9 +83,9 @@ const MENDED_BY: Readonly<Record<string, readonly [why: string, hint: string]>> 
   ],
 };
 
-function rolledBack(migration: Migration, error: unknown) {
+function rolledBack(name: string, error: unknown) {
   const [why, hint] = MENDED_BY[codeOf(error) ?? ""] ?? [textOf(error), undefined];
-  return failed(`Migration ${migration.name} failed and was rolled back: ${why}`, hint, error);
+  return failed(`Migration ${name} failed and was rolled back: ${why}`, hint, error);
 }
 
 /** What was applied to this database, in order; nothing where nothing was. */
@@ -125,7 +135,7 @@ export async function migrationStatus(database: Database): Promise<MigrationStat
   const applied = new Map((await appliedMigrations(database)).map((record) => [record.name, record.applied_at]));
   const tables = MIGRATIONS.map(({ name }) => statusOf(name, applied.get(name)));
   const jobs: MigrationStatus = {
-    name: "job queue tables",
+    name: JOB_TABLES,
     state: (await jobTablesCurrent(database)) ? "applied" : "pending",
     applied_at: null,
   };

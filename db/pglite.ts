@@ -148,7 +148,7 @@ function heldElsewhere(home: string): OperatorError {
 export async function openPglite(home: string): Promise<Database> {
   const lock = lockOrExplain(home);
   try {
-    if (!existsSync(join(home, DATA_FOLDER))) finishReplacing(home);
+    settleReplacing(home);
     await unpackTemplate(home, DATA_FOLDER);
     return await openFolder(home, DATA_FOLDER, () => lock.release());
   } catch (error) {
@@ -192,8 +192,7 @@ export async function replacePglite(
 ): Promise<void> {
   const lock = lockOrExplain(home);
   try {
-    if (!existsSync(join(home, DATA_FOLDER))) finishReplacing(home);
-    for (const name of [UNFINISHED_FOLDER, RESTORED_FOLDER, REPLACED_FOLDER]) removeFolder(home, name);
+    settleReplacing(home);
     await unpackTemplate(home, UNFINISHED_FOLDER);
     const database = await openFolder(home, UNFINISHED_FOLDER, () => {});
     await build(database).finally(() => database.close());
@@ -201,22 +200,26 @@ export async function replacePglite(
     renameSync(join(home, UNFINISHED_FOLDER), join(home, RESTORED_FOLDER));
     syncFolder(home);
     if (existsSync(join(home, DATA_FOLDER))) renameSync(join(home, DATA_FOLDER), join(home, REPLACED_FOLDER));
-    finishReplacing(home);
-    removeFolder(home, REPLACED_FOLDER);
+    settleReplacing(home);
   } finally {
-    removeFolder(home, UNFINISHED_FOLDER);
+    rmSync(join(home, UNFINISHED_FOLDER), { recursive: true, force: true });
     lock.release();
   }
 }
 
-/** A replacement that was cut off after the old database had made room is carried out. */
-function finishReplacing(home: string): void {
-  if (!existsSync(join(home, RESTORED_FOLDER))) return;
-  renameSync(join(home, RESTORED_FOLDER), join(home, DATA_FOLDER));
-  syncFolder(home);
+/**
+ * A replacement that was cut off is carried out where the old database had made room already, and else forgotten. What
+ * is left of it goes.
+ */
+function settleReplacing(home: string): void {
+  if (!existsSync(join(home, DATA_FOLDER)) && existsSync(join(home, RESTORED_FOLDER))) {
+    renameSync(join(home, RESTORED_FOLDER), join(home, DATA_FOLDER));
+    syncFolder(home);
+  }
+  for (const name of [UNFINISHED_FOLDER, RESTORED_FOLDER, REPLACED_FOLDER]) {
+    rmSync(join(home, name), { recursive: true, force: true });
+  }
 }
-
-const removeFolder = (home: string, name: string) => rmSync(join(home, name), { recursive: true, force: true });
 
 /** A database in memory, for tests; `template` is a dump made by {@link Database.dump}. */
 export async function openPgliteInMemory(template?: Blob): Promise<Database> {

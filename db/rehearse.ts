@@ -1,7 +1,7 @@
 import { codeOf, textOf } from "../config/errors.ts";
 import type { Connection, Database } from "./database.ts";
 import { installJobTablesWithin, jobTablesCurrent } from "./jobs.ts";
-import { CREATE_RECORDS, MIGRATION_LOCK_TIMEOUT_MS, pendingMigrations, statementsOf } from "./migrate.ts";
+import { CREATE_RECORDS, JOB_TABLES, MIGRATION_LOCK_TIMEOUT_MS, pendingMigrations, statementsOf } from "./migrate.ts";
 import type { Migration } from "./migrations/index.ts";
 
 /**
@@ -86,7 +86,7 @@ async function stepsOf(connection: Connection, pending: readonly Migration[]): P
     name: migration.name,
     statements: statementsOf(migration).map((statement) => (on) => on.query(statement)),
   }));
-  const jobs = { name: "job queue tables", statements: [installJobTablesWithin] };
+  const jobs = { name: JOB_TABLES, statements: [installJobTablesWithin] };
   const all = (await jobTablesCurrent(connection)) ? steps : [...steps, jobs];
   await connection.query(CREATE_RECORDS);
   return all;

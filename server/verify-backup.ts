@@ -1,3 +1,4 @@
+import { statfsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -37,6 +38,7 @@ export async function verifyBackup(
 ): Promise<VerifiedBackup> {
   const began = deps.clock.elapsed();
   const inspected = await inspectBackup(backup);
+  assertRoom(backup.file);
   const scratch = await mkdtemp(join(tmpdir(), "primer-verify-"));
   try {
     const { openPglite } = await import("../db/pglite.ts");
@@ -51,6 +53,21 @@ export async function verifyBackup(
     await rm(scratch, { recursive: true, force: true });
   }
   return { ...inspected, seconds: Math.round(deps.clock.elapsed() - began) / 1000 };
+}
+
+/** Rows with their indexes, uncompressed, and what an empty database takes with its log. */
+const TIMES_ITS_SIZE = 10;
+const LEAST_ROOM_BYTES = 128 * 1024 * 1024;
+
+/** A database that runs out of room ends its process, which may be a server. */
+function assertRoom(file: string): void {
+  const { bavail, bsize } = statfsSync(tmpdir());
+  const needed = LEAST_ROOM_BYTES + TIMES_ITS_SIZE * Bun.file(file).size;
+  if (bavail * bsize >= needed) return;
+  throw failed(
+    `There is no room in ${tmpdir()} to restore this backup to: it takes about ${Math.ceil(needed / 2 ** 20)} MiB.`,
+    "Free some space, or name another folder in TMPDIR. Nothing is wrong with the backup so far.",
+  );
 }
 
 /** Of the installation's settings, what would reach for its neighbours is left out. */

@@ -60,7 +60,7 @@ beforeAll(async () => {
   await initHome(home, variables);
   const db = await open();
   for (let seeded = 0; seeded < USERS; seeded += SEED_AT_ONCE) {
-    await seedUsers(db, Math.min(SEED_AT_ONCE, USERS - seeded), seeded);
+    await db.longTransaction((connection) => seedUsers(connection, Math.min(SEED_AT_ONCE, USERS - seeded), seeded));
   }
   await db.close();
 });
