@@ -33,7 +33,7 @@ export function stageFiles(home: string, options: Options): StagedFiles {
   const folder = join(home, "restore.new");
   const remove = () => rmSync(folder, { recursive: true, force: true });
   const [secrets, settings] = [join(folder, SECRETS_FILE), join(folder, SETTINGS_FILE)];
-  const given = typeof options.secrets === "string" ? readGiven(options.secrets) : {};
+  const given = typeof options.secrets === "string" ? readSecretsAt(options.secrets) : {};
   const url = typeof options.databaseUrl === "string" ? options.databaseUrl : undefined;
   const variables = merged(given, readSecretsFile(home), url);
   const hasSecrets = Object.keys(variables).length > 0;
@@ -56,7 +56,8 @@ export function stageFiles(home: string, options: Options): StagedFiles {
   };
 }
 
-function readGiven(path: string): Record<string, string> {
+/** The variables in a copy of secrets.env. @throws OperatorError (exit 2) where it cannot be read */
+export function readSecretsAt(path: string): Record<string, string> {
   try {
     return parseEnv(readFileSync(path, "utf8")) as Record<string, string>;
   } catch (error) {

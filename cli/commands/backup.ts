@@ -1,6 +1,5 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { parseEnv } from "node:util";
 import { OperatorError } from "../../config/errors.ts";
 import { type LoadedSettings, loadSettings, SETTINGS_FILE } from "../../config/load.ts";
 import { createLog } from "../../config/log.ts";
@@ -13,6 +12,7 @@ import { verifyBackup } from "../../server/verify-backup.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { hasSocket, runInHolder } from "../holder.ts";
 import { rowProgress } from "../progress.ts";
+import { readSecretsAt } from "../restored-files.ts";
 
 const BY_OPERATOR = { kind: "operator" } as const;
 const PARTS = { clock: systemClock, random: systemRandom };
@@ -73,7 +73,7 @@ async function verify(
 }
 
 function secretsFrom(path: string | undefined, loaded: LoadedSettings): Secrets {
-  return readSecrets(path === undefined ? loaded.variables : parseEnv(readFileSync(path, "utf8")));
+  return readSecrets(path === undefined ? loaded.variables : readSecretsAt(path));
 }
 
 async function recordAnywhere(context: CommandContext, loaded: LoadedSettings, id: string): Promise<boolean> {
