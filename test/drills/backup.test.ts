@@ -102,6 +102,11 @@ test(`a backup under writes, ${USERS} users on ${TEST_DATABASE}`, async () => {
       `measured: ${USERS} users, ${rows} rows in ${seconds} s, ${(bytes / 2 ** 20).toFixed(1)} MiB; ${waits.length} writes meanwhile, the longest ${longest} ms (${Math.round(idle)} ms without), server at ${await residentMiB(server.pid)} MiB\n`,
     );
     expect(longest).toBeLessThan(MAX_WAIT_MS);
+    // Whoever serves would go on with what it has in memory: nothing is restored under it.
+    const words = ["restore", file, "--passphrase-file", passphrase, "--yes", "--force", "--json"];
+    const refused = await primer(home, words, variables).finished;
+    expect(refused.exitCode).toBe(TEST_DATABASE === "pglite" ? 3 : 1);
+    expect((await refresh(server.url, tokens.refresh_token)).status).toBe(200);
     const found = await sessionsIn(file);
     expect(acknowledged.filter((id) => !found.has(id))).toEqual([]);
     expect(found.size).toBeGreaterThanOrEqual(USERS + acknowledged.length);
