@@ -80,6 +80,14 @@ test("the imports that were read are those that the transpiler sees", () => {
   expect(gone.map(shown)).toEqual([]);
 });
 
+// A folder of tests that nobody runs would look like tests that pass.
+test("every folder of tests is run", () => {
+  const runner = readFileSync(join(root, "test/support/run.ts"), "utf8");
+  const found = [...new Glob("test/**/*.test.ts").scanSync({ cwd: root })];
+  const places = new Set(found.map((path) => path.split("/").slice(0, 2).join("/")));
+  expect([...places].filter((place) => !runner.includes(`"${place}"`))).toEqual([]);
+});
+
 describe("which way imports run", () => {
   // config ← db ← server ← worker, and cli above all: what is below can be understood, tested and reused without what is above.
   test("no layer imports from one above it, not even a type", () => {

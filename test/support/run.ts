@@ -35,9 +35,9 @@ interface Counts {
 const say = (text: string) => process.stdout.write(`\n== ${text}\n`);
 
 /** What starts processes of its own, and waits for them more than it works. */
-const WITH_PROCESSES = ["test/binary.test.ts", "test/browser", "test/cli", "test/drills"];
+const WITH_PROCESSES = ["test/backup", "test/binary.test.ts", "test/browser", "test/cli", "test/drills"];
 /** What looks at behaviour through the database, and so must hold on both. */
-const ON_BOTH = ["test/http", "test/db", "test/flows"];
+const ON_BOTH = ["test/http", "test/db", "test/flows", "test/worker"];
 /** The rest. */
 const ELSEWHERE = ["test/architecture.test.ts", "test/config", "test/ports"];
 
