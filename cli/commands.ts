@@ -4,6 +4,12 @@ const user = { name: "user", description: "User name, e-mail address or id" };
 const client = { name: "client", description: "Name or id of a registered service" };
 const job = { name: "job", description: "Id of a job" };
 const ofQueue = { flags: "--queue <name>", description: "Only of this queue" };
+const backupFile = { name: "file", description: "The file of the backup", isPath: true };
+const passphraseFile = {
+  flags: "--passphrase-file <file>",
+  description: "File that holds the passphrase (default backup.key_file)",
+  isPath: true,
+};
 const passwordStdin = { flags: "--password-stdin", description: "Read the password from standard input" };
 
 /** Every command of primer. What does the work is loaded only when its command runs. */
@@ -85,10 +91,55 @@ export const COMMANDS: readonly CommandSpec[] = [
   {
     name: "migrate",
     summary: "Bring the database's schema up to date",
-    options: [{ flags: "--status", description: "Tell how it stands and change nothing" }],
-    examples: ["primer migrate", "primer migrate --status"],
+    options: [
+      { flags: "--status", description: "Tell how it stands and change nothing" },
+      {
+        flags: "--check",
+        description:
+          "Rehearse what is pending in a transaction that is undone; tell how long it takes and whom it blocks",
+      },
+    ],
+    examples: ["primer migrate", "primer migrate --status", "primer migrate --check"],
     runsInHolder: true,
     load: () => import("./commands/migrate.ts"),
+  },
+  {
+    name: "backup",
+    summary: "Write everything but secrets.env into one encrypted file while serving, or prove such a file",
+    arguments: [backupFile],
+    options: [
+      { flags: "--verify", description: "Restore FILE to a scratch place, and log in, refresh and verify there" },
+      passphraseFile,
+      {
+        flags: "--secrets <file>",
+        description: "With --verify: the secrets.env of that backup (default the home's)",
+        isPath: true,
+      },
+    ],
+    examples: [
+      "primer backup /backups/primer.backup --passphrase-file /safe/passphrase",
+      "primer backup --verify /backups/primer.backup --passphrase-file /safe/passphrase",
+    ],
+    runsInHolder: true,
+    load: () => import("./commands/backup.ts"),
+  },
+  {
+    name: "restore",
+    summary: "Bring a backup back into an empty database, of either kind; everybody logs in again",
+    arguments: [backupFile],
+    options: [
+      passphraseFile,
+      { flags: "--secrets <file>", description: "The copy of secrets.env (default the home's own)", isPath: true },
+      { flags: "--database-url <url>", description: "PostgreSQL to restore into, or `embedded` for the home's own" },
+      { flags: "--force", description: "Replace the installation that is there" },
+      { flags: "--yes", description: "Do not ask" },
+    ],
+    examples: [
+      "primer restore primer.backup --passphrase-file passphrase --secrets secrets.env --yes",
+      "primer restore primer.backup --database-url postgres://primer@db/primer --yes",
+    ],
+    runsInHolder: false,
+    load: () => import("./commands/restore.ts"),
   },
   {
     name: "doctor",

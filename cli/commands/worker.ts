@@ -3,6 +3,7 @@ import { loadSettings } from "../../config/load.ts";
 import { createLog } from "../../config/log.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { openDeps } from "../../server/start.ts";
+import { endIfBlocked } from "../../worker/end-if-blocked.ts";
 import { openHandlers } from "../../worker/jobs.ts";
 import { DEFAULT_CONCURRENCY, startWorker } from "../../worker/run.ts";
 import type { CommandContext, Options, Outcome } from "../command.ts";
@@ -24,6 +25,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
     const stopped = untilStopped(log); // before anybody is told that there is something to stop
     const work = openHandlers(deps, home);
     const worker = startWorker(deps, { handlers: work.handlers, concurrency });
+    const watcher = endIfBlocked();
     context.io.note(`primer works in the background\n  Home      ${home}\n  Database  ${db.address}\n`);
     log.info("Working", { event: "worker.started", home, database: db.kind, concurrency, pid: process.pid });
     try {
@@ -31,6 +33,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
     } finally {
       await worker.stop();
       work.close();
+      watcher.stop();
       await deps.close();
     }
   });

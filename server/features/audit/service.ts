@@ -45,7 +45,10 @@ export type AuditAction =
   | "key.retiring"
   | "key.retired"
   | "key.withdrawn"
-  | "key.resealed";
+  | "key.resealed"
+  | "backup.taken"
+  | "backup.verified"
+  | "backup.restored";
 
 export interface AuditEvent {
   readonly action: AuditAction;

@@ -8,7 +8,7 @@ import { type Guess, passGuess, reserveGuess } from "../protection/service.ts";
 import { type Authenticated, assertAlive, type TokenClaims } from "./authenticate.ts";
 import { checkGuess } from "./check-guess.ts";
 import { type AccessTokenAnswer, issueAccessToken } from "./issue-tokens.ts";
-import { type Attempt, LOCKED, type Refusal, refuse, wrongPassword } from "./refuse.ts";
+import { type Attempt, LOCKED, type Refusal, recordRefusal, refuse, wrongPassword } from "./refuse.ts";
 
 const CHANGED_MEANWHILE: Refusal = { code: "AUTH_INVALID_CREDENTIALS", reason: "account_changed" };
 
@@ -18,6 +18,8 @@ export interface Proven {
   readonly rehashed: StoredPassword | undefined;
   readonly guess: Guess;
   readonly attempt: Attempt;
+  /** When the request came, by `clock.elapsed()`. */
+  readonly arrived: number;
 }
 
 /**
@@ -37,16 +39,16 @@ export async function provePassword(
   const account = await findUserWithPassword(deps.db.orm, { kind: "id", key: userId });
   if (!account) throw new AppError("AUTH_TOKEN_REVOKED", { internal: "The user is gone" });
   const guess = await reserveGuess(deps, { userId, lane: `session:${sessionId}` });
-  const attempt = { action, actor: { kind: "user", id: userId }, userId, sessionId, arrived, guess } as const;
+  const attempt = { action, actor: { kind: "user", id: userId }, userId, sessionId, guess } as const;
   const { correct, rehashed } = await checkGuess(deps, guess, password, account.password ?? undefined);
-  if (guess.isLocked || !correct)
-    return refuse(deps, attempt, guess.isLocked ? LOCKED : wrongPassword(account), caller);
-  return { account, rehashed, guess, attempt };
+  const refusal = guess.isLocked ? LOCKED : correct ? undefined : wrongPassword(account);
+  if (refusal) return refuse(deps, arrived, await recordRefusal(deps, attempt, refusal, caller));
+  return { account, rehashed, guess, attempt, arrived };
 }
 
 /** The end of an attempt whose account was changed after its password had been checked. */
-export const refuseChanged = (deps: Deps, { attempt }: Proven, caller: Caller): Promise<never> =>
-  refuse(deps, attempt, CHANGED_MEANWHILE, caller);
+export const refuseChanged = async (deps: Deps, { attempt, arrived }: Proven, caller: Caller): Promise<never> =>
+  refuse(deps, arrived, await recordRefusal(deps, attempt, CHANGED_MEANWHILE, caller));
 
 /**
  * Proves once more who is there: a new access token with a fresh `auth_time`. The session keeps its refresh token, and
