@@ -1,5 +1,6 @@
 import { and, desc, eq, ilike, inArray, isNull, lt, or, sql } from "drizzle-orm";
 import type { Reader, Tx } from "../database.ts";
+import { invitations } from "../schema/invitations.ts";
 import { knownDevices, loginRecords } from "../schema/logins.ts";
 import { sessions, singleUseTokens } from "../schema/sessions.ts";
 import { credentials, resourceGrants, roles, userRoles, users } from "../schema/users.ts";
@@ -177,6 +178,7 @@ export async function eraseUser(tx: Tx, id: string, at: Date): Promise<void> {
   await tx.delete(resourceGrants).where(eq(resourceGrants.userId, id));
   await tx.delete(knownDevices).where(eq(knownDevices.userId, id));
   await tx.delete(loginRecords).where(eq(loginRecords.userId, id));
+  await tx.delete(invitations).where(eq(invitations.emailKey, sql`(SELECT email_key FROM users WHERE id = ${id})`));
   await tx.delete(singleUseTokens).where(eq(singleUseTokens.userId, id));
   await tx
     .update(sessions)

@@ -1,10 +1,8 @@
-import { type Context, Elysia } from "elysia";
 import { readableOn } from "../../../config/color.ts";
-import type { Deps } from "../../deps.ts";
-import { PAGE_SCRIPT, PAGE_STYLE } from "./page-assets.ts";
+import { PAGE_STYLE } from "./page-assets.ts";
 
 /** One page: what it asks, where its button sends the token, and what it says afterwards. */
-interface Page {
+export interface Page {
   readonly path: string;
   readonly title: string;
   readonly text: string;
@@ -15,7 +13,8 @@ interface Page {
   readonly asksPassword?: boolean;
 }
 
-const PAGES: readonly Page[] = [
+/** For installations without pages of their own: where links in mails lead. */
+export const PAGES: readonly Page[] = [
   {
     path: "/verify-email",
     title: "Confirm your e-mail address",
@@ -43,10 +42,11 @@ const PAGES: readonly Page[] = [
   },
 ];
 
-const CONTENT_SECURITY_POLICY = [
+export const PAGE_CONTENT_SECURITY_POLICY = [
   "default-src 'none'",
   "script-src 'self'",
   "style-src 'self'",
+  "img-src data:",
   "connect-src 'self'",
   "base-uri 'none'",
   "form-action 'none'",
@@ -54,27 +54,8 @@ const CONTENT_SECURITY_POLICY = [
   "object-src 'none'",
 ].join("; ");
 
-/**
- * The pages that links in mails lead to, for installations without pages of their own. Opening one changes nothing: the
- * token stands in the fragment, which no server sees, and is spent by the button.
- */
-export function accountPages({ settings }: Pick<Deps, "settings">) {
-  const pages = new Elysia({ name: "account-pages", prefix: "/account" });
-  const serve = (set: Context["set"], type: string, content: string) => {
-    set.headers["content-security-policy"] = CONTENT_SECURITY_POLICY;
-    set.headers["content-type"] = `text/${type}; charset=utf-8`;
-    return content;
-  };
-  const hidden = { detail: { hide: true } };
-  for (const page of PAGES) {
-    pages.get(page.path, ({ set }) => serve(set, "html", htmlOf(page, settings.mail.product_name)), hidden);
-  }
-  return pages
-    .get("/page.js", ({ set }) => serve(set, "javascript", PAGE_SCRIPT), hidden)
-    .get("/page.css", ({ set }) => serve(set, "css", styleOf(settings.mail.color)), hidden);
-}
-
-const styleOf = (color: string) => `:root { --accent: ${color}; --on-accent: ${readableOn(color)}; }\n${PAGE_STYLE}`;
+export const styleOf = (color: string) =>
+  `:root { --accent: ${color}; --on-accent: ${readableOn(color)}; }\n${PAGE_STYLE}`;
 
 const ESCAPES: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
 const escaped = (text: string) => text.replace(/[&<>"]/g, (sign) => ESCAPES[sign] ?? sign);
@@ -85,7 +66,7 @@ const PASSWORD_FIELDS = `<label for="password">New password</label>
 <label class="inline"><input id="show" type="checkbox"> Show it</label>
 `;
 
-const htmlOf = ({ title, text, button, route, done, asksPassword }: Page, product: string) => `<!doctype html>
+export const htmlOf = ({ title, text, button, route, done, asksPassword }: Page, product: string) => `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">

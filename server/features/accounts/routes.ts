@@ -1,4 +1,4 @@
-import { Elysia } from "elysia";
+import { type Context, Elysia } from "elysia";
 import type { Deps } from "../../deps.ts";
 import { etagOf } from "../../etag.ts";
 import { access } from "../../http/access.ts";
@@ -8,6 +8,8 @@ import { UserAnswer } from "../users/schema.ts";
 import { resendVerification, verifyEmail } from "./confirm-email.ts";
 import { endSessionByLink } from "./end-session.ts";
 import { changePassword, changeProfile, deactivateOwn, exportOwn } from "./own-account.ts";
+import { PAGE_SCRIPT } from "./page-assets.ts";
+import { htmlOf, PAGE_CONTENT_SECURITY_POLICY, PAGES, styleOf } from "./pages.ts";
 import { register } from "./register.ts";
 import { forgotPassword, resetPassword } from "./reset-password.ts";
 import {
@@ -217,6 +219,26 @@ const ownRoutes = (deps: Deps) =>
         errors: ["AUTH_STEP_UP_REQUIRED"],
       }),
     });
+
+/**
+ * The pages that links in mails lead to, for installations without pages of their own. Opening one changes nothing: the
+ * token stands in the fragment, which no server sees, and is spent by the button.
+ */
+export function accountPages({ settings }: Pick<Deps, "settings">) {
+  const pages = new Elysia({ name: "account-pages", prefix: "/account" });
+  const serve = (set: Context["set"], type: string, content: string) => {
+    set.headers["content-security-policy"] = PAGE_CONTENT_SECURITY_POLICY;
+    set.headers["content-type"] = `text/${type}; charset=utf-8`;
+    return content;
+  };
+  const hidden = { detail: { hide: true } };
+  for (const page of PAGES) {
+    pages.get(page.path, ({ set }) => serve(set, "html", htmlOf(page, settings.mail.product_name)), hidden);
+  }
+  return pages
+    .get("/page.js", ({ set }) => serve(set, "javascript", PAGE_SCRIPT), hidden)
+    .get("/page.css", ({ set }) => serve(set, "css", styleOf(settings.mail.color)), hidden);
+}
 
 export const accountRoutes = (deps: Deps) =>
   new Elysia({ name: "account-routes" }).use(publicRoutes(deps)).use(ownRoutes(deps));

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { ERRORS } from "../../../server/errors.ts";
 import { createClient } from "../../../server/features/clients/service.ts";
 import { openTestApp, PASSWORD } from "../../support/app.ts";
+import { takeMails, tokenIn } from "../accounts/support.ts";
 import { documentedPath, type Operation } from "../support/contract.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { faultsOf, type Schema } from "../support/json-schema.ts";
@@ -9,7 +10,7 @@ import { basicOf, introspect, revoke } from "../support/oauth.ts";
 
 let app: HttpApp;
 beforeAll(async () => {
-  app = await openHttpApp();
+  app = await openHttpApp({ PRIMER_PASSWORD__FAILURE_FLOOR: "0ms" });
   app.clock.advance(Date.now() - app.clock.now().getTime()); // readiness compares the clock with the database's
   await app.createUser({ username: "ada", roles: ["admin"] });
 });
@@ -75,11 +76,44 @@ async function callUsersAndRoles(call: Call, token: string): Promise<void> {
   await call("DELETE", `${users}/${id}`, { token });
 }
 
+/** Routes that answer as they do for whoever comes from a mail, or asks for one. */
+async function callAccounts(call: Call): Promise<void> {
+  const auth = "/api/v1/auth";
+  const me = "/api/v1/users/me";
+  const email = "newcomer@example.test";
+  await call("POST", `${auth}/register`, { body: { username: "newcomer", email, password: PASSWORD } });
+  await call("POST", `${auth}/verify-email`, { body: { token: await tokenIn(app, "verify_email") } });
+  await call("POST", `${auth}/resend-verification`, { body: { email } });
+  await call("POST", `${auth}/forgot-password`, { body: { email } });
+  const reset = { token: await tokenIn(app, "password_reset"), new_password: PASSWORD };
+  await call("POST", `${auth}/reset-password`, { body: reset });
+  const { access_token: token } = await app.login("newcomer");
+  await app.request("POST", `${auth}/login`, {
+    body: { username: "newcomer", password: PASSWORD },
+    headers: { "user-agent": "Another/1.0" },
+  });
+  const link = (await takeMails(app)).findLast(({ sealed }) => sealed?.token)?.sealed?.token ?? "";
+  await call("POST", `${auth}/end-session`, { body: { token: link } });
+  const passwords = { current_password: PASSWORD, new_password: `${PASSWORD} 2` };
+  await call("PATCH", `${me}/password`, { token, body: passwords });
+  await call("PUT", me, { token, body: { username: "newcomer2" } });
+  await call("GET", `${me}/export`, { token });
+  await call("DELETE", me, { token });
+  const admin = (await app.login("root")).access_token;
+  const invitation = { email: "guest@example.test" };
+  const { id, token: invited } = (await call("POST", "/api/v1/invitations", { token: admin, body: invitation })).body;
+  await call("GET", "/api/v1/invitations", { token: admin });
+  const guest = { username: "guest", password: PASSWORD, invitation: invited, ...invitation };
+  await call("POST", `${auth}/register`, { body: guest });
+  const other = (await app.request("POST", "/api/v1/invitations", { token: admin, body: invitation })).body;
+  await call("DELETE", `/api/v1/invitations/${other.id ?? id}`, { token: admin });
+}
+
 describe("GET /docs/json", () => {
   // The document and the application have the same routes: none is hidden, none is made up.
   test("every route is in it, and nothing else", () => {
     const there = app.app.routes
-      .filter(({ path }: { path: string }) => !path.startsWith("/docs"))
+      .filter(({ path }: { path: string }) => !/^\/(docs|account)/.test(path))
       .map(({ method, path }: { method: string; path: string }) => `${method} ${asDocumented(path)}`);
     expect(
       documented()
@@ -212,6 +246,8 @@ describe("GET /docs/json", () => {
     await call("GET", `/api/v1/users/${root.id}/sessions`, { token: admin });
     await call("DELETE", `/api/v1/users/${root.id}/sessions`, { token: admin });
     await callUsersAndRoles(call, (await app.login("root")).access_token);
+    await takeMails(app);
+    await callAccounts(call);
     for (const path of ["/.well-known/jwks.json", "/api/v1/revocations"]) {
       const { headers } = await call("GET", path);
       await call("GET", path, { headers: { "if-none-match": headers.get("etag") ?? "" } });
