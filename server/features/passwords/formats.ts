@@ -13,6 +13,7 @@ const FORMATS: readonly HashFormat[] = [...ARGON2, ...BCRYPT, ...PBKDF2, ...SCRY
 
 /** Longer ones are none, and no pattern has to look at them. */
 const MAX_HASH_LENGTH = 1024;
+const PRINTABLE = /^[!-~]*$/;
 
 /** What operators are told of hashes that they may well have, and that are not taken. */
 const REFUSED: readonly (readonly [pattern: RegExp, why: string])[] = [
@@ -46,6 +47,7 @@ export interface ReadableHash {
  */
 export function readHash(hash: string): ReadableHash | { readonly refused: string } {
   if (hash.length > MAX_HASH_LENGTH) return { refused: "it is too long to be a hash" };
+  if (!PRINTABLE.test(hash)) return { refused: "it has characters that no hash has" };
   for (const { name, pattern, read } of FORMATS) {
     const match = pattern.exec(hash);
     if (!match) continue;

@@ -1,0 +1,132 @@
+import { once } from "node:events";
+import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import { resolve } from "node:path";
+import { failed, misused, textOf } from "../../config/errors.ts";
+import { BATCH_SIZE, type ExportedUser } from "../../server/features/moving/service.ts";
+import type { CommandContext, Implementation, Outcome } from "../command.ts";
+import { yellow } from "../io.ts";
+import { type Mover, withMover } from "../moving/mover.ts";
+import { FORMULA } from "../moving/sources/own.ts";
+
+const COLUMNS = [
+  "id",
+  "username",
+  "email",
+  "email_verified_at",
+  "status",
+  "roles",
+  "password_hash",
+  "password_pepper_id",
+  "password_changed_at",
+  "password_change_required",
+  "created_at",
+  "updated_at",
+  "last_login_at",
+  "deactivated_at",
+] as const satisfies readonly (keyof ExportedUser)[];
+
+interface Format {
+  readonly head: string;
+  line(user: ExportedUser): string;
+}
+
+function cell(value: ExportedUser[keyof ExportedUser]): string {
+  const text = Array.isArray(value) ? value.join(" ") : String(value ?? "");
+  const safe = FORMULA.test(text) ? `'${text}` : text;
+  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+}
+
+const FORMATS: Readonly<Record<string, Format>> = {
+  primer: { head: "", line: (user) => JSON.stringify(user) },
+  csv: { head: `${COLUMNS.join(",")}\r\n`, line: (user) => `${COLUMNS.map((name) => cell(user[name])).join(",")}\r` },
+};
+
+interface Sink {
+  write(text: string): Promise<void>;
+}
+
+/** Exports every user with the hash of their password: to a file that only its owner can read, or standard output. */
+export const exportCommand: Implementation = {
+  async run(context): Promise<Outcome> {
+    const path = context.arguments[0] ?? "-";
+    const name = String(context.options.format ?? "primer");
+    const format = Object.hasOwn(FORMATS, name) ? FORMATS[name] : undefined;
+    if (!format) throw misused(`--format: expected one of ${Object.keys(FORMATS).join(", ")}, not ${name}.`);
+    if (path === "-" && context.options.json) {
+      throw misused(
+        "With --json, standard output has the report.",
+        "Name a file for the users: primer users export FILE",
+      );
+    }
+    const copy = (sink: Sink) => withMover(context, (mover) => writeUsers(mover, sink, format, name));
+    const counts = path === "-" ? await copy(STANDARD_OUTPUT) : await intoFile(resolve(path), copy);
+    return outcomeOf(context, path, counts);
+  },
+};
+
+interface Counts {
+  users: number;
+  /** How many hashes are of use only with each of these peppers. */
+  peppered: Record<string, number>;
+}
+
+async function writeUsers(mover: Mover, sink: Sink, format: Format, name: string): Promise<Counts> {
+  const counts: Counts = { users: 0, peppered: {} };
+  await mover.beginExport({ format: name });
+  await sink.write(format.head);
+  for (let after: string | null = null; ; ) {
+    const page: ExportedUser[] = await mover.exportPage(after);
+    await sink.write(page.map((user) => `${format.line(user)}\n`).join(""));
+    for (const { password_pepper_id: pepper } of page) {
+      if (pepper !== null) counts.peppered[pepper] = (counts.peppered[pepper] ?? 0) + 1;
+    }
+    counts.users += page.length;
+    after = page.at(-1)?.id ?? null;
+    if (page.length < BATCH_SIZE || after === null) return counts;
+  }
+}
+
+/** Waits for its reader, so that what is not read yet does not pile up here. */
+const STANDARD_OUTPUT: Sink = {
+  async write(text) {
+    if (process.stdout.destroyed) throw failed("Nobody reads the users any more.");
+    if (!process.stdout.write(text)) await Promise.race([once(process.stdout, "drain"), once(process.stdout, "close")]);
+  },
+};
+
+/** The file is there whole or not at all. */
+async function intoFile<T>(path: string, work: (sink: Sink) => Promise<T>): Promise<T> {
+  const unfinished = `${path}.new`;
+  const file = openUnfinished(unfinished);
+  try {
+    const result = await work({ write: async (text) => void writeSync(file, text) });
+    fsyncSync(file);
+    renameSync(unfinished, path);
+    return result;
+  } catch (error) {
+    rmSync(unfinished, { force: true });
+    throw error;
+  } finally {
+    closeSync(file);
+  }
+}
+
+function openUnfinished(path: string): number {
+  try {
+    rmSync(path, { force: true });
+    return openSync(path, "wx", 0o600);
+  } catch (error) {
+    throw failed(`${path} cannot be written: ${textOf(error)}`, "Name another file.", error);
+  }
+}
+
+function outcomeOf(context: CommandContext, path: string, { users, peppered }: Counts): Outcome {
+  const bound = Object.values(peppered).reduce((sum, count) => sum + count, 0);
+  if (bound > 0) {
+    context.io.note(
+      `${yellow(context.io, "!!")} ${bound} of the ${users} hashes are bound to this installation's pepper (PRIMER_PEPPER in secrets.env): nothing else can check them.\n`,
+    );
+  }
+  const sentence = `Exported ${users} users to ${path}. It has their hashes in it: keep it as you keep secrets.env.\n`;
+  return { json: { path, users, bound_to_pepper: bound, peppers: peppered }, text: path === "-" ? "" : sentence };
+}
