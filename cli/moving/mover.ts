@@ -27,7 +27,8 @@ export interface Mover {
 
 const BY_OPERATOR = { actor: { kind: "operator" } } as const;
 
-const moverOn = (deps: UserDeps): Mover => ({
+/** Works on a database that this process has. */
+export const moverOn = (deps: UserDeps): Mover => ({
   beginImport: (options, record) => beginImport(deps, options, record, BY_OPERATOR),
   importBatch: (drafts, options) => importBatch(deps, drafts, options),
   finishImport: (record, complete) => finishImport(deps, record, complete, BY_OPERATOR),

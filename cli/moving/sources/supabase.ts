@@ -1,3 +1,4 @@
+import { systemClock } from "../../../server/ports/clock.ts";
 import { draft, type Source } from "../source.ts";
 import { flagIn, jsonIn, textIn, textsIn, timeIn } from "../values.ts";
 
@@ -16,7 +17,8 @@ export const supabase: Source = {
       email: textIn(user, "email"),
       emailVerified: verifiedAt !== undefined,
       emailVerifiedAt: verifiedAt,
-      status: bannedUntil !== undefined && Date.parse(bannedUntil) > Date.now() ? "disabled" : "active",
+      status:
+        bannedUntil !== undefined && Date.parse(bannedUntil) > systemClock.now().getTime() ? "disabled" : "active",
       passwordHash: textIn(user, "encrypted_password"),
       createdAt: timeIn(user, "created_at"),
       lastLoginAt: timeIn(user, "last_sign_in_at"),
