@@ -124,7 +124,7 @@ function outcomeOf(context: CommandContext, path: string, { users, peppered }: C
   const bound = Object.values(peppered).reduce((sum, count) => sum + count, 0);
   if (bound > 0) {
     context.io.note(
-      `${yellow(context.io, "!!")} ${bound} of the ${users} hashes are bound to this installation's pepper (PRIMER_PEPPER in secrets.env): nothing else can check them.\n`,
+      `${yellow(context.io, "!!")} ${bound} of the ${users} hashes are bound to this installation's pepper (its id is in password_pepper_id): only an installation with the same one can check them.\n`,
     );
   }
   const sentence = `Exported ${users} users to ${path}. It has their hashes in it: keep it as you keep secrets.env.\n`;

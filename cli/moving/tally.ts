@@ -82,7 +82,10 @@ export function textOf(tally: Tally, options: { dryRun: boolean; rejectsFile: st
   const lines: readonly (readonly [count: number, line: string])[] = [
     [1, `${options.dryRun ? "Would import" : "Imported"} ${tally.imported} of ${tally.read} users.`],
     [Object.keys(tally.by_hash).length, `Hashes: ${list(tally.by_hash)}.`],
-    [tally.without_password, `${tally.without_password} of them without a password: they set one by mail.`],
+    [
+      tally.without_password,
+      `${tally.without_password} of them without a password: they cannot log in until they have one.`,
+    ],
     [tally.names_made, `${tally.names_made} had no user name of their own; it was made from the e-mail address.`],
     [tally.renamed, `${tally.renamed} were renamed.`],
     [tally.names_made + tally.renamed, `The rule for names: ${options.rule}.`],

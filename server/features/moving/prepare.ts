@@ -106,7 +106,7 @@ function formatFor(deps: PrepareDeps, secret: string, pepperId: string | null): 
   if (pepperId !== null && !deps.secrets.pepper.some(({ id }) => id === pepperId)) {
     return rejected(
       "pepper_unknown",
-      "The hash was made with a pepper that this installation does not have: PRIMER_PEPPER in the secrets.env of the one that made it",
+      "The hash was made with a pepper that this installation does not have, such as PRIMER_PEPPER in the secrets.env of the one that made it",
     );
   }
   const hash = readHash(secret);
