@@ -15,6 +15,7 @@ const COLUMNS = [
   "email_verified_at",
   "status",
   "roles",
+  "grants",
   "password_hash",
   "password_pepper_id",
   "password_changed_at",
@@ -30,8 +31,14 @@ interface Format {
   line(user: ExportedUser): string;
 }
 
+/** Roles with spaces between them, roles on things as JSON. */
+function textIn(value: ExportedUser[keyof ExportedUser]): string {
+  if (!Array.isArray(value)) return String(value ?? "");
+  return value.every((entry) => typeof entry === "string") ? value.join(" ") : JSON.stringify(value);
+}
+
 function cell(value: ExportedUser[keyof ExportedUser]): string {
-  const text = Array.isArray(value) ? value.join(" ") : String(value ?? "");
+  const text = textIn(value);
   const safe = FORMULA.test(text) ? `'${text}` : text;
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }

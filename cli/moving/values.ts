@@ -22,9 +22,20 @@ export const fieldsIn = (fields: Fields, name: string): Fields => {
 export function jsonIn(fields: Fields, name: string): Fields {
   const value = fields[name];
   if (typeof value !== "string" || value === "") return fieldsIn(fields, name);
+  const parsed = jsonOf(value, name);
+  return isFields(parsed) ? parsed : {};
+}
+
+/** The objects in the list that a field has as it is, or written as JSON; empty where there is none. */
+export function listIn(fields: Fields, name: string): readonly Fields[] {
+  const value = fields[name];
+  const list = typeof value === "string" && value !== "" ? jsonOf(value, name) : value;
+  return Array.isArray(list) ? list.filter(isFields) : [];
+}
+
+function jsonOf(text: string, name: string): unknown {
   try {
-    const parsed: unknown = JSON.parse(value);
-    return isFields(parsed) ? parsed : {};
+    return JSON.parse(text);
   } catch {
     throw new RecordFault(`${name} is not the JSON that it should be`);
   }

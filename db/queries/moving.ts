@@ -26,6 +26,13 @@ export interface ImportedRow {
     readonly changedAt: Date;
   } | null;
   readonly roles: readonly string[];
+  readonly grants: readonly RoleOnThing[];
+}
+
+/** A role that somebody has on one thing only. */
+export interface RoleOnThing {
+  readonly role: string;
+  readonly resource: string;
 }
 
 /** A list as one parameter: the statement is the same however long it is, and the indexes are used. */
@@ -59,7 +66,7 @@ export async function insertImportedUsers(tx: Tx, rows: readonly ImportedRow[], 
       SELECT * FROM jsonb_to_recordset(${JSON.stringify(rows.map(flat))}::text::jsonb) AS row(
         id uuid, username text, email text, email_key text, email_verified_at timestamptz, status text,
         password_change_required boolean, created_at timestamptz, updated_at timestamptz, last_login_at timestamptz,
-        deactivated_at timestamptz, credential_id uuid, secret text, pepper_id text, changed_at timestamptz, roles jsonb
+        deactivated_at timestamptz, credential_id uuid, secret text, pepper_id text, changed_at timestamptz, roles jsonb, grants jsonb
       )
     ), written AS (
       INSERT INTO users (id, username, email, email_key, email_verified_at, status, password_change_required,
@@ -75,6 +82,11 @@ export async function insertImportedUsers(tx: Tx, rows: readonly ImportedRow[], 
       INSERT INTO user_roles (user_id, role, granted_at)
       SELECT id, role, ${now.toISOString()}::text::timestamptz
       FROM incoming JOIN written USING (id), jsonb_array_elements_text(roles) AS role
+    ), with_grants AS (
+      INSERT INTO resource_grants (user_id, role, resource, granted_at)
+      SELECT id, held->>'role', held->>'resource', ${now.toISOString()}::text::timestamptz
+      FROM incoming JOIN written USING (id), jsonb_array_elements(grants) AS held
+      ON CONFLICT DO NOTHING
     )
     SELECT id FROM written`);
   return new Set(rowsOf(result).map(({ id }) => id));
@@ -97,6 +109,7 @@ const flat = ({ credential, ...user }: ImportedRow) => ({
   pepper_id: credential?.pepperId ?? null,
   changed_at: credential?.changedAt ?? null,
   roles: user.roles,
+  grants: user.grants,
 });
 
 /** What a statement answered, in the shape of either driver. */
@@ -108,10 +121,15 @@ export async function countUsers(tx: Pick<Tx, "select">): Promise<number> {
   return row?.count ?? 0;
 }
 
+const rolesOnThings = sql<RoleOnThing[]>`(
+  SELECT coalesce(json_agg(json_build_object('role', rg.role, 'resource', rg.resource) ORDER BY rg.resource, rg.role), '[]')
+  FROM resource_grants rg WHERE rg.user_id = users.id
+)`;
+
 /** Users with everything that moves with them, by id, from after this one on. */
 export const listUsersToExport = (tx: Pick<Tx, "select">, page: { after?: string; limit: number }) =>
   tx
-    .select({ user: users, roles: rolesOfUser, password: credentials })
+    .select({ user: users, roles: rolesOfUser, grants: rolesOnThings, password: credentials })
     .from(users)
     .leftJoin(credentials, sql`${credentials.userId} = ${users.id} AND ${credentials.kind} = 'password'`)
     .where(page.after === undefined ? undefined : gt(users.id, page.after))

@@ -1,7 +1,7 @@
 import { USER_STATUSES } from "../../../db/schema/users.ts";
 import type { Draft } from "../../../server/features/moving/service.ts";
 import { draft, type Source } from "../source.ts";
-import { type Fields, flagIn, RecordFault, textIn, textsIn, timeIn } from "../values.ts";
+import { type Fields, flagIn, listIn, RecordFault, textIn, textsIn, timeIn } from "../values.ts";
 
 /** What `primer users export` writes; of files made by hand only the e-mail address has to be there. */
 function draftOf(user: Fields): Draft {
@@ -18,6 +18,7 @@ function draftOf(user: Fields): Draft {
     passwordChangedAt: timeIn(user, "password_changed_at"),
     passwordChangeRequired: flagIn(user, "password_change_required"),
     roles: rolesOf(user),
+    grants: grantsOf(user),
     createdAt: timeIn(user, "created_at"),
     updatedAt: timeIn(user, "updated_at"),
     lastLoginAt: timeIn(user, "last_login_at"),
@@ -36,6 +37,15 @@ function statusOf(user: Fields): Draft["status"] {
 function rolesOf(user: Fields): readonly string[] | undefined {
   if (user.roles === undefined || user.roles === null) return undefined;
   return typeof user.roles === "string" ? user.roles.split(/[\s,;]+/).filter(Boolean) : textsIn(user, "roles");
+}
+
+/** A list of `{role, resource}`, in CSV as JSON. */
+function grantsOf(user: Fields): Draft["grants"] {
+  return listIn(user, "grants").map((grant) => {
+    const [role, resource] = [textIn(grant, "role"), textIn(grant, "resource")];
+    if (role === undefined || resource === undefined) throw new RecordFault("grants are not of roles and resources");
+    return { role, resource };
+  });
 }
 
 const ndjson: Source = { ownRoles: true, reader: () => draftOf };

@@ -1,3 +1,4 @@
+import type { RoleOnThing } from "../../../db/queries/moving.ts";
 import type { UserStatus } from "../../../db/schema/users.ts";
 
 /**
@@ -24,6 +25,8 @@ export interface Draft {
   readonly passwordChangeRequired?: boolean;
   /** As they are called there. */
   readonly roles?: readonly string[];
+  /** Roles on single things, from an export of primer's. */
+  readonly grants?: readonly RoleOnThing[];
   readonly createdAt?: string;
   readonly updatedAt?: string;
   readonly lastLoginAt?: string;

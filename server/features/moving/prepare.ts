@@ -3,6 +3,7 @@ import type { ImportedRow } from "../../../db/queries/moving.ts";
 import type { Deps } from "../../deps.ts";
 import { isId } from "../../ports/random.ts";
 import { readHash } from "../passwords/service.ts";
+import { isResource } from "../rights/service.ts";
 import { parseEmail, parseUsername } from "../users/service.ts";
 import type { Draft, ImportOptions, RejectCode, Rejected } from "./draft.ts";
 import { namesFor } from "./names.ts";
@@ -40,7 +41,7 @@ export function prepare(
   const now = deps.clock.now();
   const createdAt = instantOf(draft.createdAt) ?? now;
   const changedAt = instantOf(draft.passwordChangedAt) ?? createdAt;
-  const { roles, ignored } = rolesOf(draft, options, knownRoles);
+  const given = rolesOf(draft, options, knownRoles);
   const row = {
     id: idOf(deps, draft, options.product, createdAt),
     ...email,
@@ -55,9 +56,10 @@ export function prepare(
       password.secret === null
         ? null
         : { id: deps.random.id(now), secret: password.secret, pepperId: password.pepperId, changedAt },
-    roles,
+    roles: given.roles,
+    grants: given.grants,
   };
-  return { row, ...names, hash: password.format, hashDropped: password.dropped, rolesIgnored: ignored };
+  return { row, ...names, hash: password.format, hashDropped: password.dropped, rolesIgnored: given.ignored };
 }
 
 function emailOf(text: string | undefined): { email: string; emailKey: string } | Rejected {
@@ -124,9 +126,15 @@ function rolesOf(draft: Draft, { roleMap }: ImportOptions, known: readonly strin
   const taken = named.map(here).filter((role) => role !== undefined && isKnown(role)) as string[];
   // Only who says which roles a user has here can leave out the one that everybody has.
   const everybody = roleMap || !draft.roles ? [DEFAULT_ROLE] : [];
+  // Those of other products are not known by things that are called as here.
+  const grants = roleMap
+    ? []
+    : (draft.grants ?? []).filter(({ role, resource }) => isKnown(role) && isResource(resource));
+  const unknown = [...named.map((role) => [role, here(role)]), ...(draft.grants ?? []).map(({ role }) => [role, role])];
   return {
     roles: [...new Set([...everybody, ...taken])].sort(),
-    ignored: [...new Set(named.filter((role) => !isKnown(here(role))))],
+    grants,
+    ignored: [...new Set(unknown.flatMap(([there = "", role]) => (isKnown(role) ? [] : [there])))],
   };
 }
 

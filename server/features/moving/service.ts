@@ -4,6 +4,7 @@ import {
   insertImportedUsers,
   listStandingUsers,
   listUsersToExport,
+  type RoleOnThing,
 } from "../../../db/queries/moving.ts";
 import { listRoleNames } from "../../../db/queries/users.ts";
 import { AppError } from "../../errors.ts";
@@ -87,6 +88,8 @@ export interface ExportedUser {
   readonly email_verified_at: string | null;
   readonly status: string;
   readonly roles: readonly string[];
+  /** Roles on single things. */
+  readonly grants: readonly RoleOnThing[];
   readonly password_hash: string | null;
   readonly password_pepper_id: string | null;
   readonly password_changed_at: string | null;
@@ -110,13 +113,14 @@ export async function beginExport(deps: UserDeps, record: ImportRecord, by: Acto
 export async function exportPage(deps: UserDeps, after: string | undefined): Promise<ExportedUser[]> {
   const page = { limit: BATCH_SIZE, ...(after === undefined ? {} : { after }) };
   const found = await listUsersToExport(deps.db.orm, page);
-  return found.map(({ user, roles, password }) => ({
+  return found.map(({ user, roles, grants, password }) => ({
     id: user.id,
     username: user.username,
     email: user.email,
     email_verified_at: textOf(user.emailVerifiedAt),
     status: user.status,
     roles,
+    grants,
     password_hash: password?.secret ?? null,
     password_pepper_id: password?.pepperId ?? null,
     password_changed_at: textOf(password?.updatedAt ?? null),

@@ -328,7 +328,8 @@ describe("moving out", () => {
     app.db.query(
       `SELECT u.id, username, email, email_key, email_verified_at, status, password_change_required, u.created_at, u.updated_at,
          last_login_at, deactivated_at, c.secret, c.pepper_id, c.updated_at AS changed_at,
-         (SELECT json_agg(role ORDER BY role) FROM user_roles WHERE user_id = u.id) AS roles
+         (SELECT json_agg(role ORDER BY role) FROM user_roles WHERE user_id = u.id) AS roles,
+         (SELECT json_agg(resource) FROM resource_grants WHERE user_id = u.id) AS things
        FROM users u LEFT JOIN credentials c ON c.user_id = u.id ORDER BY u.id`,
     );
 
@@ -344,6 +345,9 @@ describe("moving out", () => {
       ),
     );
     await app.login("bea");
+    await app.db.query(
+      "INSERT INTO resource_grants (user_id, role, resource, granted_at) SELECT id, 'user', 'tenants/acme', created_at FROM users WHERE username = 'cy'",
+    );
     const before = await table();
     expect(before).toHaveLength(5);
     const exported = await exportPage(app.deps, undefined);
