@@ -3,6 +3,7 @@ import {
   type Draft,
   type ImportOptions,
   type ImportOutcome,
+  type RejectCode,
 } from "../../server/features/moving/service.ts";
 import { entriesOf, type Input } from "./input.ts";
 import type { Mover } from "./mover.ts";
@@ -33,7 +34,7 @@ interface Waiting {
 /** Reads entries, writes them in batches and counts what became of each. Memory does not grow with what is read. */
 export async function importAll(run: ImportRun): Promise<void> {
   const { tally } = run;
-  const seen = run.options.dryRun ? createMemory() : undefined;
+  const seen = run.options.dryRun ? createMemory(run.options) : undefined;
   let bytes = 0;
   const counted = async function* (chunks: Chunks) {
     for await (const chunk of chunks) {
@@ -110,24 +111,23 @@ interface Memory {
   after(outcome: ImportOutcome): ImportOutcome;
 }
 
-function createMemory(): Memory {
-  // A number of 53 bits for each name, which is some 30 MB for a million users.
-  const names = new Set<number>();
-  const key = (text: string) => Number(Bun.hash(text) as bigint & 0x1f_ffff_ffff_ffffn);
+function createMemory({ rename }: ImportOptions): Memory {
+  // A number of 53 bits for each of three things about a user: some 100 MB for a million of them.
+  const seen = new Set<number>();
+  const key = (text: string) => Number((Bun.hash(text) as bigint) & 0x1f_ffff_ffff_ffffn);
   return {
     after(outcome) {
       if (outcome.outcome !== "imported") return outcome;
-      const [email, username] = [key(`e:${outcome.emailKey}`), key(`u:${outcome.username}`)];
-      if (names.has(email)) return { outcome: "existing" };
-      if (names.has(username) && outcome.naming === "kept") {
-        return {
-          outcome: "rejected",
-          code: "username_taken",
-          reason: "An earlier user of this export has this user name",
-        };
-      }
-      names.add(email).add(username);
-      return outcome;
+      const { username, emailKey } = outcome;
+      const [both, email, name] = [key(`b:${emailKey} ${username}`), key(`e:${emailKey}`), key(`u:${username}`)];
+      if (seen.has(both)) return { outcome: "existing" };
+      if (seen.has(email)) return taken("email_taken", "An earlier user of this export has this e-mail address");
+      const isTaken = seen.has(name) && outcome.naming === "kept";
+      if (isTaken && !rename) return taken("username_taken", "An earlier user of this export has this user name");
+      seen.add(both).add(email).add(name);
+      return isTaken ? { ...outcome, naming: "renamed" } : outcome;
     },
   };
 }
+
+const taken = (code: RejectCode, reason: string): ImportOutcome => ({ outcome: "rejected", code, reason });

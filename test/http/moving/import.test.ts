@@ -207,6 +207,22 @@ describe("what becomes of users", () => {
     },
   );
 
+  // A dry run writes nothing that it could find, and foretells all the same what comes of users far apart in the export.
+  test.each([false, true])("users far apart in one export (--rename: %p)", async (rename) => {
+    const between = Array.from({ length: BATCH_SIZE }, (_, index) => user(`u${index}`));
+    const last = [
+      user("ada"),
+      { ...user("ada"), email: "other@example.test" },
+      { ...user("bob"), email: "ada@example.test" },
+    ];
+    const text = line(user("ada"), ...between, ...last, { email: "x@a.test" }, ...between, { email: "x@b.test" });
+    const dry = await importing(text, { rename, dryRun: true });
+    const real = await importing(text, { rename });
+    expect(dry.tally).toEqual(real.tally);
+    expect(real.tally.existing).toBe(BATCH_SIZE + 1);
+    expect(real.rejects.map(({ code }) => code)).toEqual(rename ? ["email_taken"] : ["username_taken", "email_taken"]);
+  });
+
   // A second run finds whom the first one renamed, and nobody comes twice however often it is run.
   test("renamed users are found again", async () => {
     const text = line(
