@@ -18,7 +18,7 @@ export type { Draft, ImportOptions, ImportOutcome, RejectCode, Rejected } from "
 export { NAMING_RULE } from "./names.ts";
 
 /** How many users are written in one transaction. */
-export const BATCH_SIZE = 1000;
+export const BATCH_SIZE = 200;
 
 /** What is recorded of an import: where it came from, then how it ended. */
 export type ImportRecord = Readonly<Record<string, string | number | boolean | Readonly<Record<string, number>>>>;
