@@ -16,7 +16,7 @@ afterAll(() => app.close());
 interface Row {
   readonly status: string;
   readonly email_verified: boolean;
-  readonly created_at: Date;
+  readonly created_at: Date | string;
   readonly password_change_required: boolean;
   readonly secret: string | null;
   readonly pepper_id: string | null;
@@ -60,7 +60,7 @@ describe.each(EXPORTS.map((product) => [`${product.format}: ${product.source.sli
           ...(user.roles === undefined ? {} : { roles: [...user.roles] }),
           ...(user.email_verified === undefined ? {} : { email_verified: user.email_verified }),
         });
-        if (user.created) expect(created_at.toISOString()).toBe(user.created);
+        if (user.created) expect(new Date(created_at).toISOString()).toBe(user.created);
       }
     });
 
