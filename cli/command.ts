@@ -57,8 +57,6 @@ export interface CommandSpec {
   }[];
   readonly options?: readonly OptionSpec[];
   readonly examples: readonly string[];
-  /** Nobody types it: only commands ask for it, of the process that owns the embedded database. */
-  readonly internal?: true;
   /** Whether a process that owns the embedded database may run it for us. */
   readonly runsInHolder: boolean;
   load(): Promise<Implementation>;

@@ -209,14 +209,6 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: async () => (await import("./commands/users-export.ts")).exportCommand,
   },
   {
-    name: "users move-step",
-    summary: "A step of an import or export, for another process",
-    internal: true,
-    examples: [],
-    runsInHolder: true,
-    load: async () => (await import("./moving/mover.ts")).step,
-  },
-  {
     name: "roles list",
     summary: "List the roles, the newest first",
     examples: ["primer roles list", "primer roles list --json"],
@@ -361,5 +353,16 @@ export const COMMANDS: readonly CommandSpec[] = [
     examples: ["primer completions bash > /etc/bash_completion.d/primer"],
     runsInHolder: false,
     load: () => import("./commands/completions.ts"),
+  },
+];
+
+/** What nobody types: only commands ask for it, of the process that owns the embedded database. */
+export const INTERNAL_COMMANDS: readonly CommandSpec[] = [
+  {
+    name: "users move-step",
+    summary: "A step of an import or export, for another process",
+    examples: [],
+    runsInHolder: true,
+    load: async () => (await import("./moving/mover.ts")).step,
   },
 ];

@@ -19,8 +19,7 @@ const examplesOf = (examples: readonly string[]) =>
   `\nExample${examples.length === 1 ? "" : "s"}:\n${examples.map((example) => `  ${example}`).join("\n")}\n`;
 
 /** Reads a command line against the table of commands. Help and usage errors are printed here; nothing else is done. */
-export async function parseCommandLine(all: readonly CommandSpec[], args: readonly string[]): Promise<Parsed> {
-  const commands = all.filter(({ internal }) => !internal);
+export async function parseCommandLine(commands: readonly CommandSpec[], args: readonly string[]): Promise<Parsed> {
   let parsed: Parsed | undefined;
   const program = group(new Command("primer"), "Self-hosted authentication in one file.")
     .version(VERSION, "--version", "Print the version")

@@ -8,8 +8,7 @@ const code = (text: string) => `\`${cell(text)}\``;
 const row = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
 
 function commandTable(): string {
-  const typed = COMMANDS.filter(({ internal }) => !internal);
-  const rows = typed.map(({ name, summary, arguments: parameters = [], options = [] }) => {
+  const rows = COMMANDS.map(({ name, summary, arguments: parameters = [], options = [] }) => {
     const words = [`primer ${name}`, ...parameters.map(argumentForm)].join(" ");
     const flags = options.map(({ flags }) => code(flags)).join(" ");
     return row([code(words), cell(summary), flags]);

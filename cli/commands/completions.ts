@@ -13,8 +13,7 @@ function vocabulary(commands: readonly CommandSpec[]): Map<string, Word[]> {
     const known = words.get(after) ?? [];
     if (!known.some((entry) => entry.word === word)) words.set(after, [...known, { word, help }]);
   };
-  for (const { name, summary, options = [], arguments: parameters = [], internal } of commands) {
-    if (internal) continue;
+  for (const { name, summary, options = [], arguments: parameters = [] } of commands) {
     const [first = "", second] = name.split(" ");
     add("", first, second ? `${first} commands` : summary);
     if (second) add(first, second, summary);

@@ -1,11 +1,13 @@
 import { once } from "node:events";
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { failed, misused, textOf } from "../../config/errors.ts";
 import { BATCH_SIZE, type ExportedUser } from "../../server/features/moving/service.ts";
 import type { CommandContext, Implementation, Outcome } from "../command.ts";
-import { yellow } from "../io.ts";
+import { untilInterrupted } from "../interrupt.ts";
+import { type Io, yellow } from "../io.ts";
 import { type Mover, withMover } from "../moving/mover.ts";
+import { createPace } from "../moving/pace.ts";
 import { FORMULA } from "../moving/sources/own.ts";
 
 const COLUMNS = [
@@ -65,7 +67,10 @@ export const exportCommand: Implementation = {
         "Name a file for the users: primer users export FILE",
       );
     }
-    const copy = (sink: Sink) => withMover(context, (mover) => writeUsers(mover, sink, format, name));
+    const copy = (sink: Sink) =>
+      withMover(context, (mover) =>
+        untilInterrupted((stop) => writeUsers({ mover, sink, format, name, stop, io: context.io })),
+      );
     const counts = path === "-" ? await copy(STANDARD_OUTPUT) : await intoFile(resolve(path), copy);
     return outcomeOf(context, path, counts);
   },
@@ -77,9 +82,19 @@ interface Counts {
   peppered: Record<string, number>;
 }
 
-async function writeUsers(mover: Mover, sink: Sink, format: Format, name: string): Promise<Counts> {
+interface Export {
+  readonly mover: Mover;
+  readonly sink: Sink;
+  readonly format: Format;
+  readonly name: string;
+  readonly stop: AbortSignal;
+  readonly io: Io;
+}
+
+async function writeUsers({ mover, sink, format, name, stop, io }: Export): Promise<Counts> {
   const counts: Counts = { users: 0, peppered: {} };
-  await mover.beginExport({ format: name });
+  const all = await mover.beginExport({ format: name });
+  const pace = createPace(() => io.note(`${counts.users} of ${all} users\n`));
   await sink.write(format.head);
   for (let after: string | null = null; ; ) {
     const page: ExportedUser[] = await mover.exportPage(after);
@@ -88,6 +103,8 @@ async function writeUsers(mover: Mover, sink: Sink, format: Format, name: string
       if (pepper !== null) counts.peppered[pepper] = (counts.peppered[pepper] ?? 0) + 1;
     }
     counts.users += page.length;
+    if (stop.aborted) throw failed("Interrupted; the export is not complete.");
+    pace();
     after = page.at(-1)?.id ?? null;
     if (page.length < BATCH_SIZE || after === null) return counts;
   }
@@ -106,8 +123,8 @@ async function intoFile<T>(path: string, work: (sink: Sink) => Promise<T>): Prom
   const unfinished = `${path}.new`;
   const file = openUnfinished(unfinished);
   try {
-    const result = await work({ write: async (text) => void writeSync(file, text) });
-    fsyncSync(file);
+    const result = await work({ write: async (text) => orUnwritable(path, () => writeFileSync(file, text)) });
+    orUnwritable(path, () => fsyncSync(file));
     renameSync(unfinished, path);
     return result;
   } catch (error) {
@@ -119,9 +136,15 @@ async function intoFile<T>(path: string, work: (sink: Sink) => Promise<T>): Prom
 }
 
 function openUnfinished(path: string): number {
-  try {
+  return orUnwritable(path, () => {
     rmSync(path, { force: true });
     return openSync(path, "wx", 0o600);
+  });
+}
+
+function orUnwritable<T>(path: string, work: () => T): T {
+  try {
+    return work();
   } catch (error) {
     throw failed(`${path} cannot be written: ${textOf(error)}`, "Name another file.", error);
   }
@@ -131,9 +154,9 @@ function outcomeOf(context: CommandContext, path: string, { users, peppered }: C
   const bound = Object.values(peppered).reduce((sum, count) => sum + count, 0);
   if (bound > 0) {
     context.io.note(
-      `${yellow(context.io, "!!")} ${bound} of the ${users} hashes are bound to this installation's pepper (its id is in password_pepper_id): only an installation with the same one can check them.\n`,
+      `${yellow(context.io, "!!")} Hashes bound to this installation's pepper: ${bound} (password_pepper_id names it). Only an installation with the same one can check them.\n`,
     );
   }
-  const sentence = `Exported ${users} users to ${path}. It has their hashes in it: keep it as you keep secrets.env.\n`;
+  const sentence = `Exported to ${path}: ${users} user${users === 1 ? "" : "s"}. It has their hashes in it: keep it as you keep secrets.env.\n`;
   return { json: { path, users, bound_to_pepper: bound, peppers: peppered }, text: path === "-" ? "" : sentence };
 }

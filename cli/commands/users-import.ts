@@ -3,18 +3,16 @@ import { EXIT, failed, misused } from "../../config/errors.ts";
 import { type ImportOptions, NAMING_RULE } from "../../server/features/moving/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import type { CommandContext, Implementation, Options, Outcome } from "../command.ts";
+import { untilInterrupted } from "../interrupt.ts";
 import { readHashConfig } from "../moving/hash-config.ts";
 import { importAll } from "../moving/import.ts";
 import { findInput, type Input } from "../moving/input.ts";
 import { type Mover, withMover } from "../moving/mover.ts";
+import { createPace } from "../moving/pace.ts";
 import { openRejects, type RejectsFile } from "../moving/rejects.ts";
 import type { Source, SourceOptions } from "../moving/source.ts";
 import { SOURCES } from "../moving/sources/index.ts";
 import { newTally, recordOf, type Tally, textOf } from "../moving/tally.ts";
-
-/** What lasts longer says how far it is: the first time after this, then each time after {@link NEXT_NOTE_MS}. */
-const FIRST_NOTE_MS = 1000;
-const NEXT_NOTE_MS = 5000;
 
 interface Plan {
   readonly format: string;
@@ -72,6 +70,8 @@ function planFrom({ arguments: [path = ""], options }: CommandContext): Plan {
   const input = findInput(path);
   const rejects =
     options.rejects ?? (path === "-" ? "import.rejects.ndjson" : `${path.replace(/\/+$/, "")}.rejects.ndjson`);
+  const rejectsPath = resolve(String(rejects));
+  if (rejectsPath === resolve(path)) throw misused("--rejects: expected another file than the one that is imported.");
   return {
     format,
     input,
@@ -84,7 +84,7 @@ function planFrom({ arguments: [path = ""], options }: CommandContext): Plan {
       withoutPassword,
       dryRun: Boolean(options.dryRun),
     },
-    rejectsPath: resolve(String(rejects)),
+    rejectsPath,
   };
 }
 
@@ -128,32 +128,20 @@ async function carryOut(context: CommandContext, plan: Plan, { mover, rejects, t
 }
 
 function progressOf({ io }: CommandContext, { input, options }: Plan, tally: Tally, stop: AbortSignal) {
-  const started = systemClock.elapsed();
-  let nextNote = started + FIRST_NOTE_MS;
-  return (bytes: number) => {
-    const now = systemClock.elapsed();
-    if (stop.aborted) {
-      const done = options.dryRun ? "Nothing was written." : `${tally.imported} users are in.`;
-      throw failed(`Interrupted. ${done}`, "The same command goes on: users who are in are left alone.");
-    }
-    if (now < nextNote) return;
-    nextNote = now + NEXT_NOTE_MS;
-    const share = input.bytes > 0 ? `${Math.floor((bytes / input.bytes) * 100)} %, ` : "";
-    const rate = Math.round(tally.read / ((now - started) / 1000));
+  let read = 0;
+  const pace = createPace((seconds) => {
+    const share = input.bytes > 0 ? `${Math.floor((read / input.bytes) * 100)} %, ` : "";
+    const rate = Math.round(tally.read / seconds);
     io.note(
       `${share}${tally.read} read, ${tally.imported} imported, ${tally.existing} here already, ${tally.rejected} rejected, ${rate} a second\n`,
     );
+  });
+  return (bytes: number) => {
+    if (stop.aborted) {
+      const done = options.dryRun ? "Nothing was written." : `${tally.imported} users came in.`;
+      throw failed(`Interrupted. ${done}`, "The same command goes on: users who are in are left alone.");
+    }
+    read = bytes;
+    pace();
   };
-}
-
-/** Lets Ctrl-C end the work after a batch, so that nothing is half-written. */
-async function untilInterrupted<T>(work: (stop: AbortSignal) => Promise<T>): Promise<T> {
-  const controller = new AbortController();
-  const stop = () => controller.abort();
-  process.on("SIGINT", stop).on("SIGTERM", stop);
-  try {
-    return await work(controller.signal);
-  } finally {
-    process.off("SIGINT", stop).off("SIGTERM", stop);
-  }
 }

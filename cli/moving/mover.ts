@@ -12,6 +12,7 @@ import {
   importBatch,
 } from "../../server/features/moving/service.ts";
 import type { UserDeps } from "../../server/features/users/service.ts";
+import { systemClock } from "../../server/ports/clock.ts";
 import type { CommandContext, Implementation } from "../command.ts";
 import { hasSocket, runInHolder } from "../holder.ts";
 import { withUserDeps } from "../workspace.ts";
@@ -24,6 +25,10 @@ export interface Mover {
   beginExport(record: ImportRecord): Promise<number>;
   exportPage(after: string | null): Promise<ExportedUser[]>;
 }
+
+/** How long an owner may take that has only begun, or is about to end (milliseconds). */
+const MAX_WAIT_MS = 10_000;
+const WAIT_STEP_MS = 100;
 
 const BY_OPERATOR = { actor: { kind: "operator" } } as const;
 
@@ -41,12 +46,17 @@ export const moverOn = (deps: UserDeps): Mover => ({
  * all the same, with the rights of whoever runs the command, and the owner is asked for one short step at a time.
  */
 export async function withMover<T>(context: CommandContext, work: (mover: Mover) => Promise<T>): Promise<T> {
-  try {
-    return await withUserDeps(context, (deps) => work(moverOn(deps)));
-  } catch (error) {
-    const isHeld = error instanceof OperatorError && error.reason === "held";
-    if (!isHeld || !hasSocket(context.home)) throw error;
-    return work(moverInHolder(context));
+  const deadline = systemClock.elapsed() + MAX_WAIT_MS;
+  for (;;) {
+    try {
+      return await withUserDeps(context, (deps) => work(moverOn(deps)));
+    } catch (error) {
+      const isHeld = error instanceof OperatorError && error.reason === "held";
+      if (!isHeld) throw error;
+      if (hasSocket(context.home)) return work(moverInHolder(context));
+      if (systemClock.elapsed() > deadline) throw error;
+      await Bun.sleep(WAIT_STEP_MS);
+    }
   }
 }
 

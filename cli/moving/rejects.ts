@@ -1,4 +1,4 @@
-import { closeSync, openSync, rmSync, writeSync } from "node:fs";
+import { closeSync, openSync, rmSync, writeFileSync } from "node:fs";
 import { failed, textOf } from "../../config/errors.ts";
 
 /** One user who was not taken: where they stand, and why. Nothing of a hash. */
@@ -35,7 +35,7 @@ export function openRejects(path: string): RejectsFile {
     add: (reject) =>
       orFail(() => {
         file ??= openSync(path, "wx", 0o600);
-        writeSync(file, `${JSON.stringify(reject)}\n`);
+        writeFileSync(file, `${JSON.stringify(reject)}\n`);
       }),
     close: () => {
       if (file !== undefined) closeSync(file);

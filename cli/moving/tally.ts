@@ -3,8 +3,11 @@ import { printable } from "../io.ts";
 
 type Counts = Record<string, number>;
 
-/** Roles whose names are kept in the report; an export may have any number of them. */
+/** Roles whose names are kept in the report; an export may have any number of them, of any length. */
 const MAX_NAMES = 100;
+const MAX_NAME_LENGTH = 100;
+
+const shownRole = (name: string) => printable(name.slice(0, MAX_NAME_LENGTH)).toWellFormed();
 
 /** What became of the users of an export, in numbers. */
 export interface Tally {
@@ -64,7 +67,7 @@ export function countOutcome(tally: Tally, outcome: ImportOutcome): void {
     if (outcome.naming === "made") tally.names_made++;
     if (outcome.hash === null) tally.without_password++;
     else countIn(tally.by_hash, outcome.hash);
-    for (const role of outcome.rolesIgnored) countIn(tally.roles_ignored, printable(role));
+    for (const role of outcome.rolesIgnored) countIn(tally.roles_ignored, shownRole(role));
   }
 }
 

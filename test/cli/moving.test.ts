@@ -116,6 +116,13 @@ describe("beside a server on the embedded database", () => {
     });
   });
 
+  // What is imported is never written to.
+  test("rejects cannot go where the export is", async () => {
+    const path = fileOf("{}");
+    expect((await importing(serving.home, path, "--format", "ndjson", "--rejects", path)).exitCode).toBe(2);
+    expect(readFileSync(path, "utf8")).toBe("{}");
+  });
+
   test("a file that is not there, is empty, or is damaged", async () => {
     const exitCodes = await Promise.all(
       [scratch.path("nowhere"), fileOf(""), fileOf('{"users":[{"id":')].map(

@@ -141,7 +141,7 @@ const CASES: readonly Case[] = [
   },
   {
     name: "names of what every object has",
-    given: line(user("constructor", { roles: ["__proto__", "constructor"] }), {
+    given: line(user("constructor", { roles: ["__proto__", "constructor", "\ud800\u0000", "x".repeat(5000)] }), {
       ...user("bob"),
       ["__proto__"]: { email: "x" },
     }),
