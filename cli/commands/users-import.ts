@@ -117,7 +117,7 @@ async function carryOut(context: CommandContext, plan: Plan, { mover, rejects, t
     options.dryRun ? Promise.resolve() : mover.finishImport({ ...origin, ...recordOf(tally) }, complete);
   try {
     await untilInterrupted((stop) =>
-      importAll({ ...plan, mover, rejects, tally, progress: progressOf(context, plan, tally, stop) }),
+      importAll({ ...plan, mover, rejects, tally, stop, progress: progressOf(context, plan, tally, stop) }),
     );
   } catch (error) {
     // Where the database is the reason, this fails too: what went wrong first is what is told.

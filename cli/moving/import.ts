@@ -21,8 +21,9 @@ export interface ImportRun {
   readonly mover: Mover;
   readonly rejects: RejectsFile;
   readonly tally: Tally;
-  /** Told after each batch how many bytes were read so far. May throw to stop. */
+  /** Told after each batch, and when it is to stop, how many bytes were read so far. Throws to stop. */
   progress(bytes: number): void;
+  readonly stop: AbortSignal;
 }
 
 interface Waiting {
@@ -36,10 +37,16 @@ export async function importAll(run: ImportRun): Promise<void> {
   const { tally } = run;
   const seen = run.options.dryRun ? createMemory(run.options) : undefined;
   let bytes = 0;
+  const stopped = new Promise<undefined>((resolve) => run.stop.addEventListener("abort", () => resolve(undefined)));
   const counted = async function* (chunks: Chunks) {
-    for await (const chunk of chunks) {
-      bytes += chunk.byteLength;
-      yield chunk;
+    const iterator = chunks[Symbol.asyncIterator]();
+    for (;;) {
+      // Standard input may keep silent for as long as it likes.
+      const next = await Promise.race([iterator.next(), stopped]);
+      if (!next) run.progress(bytes);
+      if (!next || next.done) return;
+      bytes += next.value.byteLength;
+      yield next.value;
     }
   };
   let waiting: Waiting[] = [];

@@ -1,7 +1,7 @@
-import { Readable } from "node:stream";
+import { pipeline, Readable } from "node:stream";
 import { JSONParser } from "@streamparser/json";
 import { parse } from "csv-parse";
-import { failed, textOf } from "../../config/errors.ts";
+import { failed, OperatorError, textOf } from "../../config/errors.ts";
 
 /** One entry of an export, or what is wrong with it. */
 export type Found = {
@@ -124,7 +124,8 @@ export async function* readList(chunks: Chunks, path: string): AsyncGenerator<Fo
  * @throws OperatorError exit 1 where quotes do not match: nobody can tell where the next row begins
  */
 export async function* readCsv(chunks: Chunks): AsyncGenerator<Found> {
-  const parser = Readable.from(chunks).pipe(
+  const parser = pipeline(
+    Readable.from(chunks),
     parse({
       bom: true,
       columns: (head: string[]) => head.map((name) => name.trim().toLowerCase()),
@@ -133,6 +134,8 @@ export async function* readCsv(chunks: Chunks): AsyncGenerator<Found> {
       relax_column_count: true,
       skip_empty_lines: true,
     }),
+    // What goes wrong with either comes out of the parser, below.
+    () => {},
   );
   let uneven = 0;
   try {
@@ -145,6 +148,7 @@ export async function* readCsv(chunks: Chunks): AsyncGenerator<Found> {
       };
     }
   } catch (error) {
+    if (error instanceof OperatorError) throw error;
     throw failed(
       `The CSV is damaged: ${textOf(error)}`,
       "Mend it, then import it again: users who are in are left alone.",

@@ -238,6 +238,31 @@ const MB = 1024 * 1024;
 const MOST_MEMORY = 400 * MB;
 
 describe("many users", () => {
+  test("Ctrl-C also ends what waits for standard input", async () => {
+    const home = await scratch.home();
+    const child = Bun.spawn([...FROM_SOURCE, "users", "import", "-", "--format", "csv", "--dir", home], {
+      env: plainEnvironment(),
+      cwd: scratch.folder,
+      stdin: "pipe",
+      stderr: "pipe",
+    });
+    const reader = child.stderr.getReader();
+    let said = "";
+    const noted = reader.read().then(({ value }) => {
+      said = new TextDecoder().decode(value);
+    });
+    child.stdin.write("email\n");
+    // It says how far it is after a batch; from then on nothing comes any more.
+    while (said === "") {
+      child.stdin.write("x@example.test\n".repeat(500));
+      child.stdin.flush();
+      await Promise.race([noted, Bun.sleep(100)]);
+    }
+    child.kill("SIGINT");
+    expect(await child.exited).toBe(1);
+    expect(said).toContain("read");
+  });
+
   // Interrupted or killed at any moment, an import leaves whole users, and the same command brings the others in; its memory
   // does not grow with their number. It runs beside the server, so that the memory is its own.
   test("20,000: interrupted, killed with kill -9, then run to the end within bounded memory", async () => {

@@ -50,8 +50,11 @@ function grantsOf(user: Fields): Draft["grants"] {
 
 const ndjson: Source = { ownRoles: true, reader: () => draftOf };
 
-/** Spreadsheets take cells that begin like this for formulas, so the export writes an apostrophe before them. */
-export const FORMULA = /^[=+\-@\t\r]/;
+/**
+ * Spreadsheets take cells that begin like this for formulas, so the export writes an apostrophe before them, and before
+ * an apostrophe, so that the import takes none away that was there.
+ */
+export const FORMULA = /^['=+\-@\t\r]/;
 
 const withoutApostrophe = (cell: unknown) =>
   typeof cell === "string" && cell.startsWith("'") && FORMULA.test(cell.slice(1)) ? cell.slice(1) : cell;

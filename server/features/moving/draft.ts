@@ -68,8 +68,6 @@ export type ImportOutcome =
       /** Whether the name is another one than there, or was made since there was none. */
       readonly naming: "kept" | "renamed" | "made";
       readonly rolesIgnored: readonly string[];
-      /** Whether a hash was left out that cannot be checked. */
-      readonly hashDropped: boolean;
     }
   | { readonly outcome: "existing" }
   | { readonly outcome: "rejected"; readonly code: RejectCode; readonly reason: string };

@@ -17,7 +17,6 @@ export interface Prepared {
   /** What the first of them is when compared with what the export has. */
   readonly naming: "kept" | "renamed" | "made";
   readonly hash: string | null;
-  readonly hashDropped: boolean;
   readonly rolesIgnored: readonly string[];
 }
 
@@ -59,7 +58,7 @@ export function prepare(
     roles: given.roles,
     grants: given.grants,
   };
-  return { row, ...names, hash: password.format, hashDropped: password.dropped, rolesIgnored: given.ignored };
+  return { row, ...names, hash: password.format, rolesIgnored: given.ignored };
 }
 
 function emailOf(text: string | undefined): { email: string; emailKey: string } | Rejected {
@@ -90,17 +89,16 @@ interface Password {
   readonly secret: string | null;
   readonly pepperId: string | null;
   readonly format: string | null;
-  readonly dropped: boolean;
 }
 
-const NO_PASSWORD: Password = { secret: null, pepperId: null, format: null, dropped: false };
+const NO_PASSWORD: Password = { secret: null, pepperId: null, format: null };
 
 function passwordOf(deps: PrepareDeps, draft: Draft, options: ImportOptions): Password | Rejected {
   const { passwordHash: secret = "", passwordFault, pepperId = null } = draft;
   if (secret === "" && passwordFault === undefined) return NO_PASSWORD;
   const format = passwordFault === undefined ? formatFor(deps, secret, pepperId) : refusedHash(passwordFault);
-  if (typeof format === "string") return { secret, pepperId, format, dropped: false };
-  return options.withoutPassword ? { ...NO_PASSWORD, dropped: true } : format;
+  if (typeof format === "string") return { secret, pepperId, format };
+  return options.withoutPassword ? NO_PASSWORD : format;
 }
 
 /** @returns the name of the hash's format, or why it is of no use here */

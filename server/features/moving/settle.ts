@@ -33,7 +33,7 @@ export function settle(
 ):
   | { readonly row: ImportedRow; readonly outcome: ImportOutcome }
   | { readonly row?: never; readonly outcome: ImportOutcome } {
-  const { row, names, naming, hash, hashDropped, rolesIgnored } = prepared;
+  const { row, names, naming, hash, rolesIgnored } = prepared;
   const known = findSame(prepared, standing);
   if (known) return { outcome: known };
   const username = names.find((name) => !standing.byUsername.has(name));
@@ -45,7 +45,6 @@ export function settle(
     hash,
     naming: naming === "kept" && username !== names[0] ? "renamed" : naming,
     rolesIgnored,
-    hashDropped,
   } as const;
   keep(standing, { ...row, username });
   return { row: { ...row, username }, outcome };

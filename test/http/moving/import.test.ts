@@ -320,6 +320,18 @@ describe("damaged exports", () => {
     await expect(importInto(app.deps, "keycloak", inputOf(deep, 65_536))).rejects.toBeInstanceOf(OperatorError);
   });
 
+  test.each(["csv", "keycloak", "ndjson"])(
+    "a file that cannot be read any more is what is told (%s)",
+    async (format) => {
+      async function* open() {
+        yield Buffer.from(format === "keycloak" ? '{"users":[' : "email\n");
+        throw new OperatorError(1, "The disk is gone");
+      }
+      const input = { name: "x", bytes: 0, files: [{ name: "x", open }] };
+      await expect(importInto(app.deps, format, input)).rejects.toThrow("The disk is gone");
+    },
+  );
+
   test("a quote that never ends in CSV is refused", async () => {
     await expect(importInto(app.deps, "csv", inputOf('username,email\nada,"ada@example.test\n'))).rejects.toThrow(
       "damaged",
@@ -352,7 +364,7 @@ describe("moving out", () => {
   // Nothing is lost on the way out and in again, on an installation with the same pepper.
   test("import(export(x)) is x", async () => {
     await app.createUser({ username: "ada", roles: ["admin", "user"] });
-    await app.createUser({ username: "bea", email: "Bea+x@example.test" });
+    await app.createUser({ username: "bea", email: "'=Bea+x@example.test" });
     await importing(
       line(
         user("cy", { password_hash: GOOD_BCRYPT, email_verified: false }),

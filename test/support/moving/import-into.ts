@@ -61,6 +61,7 @@ export async function importInto(
       rejects,
       tally,
       progress: () => {},
+      stop: new AbortController().signal,
     });
     return { tally, rejects: read() };
   } finally {
