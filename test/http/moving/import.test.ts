@@ -351,6 +351,13 @@ describe("damaged exports", () => {
   });
 });
 
+test("pages of a list, one after the other in one file", async () => {
+  const text = exportText("kratos.json");
+  const other = text.replaceAll("@kratos.example", "@second.example").replaceAll('"id": "e0', '"id": "e1');
+  const { tally } = await importInto(app.deps, "kratos", inputOf(`${text}\n${other}`), { rename: true });
+  expect(tally).toMatchObject({ read: 6, imported: 6 });
+});
+
 describe("moving out", () => {
   const table = () =>
     app.db.query(
