@@ -2,6 +2,8 @@ import type { CommandSpec } from "./command.ts";
 
 const user = { name: "user", description: "User name, e-mail address or id" };
 const client = { name: "client", description: "Name or id of a registered service" };
+const job = { name: "job", description: "Id of a job" };
+const ofQueue = { flags: "--queue <name>", description: "Only of this queue" };
 const passwordStdin = { flags: "--password-stdin", description: "Read the password from standard input" };
 
 /** Every command of primer. What does the work is loaded only when its command runs. */
@@ -41,15 +43,18 @@ export const COMMANDS: readonly CommandSpec[] = [
     options: [
       { flags: "--host <address>", description: "Address to listen on (default 127.0.0.1)" },
       { flags: "--port <n>", description: "TCP port (default 8080)" },
+      { flags: "--with-worker", description: "Do the background work too; on the embedded database always" },
+      { flags: "--no-worker", description: "Leave the background work to `primer worker` (default on PostgreSQL)" },
     ],
-    examples: ["primer serve", "primer serve --host 0.0.0.0 --port 9000"],
+    examples: ["primer serve", "primer serve --host 0.0.0.0 --port 9000", "primer serve --with-worker"],
     runsInHolder: false,
     load: () => import("./commands/serve.ts"),
   },
   {
     name: "worker",
     summary: "Do background work beside `serve`; on the embedded database `serve` does it itself",
-    examples: ["primer worker"],
+    options: [{ flags: "--concurrency <n>", description: "Jobs that run at the same time (default 4)" }],
+    examples: ["primer worker", "primer worker --concurrency 8"],
     runsInHolder: false,
     load: () => import("./commands/worker.ts"),
   },
@@ -300,6 +305,94 @@ export const COMMANDS: readonly CommandSpec[] = [
     examples: ["primer clients delete orders"],
     runsInHolder: true,
     load: async () => (await import("./commands/clients.ts")).remove,
+  },
+  {
+    name: "mail show",
+    summary: "Print a mail that waits in the queue, with its link",
+    arguments: [{ name: "mail", description: "Its id; the log names it where no mail server is set" }],
+    examples: ["primer mail show 019b76da-a800-7000-8000-000000000000"],
+    runsInHolder: true,
+    load: async () => (await import("./commands/mail.ts")).show,
+  },
+  {
+    name: "mail preview",
+    summary: "Show a mail with sample values, as text or as a file for the browser",
+    arguments: [{ name: "template", description: "Such as new_sign_in; a wrong one lists them all" }],
+    options: [
+      { flags: "--html <file>", description: "Write the HTML form to this file" },
+      { flags: "--text", description: "Print the text form (default)" },
+      { flags: "--locale <tag>", description: "Language (default mail.locale)" },
+    ],
+    examples: ["primer mail preview new_sign_in", "primer mail preview password_reset --html reset.html --locale de"],
+    runsInHolder: false,
+    load: async () => (await import("./commands/mail.ts")).preview,
+  },
+  {
+    name: "mail test",
+    summary: "Send a mail through the servers that are set, and tell how far each of them lets it come",
+    arguments: [{ name: "address", description: "Where it goes" }],
+    examples: ["primer mail test you@example.org"],
+    runsInHolder: false,
+    load: async () => (await import("./commands/mail.ts")).test,
+  },
+  {
+    name: "jobs list",
+    summary: "List background jobs, the newest first",
+    options: [
+      ofQueue,
+      { flags: "--state <state>", description: "Only those that are waiting, running, done or dead" },
+      { flags: "--limit <n>", description: "How many (default 50, at most 200)" },
+      { flags: "--after <job>", description: "Go on after the job with this id" },
+    ],
+    examples: ["primer jobs list", "primer jobs list --queue send-mail --state dead --json"],
+    runsInHolder: true,
+    load: async () => (await import("./commands/jobs.ts")).list,
+  },
+  {
+    name: "jobs show",
+    summary: "Show one job and why it failed; never what it carries",
+    arguments: [job],
+    examples: ["primer jobs show 019b76da-a800-7000-8000-000000000000"],
+    runsInHolder: true,
+    load: async () => (await import("./commands/jobs.ts")).show,
+  },
+  {
+    name: "jobs retry",
+    summary: "Try a job again now, or every dead one",
+    arguments: [{ ...job, optional: true }],
+    options: [{ flags: "--all", description: "Every dead job" }, ofQueue],
+    examples: ["primer jobs retry 019b76da-a800-7000-8000-000000000000", "primer jobs retry --all --queue send-mail"],
+    runsInHolder: true,
+    load: async () => (await import("./commands/jobs.ts")).retry,
+  },
+  {
+    name: "jobs dead",
+    summary: "List dead jobs; with an id, declare a waiting one dead, so that it is not tried any more",
+    arguments: [{ ...job, optional: true }],
+    options: [
+      ofQueue,
+      { flags: "--limit <n>", description: "How many (default 50, at most 200)" },
+      { flags: "--after <job>", description: "Go on after the job with this id" },
+    ],
+    examples: ["primer jobs dead", "primer jobs dead 019b76da-a800-7000-8000-000000000000"],
+    runsInHolder: true,
+    load: async () => (await import("./commands/jobs.ts")).dead,
+  },
+  {
+    name: "jobs purge",
+    summary: "Delete a job, or every one that is done or dead",
+    arguments: [{ ...job, optional: true }],
+    options: [
+      { flags: "--state <state>", description: "Every job that is done, or every dead one" },
+      ofQueue,
+      { flags: "--yes", description: "Yes, all of them" },
+    ],
+    examples: [
+      "primer jobs purge 019b76da-a800-7000-8000-000000000000",
+      "primer jobs purge --state dead --queue send-mail --yes",
+    ],
+    runsInHolder: true,
+    load: async () => (await import("./commands/jobs.ts")).purge,
   },
   {
     name: "hibp import",

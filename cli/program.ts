@@ -11,6 +11,7 @@ const GROUP_SUMMARIES: Readonly<Record<string, string>> = {
   users: "Manage users",
   clients: "Manage the services that may introspect and revoke tokens",
   sessions: "See and end the sessions of users",
+  jobs: "See background jobs, try them again, delete them",
   hibp: "Keep the list of breached passwords on this machine",
   config: "Check, show and explain settings",
 };

@@ -78,7 +78,11 @@ export async function servicesOn<T>(
       import("../server/ports/random.ts"),
     ]);
   const { secrets } = await openSecrets(db.orm, readSecrets(variables));
-  const jobs = await openJobQueue(db);
+  const jobs = await openJobQueue(db, {
+    ring: () => secrets.master,
+    bytes: systemRandom.bytes,
+    id: () => systemRandom.id(systemClock.now()),
+  });
   const hashPool = createHashPool(settings.password, systemClock);
   const breachCheck = passwords.createBreachCheck({
     settings: () => settings.password,

@@ -23,3 +23,7 @@ declare module "*.css" {
   const path: string;
   export default path;
 }
+declare module "*.toml" {
+  const text: string;
+  export default text;
+}

@@ -138,6 +138,70 @@ export const secureUrl: Kind<string> = {
   },
 };
 
+/** The address of a page that people are sent to: https, or http on this machine itself. Empty: none. */
+export const pageUrl: Kind<string> = {
+  name: "URL",
+  expected: "an https URL (http only to this machine) without user name or fragment, or empty",
+  parse(raw) {
+    if (raw === "") return "";
+    const parsed = typeof raw === "string" && URL.canParse(raw) ? new URL(raw) : undefined;
+    if (parsed?.username !== "" || parsed.password !== "" || parsed.href.includes("#")) return undefined;
+    const isSafe = parsed.protocol === "https:" || (parsed.protocol === "http:" && LOOPBACK.test(parsed.hostname));
+    return isSafe ? parsed.href : undefined;
+  },
+};
+
+/** Where mail comes from or is answered to. */
+export interface Mailbox {
+  /** Empty where only an address was given. */
+  readonly name: string;
+  readonly address: string;
+}
+
+const MAILBOX =
+  /^(?:([^<>"\p{Cc}]{0,100}?)\s*<([^\s<>"@]{1,64}@[^\s<>"@]{1,189})>|([^\s<>"@]{1,64}@[^\s<>"@]{1,189}))$/u;
+
+/** A mail address, with or without a name: "Example <login@example.org>". Null where it is empty. */
+export const mailbox: Kind<Mailbox | null> = {
+  name: "mail address",
+  expected: 'a mail address such as "login@example.org" or "Example <login@example.org>", or empty',
+  parse(raw) {
+    if (raw === "") return null;
+    const match = typeof raw === "string" ? MAILBOX.exec(raw.trim()) : null;
+    return match ? { name: match[1] ?? "", address: match[2] ?? match[3] ?? "" } : undefined;
+  },
+};
+
+/** A language tag (BCP 47) such as "en" or "pt-BR". */
+export const locale: Kind<string> = {
+  name: "locale",
+  expected: 'a language tag such as "en" or "pt-BR"',
+  parse: (raw) => (typeof raw === "string" ? attempt(() => Intl.getCanonicalLocales(raw)[0]) : undefined),
+};
+
+/** A time zone of the IANA database. */
+export const timeZone: Kind<string> = {
+  name: "time zone",
+  expected: 'a time zone such as "UTC" or "Europe/Vienna"',
+  parse: (raw) =>
+    typeof raw === "string" && attempt(() => new Intl.DateTimeFormat("en", { timeZone: raw })) ? raw : undefined,
+};
+
+function attempt<T>(work: () => T): T | undefined {
+  try {
+    return work();
+  } catch {
+    return undefined;
+  }
+}
+
+/** A colour as "#rrggbb". */
+export const color: Kind<string> = {
+  name: "colour",
+  expected: 'a colour such as "#1f5f8b"',
+  parse: (raw) => (typeof raw === "string" && /^#[0-9a-f]{6}$/i.test(raw) ? raw.toLowerCase() : undefined),
+};
+
 /** A web origin and nothing more: "https://login.example.org", no path, no trailing slash. */
 const isOrigin = (value: string) =>
   URL.canParse(value) && /^https?:\/\/[^*]+$/.test(value) && new URL(value).origin === value;

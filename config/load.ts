@@ -240,6 +240,8 @@ const ARGON2_FLOORS = [
 ] as const;
 
 const isLoopbackAddress = matchesNetwork(["127.0.0.0/8", "::1"]);
+/** The host of a URL; of an IPv6 address without brackets. */
+export const bareHost = (url: string) => new URL(url).hostname.replace(/^\[|\]$/g, "");
 /** Whether only this machine reaches what listens there. */
 export const isLoopback = (host: string) => host === "localhost" || isLoopbackAddress(host);
 
@@ -295,6 +297,24 @@ const CONTRADICTIONS: readonly Contradiction[] = [
       if (url === "") return "database.url beside it: the embedded database needs no connection";
       const isPlain = new URL(url).searchParams.get("sslmode") === "disable";
       return isPlain ? "a database.url without sslmode=disable" : undefined;
+    },
+  },
+  {
+    keys: ["mail.tls", "mail.smtp_url", "mail.smtp_fallback_urls", "environment"],
+    complain(of) {
+      if (of<string>("mail.tls") !== "off" || of<Environment>("environment") !== "production") return undefined;
+      const servers = [of<string>("mail.smtp_url"), ...of<readonly string[]>("mail.smtp_fallback_urls")];
+      const isOpen = servers.some((url) => url.startsWith("smtp:") && !isLoopback(bareHost(url)));
+      return isOpen
+        ? "another value: in production mails, with links that open accounts, never travel in plain text"
+        : undefined;
+    },
+  },
+  {
+    keys: ["mail.smtp_fallback_urls", "mail.smtp_url"],
+    complain(of) {
+      const isAlone = of<string>("mail.smtp_url") === "" && of<readonly string[]>("mail.smtp_fallback_urls").length > 0;
+      return isAlone ? "mail.smtp_url beside it, the one that is tried first" : undefined;
     },
   },
   {

@@ -1,24 +1,55 @@
+import type { ObservableResult } from "@opentelemetry/api";
 import { MeterProvider, MetricReader } from "@opentelemetry/sdk-metrics";
 
 interface MetricSpec {
+  /** What was counted since the process began, how it was spread, or how much there is at this moment. */
+  readonly kind: "counter" | "histogram" | "gauge";
   readonly unit: string;
   readonly sentence: string;
   /** Each label with every value that it may have: a metric never grows with what is sent to it. */
   readonly labels: Readonly<Record<string, readonly string[]>>;
 }
 
-/** Every metric once. All of them count up from the start of the process. */
+/** The queues of background jobs. */
+const QUEUES = ["send-mail"] as const;
+
+/** Where the buckets of durations end. */
+const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
+
+/** Every metric once. Counters and histograms begin with the process. */
 export const METRICS = {
   "primer.tokens.verified": {
+    kind: "counter",
     unit: "{token}",
     sentence: "Access tokens that were shown, by whose they are and whether they counted.",
     labels: { issuer: ["own", "legacy"], outcome: ["accepted", "refused"] },
   },
+  "primer.jobs.duration": {
+    kind: "histogram",
+    unit: "s",
+    sentence: "How long background jobs ran in this process, by how each run ended.",
+    labels: { queue: QUEUES, outcome: ["done", "retry", "dead", "given_back", "lost"] },
+  },
+  "primer.jobs.depth": {
+    kind: "gauge",
+    unit: "{job}",
+    sentence: "Background jobs that wait, run, or were given up, of all processes together.",
+    labels: { queue: QUEUES, state: ["waiting", "running", "dead"] },
+  },
+  "primer.jobs.oldest_age": {
+    kind: "gauge",
+    unit: "s",
+    sentence: "Since when the oldest of those jobs has been there.",
+    labels: { queue: QUEUES, state: ["waiting", "running", "dead"] },
+  },
 } as const satisfies Readonly<Record<string, MetricSpec>>;
 
 export type MetricName = keyof typeof METRICS;
+type NameOf<K extends MetricSpec["kind"]> = {
+  [N in MetricName]: (typeof METRICS)[N]["kind"] extends K ? N : never;
+}[MetricName];
 
-type LabelsOf<N extends MetricName> = {
+export type LabelsOf<N extends MetricName> = {
   readonly [L in keyof (typeof METRICS)[N]["labels"]]: (typeof METRICS)[N]["labels"][L] extends readonly (infer V)[]
     ? V & string
     : never;
@@ -29,11 +60,29 @@ export interface MetricReading {
   readonly name: string;
   readonly unit: string;
   readonly description: string;
-  readonly points: readonly { readonly labels: Readonly<Record<string, string>>; readonly value: number }[];
+  readonly points: readonly MetricPoint[];
+}
+
+export interface MetricPoint {
+  readonly labels: Readonly<Record<string, string>>;
+  /** The count or the amount; of a histogram how many there were. */
+  readonly value: number;
+  /** Of a histogram: all of them together, and the largest one. */
+  readonly sum?: number;
+  readonly max?: number;
+}
+
+/** One amount with its labels. */
+export interface Observation<N extends MetricName> {
+  readonly value: number;
+  readonly labels: LabelsOf<N>;
 }
 
 export interface Metrics {
-  count<N extends MetricName>(name: N, labels: LabelsOf<N>): void;
+  count<N extends NameOf<"counter">>(name: N, labels: LabelsOf<N>): void;
+  record<N extends NameOf<"histogram">>(name: N, value: number, labels: LabelsOf<N>): void;
+  /** From now on `look` is asked whenever somebody reads; where it fails, there is nothing to see for that time. */
+  observe<N extends NameOf<"gauge">>(name: N, look: () => Promise<readonly Observation<N>[]>): void;
   read(): Promise<MetricReading[]>;
 }
 
@@ -46,14 +95,24 @@ class ReadOnDemand extends MetricReader {
 export function createMetrics(): Metrics {
   const reader = new ReadOnDemand();
   const meter = new MeterProvider({ readers: [reader] }).getMeter("primer");
-  const counters = new Map(
-    Object.entries(METRICS).map(([name, { unit, sentence }]) => [
-      name,
-      meter.createCounter(name, { unit, description: sentence }),
-    ]),
-  );
+  const ofKind = <T>(kind: MetricSpec["kind"], create: (name: string, options: object) => T) =>
+    new Map(
+      Object.entries(METRICS)
+        .filter(([, metric]) => metric.kind === kind)
+        .map(([name, { unit, sentence }]) => [name, create(name, { unit, description: sentence })]),
+    );
+  const counters = ofKind("counter", (name, options) => meter.createCounter(name, options));
+  const advice = { explicitBucketBoundaries: SECONDS };
+  const histograms = ofKind("histogram", (name, options) => meter.createHistogram(name, { ...options, advice }));
+  const gauges = ofKind("gauge", (name, options) => meter.createObservableGauge(name, options));
   return {
     count: (name, labels) => counters.get(name)?.add(1, labels),
+    record: (name, value, labels) => histograms.get(name)?.record(value, labels),
+    observe(name, look) {
+      gauges.get(name)?.addCallback(async (result: ObservableResult) => {
+        for (const { value, labels } of await look().catch(() => [])) result.observe(value, labels);
+      });
+    },
     async read() {
       const { resourceMetrics } = await reader.collect();
       const found = resourceMetrics.scopeMetrics.flatMap(({ metrics }) => metrics);
@@ -61,11 +120,15 @@ export function createMetrics(): Metrics {
         name,
         unit,
         description,
-        points: (found.find(({ descriptor }) => descriptor.name === name)?.dataPoints ?? []).map((point) => ({
-          labels: point.attributes as Record<string, string>,
-          value: point.value as number,
-        })),
+        points: (found.find(({ descriptor }) => descriptor.name === name)?.dataPoints ?? []).map(pointOf),
       }));
     },
   };
+}
+
+function pointOf({ attributes, value }: { attributes: object; value: unknown }): MetricPoint {
+  const labels = attributes as Record<string, string>;
+  if (typeof value === "number") return { labels, value };
+  const { count, sum, max } = value as { count: number; sum: number; max: number };
+  return { labels, value: count, sum, max };
 }

@@ -1,19 +1,24 @@
 import {
+  color,
   duration,
   flag,
   hostList,
   integer,
   type Kind,
+  locale,
+  mailbox,
   networkList,
   oneOf,
   origin,
   originList,
+  pageUrl,
   rate,
   routeRates,
   secureUrl,
   someOf,
   text,
   timestamp,
+  timeZone,
   url,
   urlList,
 } from "./kinds.ts";
@@ -146,6 +151,60 @@ export const SETTINGS = {
       "Mail server. Empty: mails are kept and can be read on the machine, none is lost.",
       { secret: true, alias: "SMTP_URL" },
     ),
+    smtp_fallback_urls: setting(
+      urlList("smtp", "smtps"),
+      [],
+      "Further mail servers, tried in this order while the one before does not take mails.",
+      { secret: true },
+    ),
+    tls: setting(
+      oneOf("required", "opportunistic", "off"),
+      "required",
+      "With smtp:// in the URL: demand STARTTLS (of this machine itself only with mail.tls_ca), use it where it is offered, or never. Certificates are checked.",
+    ),
+    tls_ca: setting(
+      text(4096),
+      "",
+      "PEM file with the CA that signed the mail server's certificate, where the system does not know it. A path in the home, or an absolute one.",
+    ),
+    connections: setting(integer(1, 50), 4, "Connections that one process opens to one mail server at most."),
+    from: setting(
+      mailbox,
+      "",
+      "Where mails come from, with the name that is shown or without. Empty: primer@ the host of the public URL.",
+    ),
+    reply_to: setting(mailbox, "", "Where answers go. Empty: to where mails come from."),
+    product_name: setting(text(64), "primer", "What the product is called in mails."),
+    logo: setting(
+      text(4096),
+      "",
+      "Picture over each mail: an https URL, or a PNG, JPEG or GIF file of up to 200 KB that is sent along. A path in the home, or an absolute one.",
+    ),
+    color: setting(color, "#1f5f8b", "Colour of buttons in mails."),
+    locale: setting(
+      locale,
+      "en",
+      "Language of mails. English is built in; others, and changes to it, are files in mail/LOCALE/ in the home.",
+    ),
+    time_zone: setting(timeZone, "UTC", "Time zone of the times in mails."),
+    notify_login: setting(
+      oneOf("new_device", "every", "off"),
+      "new_device",
+      "Which sign-ins their owner gets a mail about: on a new device, every one, none. Of a suspicious one they always do.",
+    ),
+  },
+  links: {
+    verify_email: setting(
+      pageUrl,
+      "",
+      "The page that mails link to for confirming an address; it finds the token behind #token=. Empty: /account/verify-email of primer.",
+    ),
+    reset_password: setting(pageUrl, "", "The same for setting a new password. Empty: /account/reset-password."),
+    end_session: setting(
+      pageUrl,
+      "",
+      "The same for ending a session that was not one's own. Empty: /account/end-session.",
+    ),
   },
   telemetry: {
     otlp_endpoint: setting(url("http", "https"), "", "OpenTelemetry endpoint that metrics are sent to. Empty: none.", {
@@ -254,7 +313,11 @@ export const SETTINGS = {
       64,
       "Hashes that may wait for a slot; one more is answered 503 with Retry-After.",
     ),
-    hash_timeout: setting(duration("100ms", "30s"), "2s", "How long a login may wait for its hash to be done."),
+    hash_timeout: setting(
+      duration("100ms", "30s"),
+      "2s",
+      "How long a login may wait for its turn, and then for its hash. More than can have their turn in half of that are answered 503 at once.",
+    ),
     failure_floor: setting(
       duration("0s", "5s"),
       "300ms",

@@ -57,6 +57,14 @@ export function parseChange(payload: string): Change {
   return { kind: payload.slice(0, colon) as Change["kind"], id: payload.slice(colon + 1) };
 }
 
+/** How far work under a lock may go. */
+export interface ExclusiveBounds {
+  /** The longest that one of its statements may take (milliseconds); 30 minutes where it is not given. */
+  readonly statementMs?: number;
+  /** Ends it: its connection is given up, and every further statement is refused. */
+  readonly signal?: AbortSignal;
+}
+
 /** An open database, embedded or not. */
 export interface Database {
   readonly kind: "pglite" | "postgres";
@@ -86,7 +94,11 @@ export interface Database {
    * Runs `work` on one connection of its own while it alone, of all processes on this database, holds the lock of this
    * name. Waits for its turn.
    */
-  exclusively<T>(lock: string, work: (connection: Pick<Database, "query">) => Promise<T>): Promise<T>;
+  exclusively<T>(
+    lock: string,
+    work: (connection: Pick<Database, "query">) => Promise<T>,
+    bounds?: ExclusiveBounds,
+  ): Promise<T>;
   /** Tells of what changes in the database, whichever process changes it; see {@link ChangeFeed}. */
   watch(listener: ChangeListener): ChangeFeed;
   close(): Promise<void>;

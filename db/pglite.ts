@@ -220,9 +220,13 @@ function wrapPglite(pglite: PGlite, address: string, released: () => void): Data
       const results = await pglite.exec(statement);
       return (results.at(-1)?.rows ?? []) as R[];
     },
-    async exclusively(lock, work) {
+    async exclusively(lock, work, { signal } = {}) {
       const before = turns.get(lock) ?? Promise.resolve();
-      const turn = before.then(() => work(this));
+      const query: Database["query"] = async (...statement) => {
+        signal?.throwIfAborted();
+        return this.query(...statement);
+      };
+      const turn = before.then(() => work({ query }));
       turns.set(
         lock,
         turn.catch(() => {}),

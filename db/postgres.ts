@@ -4,7 +4,7 @@ import { codeOf, type OperatorError, textOf, unreachable } from "../config/error
 import { redactText } from "../config/log.ts";
 import type { Settings } from "../config/schema.ts";
 import { boundedPool } from "./bounded-pool.ts";
-import type { ChangeFeed, Database, Orm, Row } from "./database.ts";
+import type { ChangeFeed, Database, ExclusiveBounds, Orm, Row } from "./database.ts";
 import { withinDeadline } from "./deadline.ts";
 import { isConnectionError, isLostTransaction } from "./errors.ts";
 import { watchPostgres } from "./postgres-changes.ts";
@@ -25,7 +25,7 @@ const LOCK_TIMEOUT_MS = 2000;
 
 /** The wait for another process that migrates or initialises; both take seconds. */
 const EXCLUSIVE_TIMEOUT_MS = 60_000;
-/** The longest that one statement of a migration may take; the server's own limit is off then. */
+/** The longest that one statement under a lock may take where nobody says: those of a migration take their time. */
 const EXCLUSIVE_STATEMENT_MS = 30 * 60_000;
 /** SQLSTATE of a wait for a lock that took too long. */
 const LOCK_NOT_AVAILABLE = "55P03";
@@ -70,7 +70,7 @@ export async function openPostgres(settings: Settings["database"]): Promise<Data
       return result;
     },
     query: (statement, values = []) => run(client, statement, values),
-    exclusively: (lock, work) => onLockedConnection(settings.url, options, lock, work),
+    exclusively: (lock, work, bounds) => onLockedConnection(settings.url, options, lock, work, bounds),
     watch(listener) {
       const feed = watchPostgres(settings.url, options, listener);
       feeds.add(feed);
@@ -117,7 +117,9 @@ async function onLockedConnection<T>(
   options: ReturnType<typeof connectionOptions>,
   lock: string,
   work: (connection: Pick<Database, "query">) => Promise<T>,
+  { statementMs = EXCLUSIVE_STATEMENT_MS, signal }: ExclusiveBounds = {},
 ): Promise<T> {
+  signal?.throwIfAborted();
   let held = false;
   let lost = false;
   const alone = postgres(url, {
@@ -125,21 +127,27 @@ async function onLockedConnection<T>(
     max: 1,
     idle_timeout: 0,
     max_lifetime: null,
-    connection: { ...options.connection, statement_timeout: 0, lock_timeout: EXCLUSIVE_TIMEOUT_MS },
+    connection: { ...options.connection, statement_timeout: statementMs, lock_timeout: EXCLUSIVE_TIMEOUT_MS },
     onclose: () => {
       lost = held;
     },
   });
+  const giveUp = () => void alone.end({ timeout: 0 }).catch(() => {});
   try {
+    await withinDeadline(run(alone, "SELECT 1", []), EXCLUSIVE_TIMEOUT_MS); // one that is still being made is not cut off
+    signal?.throwIfAborted();
+    signal?.addEventListener("abort", giveUp);
     await takeLock(alone, lock);
     held = true;
     return await work({
       query(statement, values = []) {
         if (lost) throw unreachable(`The connection that held the lock "${lock}" was lost.`, "Run the command again.");
-        return withinDeadline(run(alone, statement, values), EXCLUSIVE_STATEMENT_MS);
+        signal?.throwIfAborted();
+        return withinDeadline(run(alone, statement, values), statementMs + ANSWER_MARGIN_MS);
       },
     });
   } finally {
+    signal?.removeEventListener("abort", giveUp);
     held = false;
     await alone.end({ timeout: 5 });
   }

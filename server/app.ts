@@ -7,6 +7,7 @@ import { authRoutes } from "./features/auth/routes.ts";
 import { clientRoutes } from "./features/clients/routes.ts";
 import { docsRoutes } from "./features/docs/routes.ts";
 import { healthRoutes } from "./features/health/routes.ts";
+import { jobRoutes } from "./features/jobs/routes.ts";
 import { keyRoutes } from "./features/keys/routes.ts";
 import { monitoringRoutes } from "./features/monitoring/routes.ts";
 import { oauthRoutes } from "./features/oauth/routes.ts";
@@ -39,6 +40,7 @@ const features = (deps: Deps): AnyElysia[] => [
   roleRoutes(deps),
   clientRoutes(deps),
   oauthRoutes(deps),
+  jobRoutes(deps),
   keyRoutes(deps),
   revocationRoutes(deps),
   monitoringRoutes(deps),

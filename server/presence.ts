@@ -8,7 +8,10 @@ const SAY_EVERY_MS = 5000;
 /** A process that was not seen for this long is gone. */
 const GONE_AFTER_MS = 3 * SAY_EVERY_MS;
 
-/** Which processes serve the same installation at this moment. */
+/** What a process is there for. */
+export type ProcessKind = "serve" | "worker";
+
+/** Which processes of one kind work for the same installation at this moment. */
 export interface Presence {
   /** How many there are, this one included; as last heard while the database does not answer. */
   count(): number;
@@ -21,12 +24,13 @@ export interface Presence {
 export const alone: Presence = { count: () => 1, look: async () => {}, close: async () => {} };
 
 export function announcePresence(deps: {
+  readonly kind: ProcessKind;
   readonly db: Database;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
 }): Presence {
-  const { db, clock, random, log } = deps;
+  const { kind, db, clock, random, log } = deps;
   const startedAt = clock.now();
   const id = random.id(startedAt);
   let known = 1;
@@ -35,9 +39,9 @@ export function announcePresence(deps: {
   async function look(): Promise<void> {
     const now = clock.now();
     const gone = new Date(now.getTime() - GONE_AFTER_MS);
-    await upsertProcess(db.orm, { id, kind: "serve", startedAt, seenAt: now });
+    await upsertProcess(db.orm, { id, kind, startedAt, seenAt: now });
     await deleteProcessesSeenBefore(db.orm, gone);
-    known = Math.max(1, await countProcesses(db.orm, "serve", gone));
+    known = Math.max(1, await countProcesses(db.orm, kind, gone));
   }
   const timer = setInterval(() => {
     if (busy) return;

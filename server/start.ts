@@ -13,6 +13,7 @@ import { createApp } from "./app.ts";
 import { createDependencies, type Dependency } from "./dependencies.ts";
 import type { Deps } from "./deps.ts";
 import { createClientStates } from "./features/clients/service.ts";
+import { measureJobs } from "./features/jobs/service.ts";
 import { keepKeys, openKeyRing } from "./features/keys/service.ts";
 import { createHashPool } from "./features/passwords/hash-pool.ts";
 import { BREACH_FILTER_FILE, createBreachCheck } from "./features/passwords/service.ts";
@@ -27,11 +28,13 @@ import { openGeo } from "./ports/geo.ts";
 import { createMemoryLimiter } from "./ports/limiter.ts";
 import { type Random, systemRandom } from "./ports/random.ts";
 import { createRedisLimiter } from "./ports/redis-limiter.ts";
-import { alone, announcePresence } from "./presence.ts";
+import { alone, announcePresence, type ProcessKind } from "./presence.ts";
 
 export interface Assembly {
   /** The folder of this process, for what is kept in files beside the database. */
   readonly home: string;
+  /** What this process is there for; to serve where it is not said. */
+  readonly kind?: ProcessKind;
   readonly settings: Settings;
   readonly secrets: Secrets;
   readonly db: Database;
@@ -49,7 +52,13 @@ export interface OpenDeps extends Deps {
 export async function openDeps(parts: Assembly): Promise<OpenDeps> {
   const { settings, db, log } = parts;
   const clock = parts.clock ?? systemClock;
-  const [keys, jobs] = await Promise.all([openKeyRing(db.orm, parts.secrets, clock), openJobQueue(db)]);
+  const random = parts.random ?? systemRandom;
+  const keys = await openKeyRing(db.orm, parts.secrets, clock);
+  const jobs = await openJobQueue(db, {
+    ring: () => keys.secrets().master,
+    bytes: random.bytes,
+    id: () => random.id(clock.now()),
+  });
   const changes = db.watch({
     changed(change) {
       sessions.forget(change);
@@ -63,8 +72,8 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
       else log.warn("Changes are not heard of; rows are read instead", { event: "changes.not_heard", error });
     },
   });
-  const random = parts.random ?? systemRandom;
-  const presence = db.kind === "pglite" ? alone : announcePresence({ db, clock, random, log });
+  const { kind = "serve" } = parts;
+  const presence = db.kind === "pglite" ? alone : announcePresence({ kind, db, clock, random, log });
   await presence.look();
   const ownLimiter = createMemoryLimiter(clock, presence.count);
   const redis = settings.redis.url === "" ? undefined : redisOf(settings.redis);
@@ -92,6 +101,8 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
     isUsed: () => deps.settings.password.hibp === "online",
   });
   const revocations = createRevocations(() => deps);
+  const metrics = createMetrics();
+  measureJobs({ db, metrics });
   const deps: OpenDeps = {
     settings,
     get secrets() {
@@ -108,7 +119,7 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
     clients,
     limiter: redis ? createRedisLimiter(redis.scripts, ownLimiter, redis.breaker) : ownLimiter,
     geo: openGeo({ home: parts.home, file: () => deps.settings.accounts.geoip_file, log }),
-    metrics: createMetrics(),
+    metrics,
     revocations,
     hashPool: createHashPool(settings.password, clock),
     breachCheck,

@@ -5,6 +5,8 @@ import { findSetting, loadSettings, nearestKey, type ResolvedSetting } from "../
 import { defaultOf, type Settings } from "../../config/schema.ts";
 import { readSecrets } from "../../config/secrets.ts";
 import { readGeoFile } from "../../server/ports/geo-file.ts";
+import { createMailer } from "../../worker/mail/transport.ts";
+import { checkMailFiles } from "../check-mail.ts";
 import type { CommandContext, Implementation, Outcome } from "../command.ts";
 import { table } from "../io.ts";
 
@@ -21,7 +23,10 @@ const SERVICE_LIMITS: Readonly<Record<string, readonly string[]>> = {
 /** What may be shown of a value: of a secret only whether there is one. */
 const shown = ({ setting, raw }: ResolvedSetting) => (setting.secret ? (raw === "" ? "" : "(set)") : raw);
 
-/** Checks every setting, the secrets, the certificate and the GeoIP file; exit 2 with a line per fault. */
+/**
+ * Checks every setting, the secrets, the certificate and the GeoIP file; exit 2 with a line per fault. Files for mails that
+ * are of no use are named.
+ */
 export const check: Implementation = {
   async run(context) {
     const { settings, resolved, variables } = load(context);
@@ -35,10 +40,15 @@ export const check: Implementation = {
       );
     }
     if (settings.accounts.geoip_file !== "") await readGeoFile(settings.accounts.geoip_file, context.home);
+    createMailer(settings, context.home).close();
+    const problems = checkMailFiles(context.home, settings);
     const changed = [...resolved.values()].filter(({ origin }) => origin !== "default").length;
     return {
-      json: { ok: true, environment: settings.environment, settings: resolved.size, changed },
-      text: `The configuration is good: ${settings.environment}, ${changed} of ${resolved.size} settings differ from the defaults.\n`,
+      json: { ok: true, environment: settings.environment, settings: resolved.size, changed, unused_files: problems },
+      text: [
+        `The configuration is good: ${settings.environment}, ${changed} of ${resolved.size} settings differ from the defaults.\n`,
+        ...problems.map(({ path, reason }) => `${path} is of no use and is passed over: ${reason}\n`),
+      ].join(""),
     };
   },
 };

@@ -14,6 +14,7 @@ import { readFilterFacts } from "../../server/features/passwords/breach-filter.t
 import { BREACH_FILTER_FILE, createBreachCheck } from "../../server/features/passwords/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { readGeoFile } from "../../server/ports/geo-file.ts";
+import { checkMail } from "../check-mail.ts";
 import { checkDatabaseTls, checkTls } from "../check-tls.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { broken, type Finding, ok, warning } from "../findings.ts";
@@ -51,6 +52,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
         findings.push(...(await checkDatabase(database, loaded)));
       }),
     );
+    findings.push(...(await checkMail(context.home, loaded.settings)));
     findings.push(...(await checkNeighbours(loaded.settings)));
   }
   const failures = findings.filter((finding) => finding.state === "failed").length;
@@ -203,11 +205,10 @@ async function checkKeys(database: Database, { variables }: LoadedSettings): Pro
   return days <= OLD_KEY_DAYS ? ok("keys", text) : warning("keys", text, "Signing keys should be changed once a year.");
 }
 
-/** Whether something listens where Redis, the mail server and the collector are said to be. */
-async function checkNeighbours({ redis, mail, telemetry }: Settings): Promise<Finding[]> {
+/** Whether something listens where Redis and the collector are said to be. */
+async function checkNeighbours({ redis, telemetry }: Settings): Promise<Finding[]> {
   const neighbours: [string, string, number, string][] = [
     ["redis", redis.url, 6379, "Is Redis running, and is REDIS_URL right?"],
-    ["mail", mail.smtp_url, 587, "Is the mail server up, and is SMTP_URL right?"],
     ["telemetry", telemetry.otlp_endpoint, 4318, "Is the collector up, and is OTEL_EXPORTER_OTLP_ENDPOINT right?"],
   ];
   const configured = neighbours.filter(([, url]) => url !== "");

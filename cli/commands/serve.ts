@@ -1,5 +1,5 @@
 import { readCertificate } from "../../config/certificate.ts";
-import { failed, OperatorError, textOf } from "../../config/errors.ts";
+import { failed, misused, OperatorError, textOf } from "../../config/errors.ts";
 import { type LoadedSettings, loadSettings } from "../../config/load.ts";
 import { createLog, type Log } from "../../config/log.ts";
 import type { Database } from "../../db/database.ts";
@@ -8,8 +8,9 @@ import type { Deps } from "../../server/deps.ts";
 import { createHashPool } from "../../server/features/passwords/hash-pool.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { openDeps, type RunningServer, startServer } from "../../server/start.ts";
+import { openHandlers } from "../../worker/jobs.ts";
 import { startWorker } from "../../worker/run.ts";
-import type { CommandContext, Outcome } from "../command.ts";
+import type { CommandContext, Options, Outcome } from "../command.ts";
 import { listenForCommands } from "../holder.ts";
 import { bold } from "../io.ts";
 import { secretsOfInstallation, untilStopped } from "../long-running.ts";
@@ -18,12 +19,14 @@ import { heldWorkspace } from "../workspace.ts";
 
 /**
  * Serves the HTTP API until SIGTERM or SIGINT. On an embedded database it is the worker too, and runs other commands for
- * their callers.
+ * their callers; on PostgreSQL it is the worker where --with-worker says so.
  */
 export async function run(context: CommandContext): Promise<Outcome> {
   const load = (fixed: Record<string, unknown> = {}) =>
     loadSettings(context.home, context.environment, { ...flagSettings(context), ...fixed });
   const loaded = load();
+  const embedded = isEmbedded(loaded.settings);
+  const isWorker = worksToo(context.options, embedded);
   const current = { settings: loaded.settings };
   const sink = context.options.json ? process.stderr : process.stdout;
   const log = createLog(() => current.settings.log.level, sink, systemClock.now);
@@ -31,9 +34,9 @@ export async function run(context: CommandContext): Promise<Outcome> {
   await context.workspace.withDatabase(loaded.settings, async (db) => {
     const secrets = await secretsOfInstallation(context.home, loaded, db);
     const deps = await openDeps({ home: context.home, settings: loaded.settings, secrets, db, log });
-    const embedded = isEmbedded(loaded.settings);
     const socket = embedded ? await hearCommands(context, db) : undefined;
-    const worker = embedded ? startWorker(deps) : undefined;
+    const work = isWorker ? openHandlers(deps, context.home) : undefined;
+    const worker = work && startWorker(deps, { handlers: work.handlers });
     try {
       const stopped = untilStopped(log); // before anybody is told that there is something to stop
       const server = listen(deps, context.home);
@@ -44,10 +47,11 @@ export async function run(context: CommandContext): Promise<Outcome> {
       });
       announce(context, deps, server);
       await stopped;
-      await server.stop();
+      await Promise.all([server.stop(), worker?.stop()]);
     } finally {
       socket?.close();
       await worker?.stop();
+      work?.close();
       await deps.close();
     }
   });
@@ -60,6 +64,19 @@ function flagSettings({ options }: CommandContext): Record<string, unknown> {
   if (options.host !== undefined) given["server.host"] = options.host;
   if (options.port !== undefined) given["server.port"] = options.port;
   return given;
+}
+
+/** Whether this process does the background work as well. @throws OperatorError exit 2 */
+function worksToo({ withWorker, worker }: Options, embedded: boolean): boolean {
+  const without = worker === false;
+  if (without && withWorker) throw misused("--with-worker and --no-worker do not go together.");
+  if (without && embedded) {
+    throw misused(
+      "--no-worker does not go with the embedded database: only this process can get at it.",
+      "Leave the flag out. To run the worker by itself, set DATABASE_URL to a PostgreSQL.",
+    );
+  }
+  return embedded || Boolean(withWorker);
 }
 
 /** Runs other commands for their callers: this process owns the database. */
@@ -93,7 +110,8 @@ function announce(context: CommandContext, deps: Deps, { url }: RunningServer): 
 }
 
 /** What only counts from the next start on: it was used once, when the process began. */
-const FIXED_AT_START = /^(environment|server\.(host|port|tls_\w+)|database\.|redis\.)/;
+const FIXED_AT_START =
+  /^(environment|server\.(host|port|tls_\w+)|database\.|redis\.|mail\.(smtp_\w+|tls\w*|connections)$)/;
 /** Of those, what other settings follow from: they stay as they were when settings are read again. */
 const ADDRESS = ["host", "port", "tls_cert", "tls_key"] as const;
 

@@ -1,7 +1,7 @@
 import { and, desc, eq, ilike, inArray, isNull, lt, or, sql } from "drizzle-orm";
 import type { Reader, Tx } from "../database.ts";
 import { knownDevices, loginRecords } from "../schema/logins.ts";
-import { sessions } from "../schema/sessions.ts";
+import { sessions, singleUseTokens } from "../schema/sessions.ts";
 import { credentials, resourceGrants, roles, userRoles, users } from "../schema/users.ts";
 
 export type UserRow = typeof users.$inferSelect;
@@ -169,6 +169,7 @@ export async function eraseUser(tx: Tx, id: string, at: Date): Promise<void> {
   await tx.delete(resourceGrants).where(eq(resourceGrants.userId, id));
   await tx.delete(knownDevices).where(eq(knownDevices.userId, id));
   await tx.delete(loginRecords).where(eq(loginRecords.userId, id));
+  await tx.delete(singleUseTokens).where(eq(singleUseTokens.userId, id));
   await tx
     .update(sessions)
     .set({ deviceName: null, userAgent: null, ip: null, fingerprintHash: null })

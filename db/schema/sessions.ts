@@ -64,6 +64,8 @@ export const singleUseTokens = pgTable(
   {
     id: id(),
     purpose: text("purpose").notNull(),
+    /** What it is about, such as a session's id: of one purpose and subject only the newest works. */
+    subject: text("subject"),
     tokenHash: text("token_hash").notNull(),
     userId: uuid("user_id").references(() => users.id, { onDelete: "cascade" }),
     details: jsonb("details").$type<Record<string, unknown>>().notNull().default({}),
@@ -73,6 +75,7 @@ export const singleUseTokens = pgTable(
   },
   (t) => [
     uniqueIndex("single_use_tokens_token_hash_key").on(t.tokenHash),
+    uniqueIndex("single_use_tokens_newest_only_key").on(t.purpose, t.subject).where(sql`${t.usedAt} IS NULL`),
     index("single_use_tokens_user_id_idx").on(t.userId, t.purpose),
     index("single_use_tokens_expires_at_idx").on(t.expiresAt),
   ],

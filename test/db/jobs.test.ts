@@ -1,19 +1,24 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
+import { secretKey } from "../../config/secrets.ts";
 import type { Database } from "../../db/database.ts";
 import { type JobPayloads, type JobQueue, openJobQueue, superviseJobs } from "../../db/jobs.ts";
-import { migrate } from "../../db/migrate.ts";
+import { isMigrated, migrate } from "../../db/migrate.ts";
+import { systemRandom } from "../../server/ports/random.ts";
 import { openTestDatabase } from "../support/database.ts";
 import { newId } from "./rows.ts";
 
 const DEADLINE_MS = 10_000;
 const YEAR_MS = 365 * 86_400_000;
 
+const KEY = secretKey(new Uint8Array(32).map((_, index) => index * 7));
+const SEALING = { ring: () => [KEY] as const, bytes: systemRandom.bytes, id: newId };
+
 let db: Database;
 let jobs: JobQueue;
 beforeAll(async () => {
   db = await openTestDatabase();
-  jobs = await openJobQueue(db);
+  jobs = await openJobQueue(db, SEALING);
 });
 afterAll(async () => {
   await jobs.close();
@@ -73,7 +78,7 @@ describe("enqueue", () => {
 
   // On the embedded database a look-up outside the transaction would wait for the transaction for ever.
   test("the very first one works inside a transaction", async () => {
-    const fresh = await openJobQueue(db);
+    const fresh = await openJobQueue(db, SEALING);
     try {
       const id = await inTime(
         db.transaction(async (tx) => {
@@ -106,6 +111,16 @@ describe("enqueue", () => {
     expect(await migrate(db, () => new Date())).toEqual([]);
     expect(await findJob(id)).toHaveLength(1);
   });
+});
+
+// An installation from before jobs were run has the library's tables, and gets what is added to them.
+test("a migration adds what an older version did not have, and leaves the queued jobs alone", async () => {
+  const id = await inTime(db.transaction((tx) => jobs.enqueue(tx, "send-mail", mail("kept"))));
+  await db.query("DROP TRIGGER erase_secrets ON jobs.job; DROP INDEX jobs.job_id, jobs.job_unfinished");
+  expect(await isMigrated(db)).toBe(false);
+  expect(await migrate(db, () => new Date())).toEqual(["job queue tables"]);
+  expect(await isMigrated(db)).toBe(true);
+  expect(await findJob(id)).toHaveLength(1);
 });
 
 // A worker that dies takes no job with it: another one's supervision gives the job back.

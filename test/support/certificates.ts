@@ -69,7 +69,7 @@ const alternativeNames = (names: readonly string[]) =>
   sequence(...names.map((entry) => (isIP(entry) ? tlv(0x87, addressBytes(entry)) : tlv(0x82, Buffer.from(entry)))));
 
 const pem = (der: Buffer) =>
-  `-----BEGIN CERTIFICATE-----\n${der.toString("base64").replace(/.{64}/g, "$&\n")}\n-----END CERTIFICATE-----\n`;
+  `-----BEGIN CERTIFICATE-----\n${der.toString("base64").replace(/.{64}(?=.)/g, "$&\n")}\n-----END CERTIFICATE-----\n`;
 
 interface Request {
   readonly subject: string;

@@ -4,14 +4,17 @@ import { insertSession } from "../../../db/queries/sessions.ts";
 import { type LoginAccount, lockAccount, replaceHash, updateUser } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { audit } from "../audit/service.ts";
+import { queueMail } from "../mail/service.ts";
 import type { StoredPassword } from "../passwords/service.ts";
 import { assessSignIn, type Guess, passGuess, rememberDevice } from "../protection/service.ts";
 import { makeRoomForSession } from "../sessions/service.ts";
-import { generationSecret, hashSecret } from "../tokens/service.ts";
+import { generationSecret, hashSecret, issueSingleUseToken } from "../tokens/service.ts";
 import { issueTokens, type TokenAnswer } from "./issue-tokens.ts";
 
 /** The client of logins that primer makes for itself (RFC 9068, section 2.2). */
 const OWN_CLIENT = "primer";
+/** How long the link in a mail about a sign-in ends that session (milliseconds). */
+const END_SESSION_LINK_MS = 7 * 86_400_000;
 
 export interface ProvenLogin {
   readonly account: LoginAccount;
@@ -107,17 +110,25 @@ async function tellOfUnusual(tx: Tx, deps: Deps, login: ProvenLogin, sessionId: 
   const { user } = login.account;
   const before = { isKnownDevice: login.device.isKnown, failures: login.guess.failures - 1 };
   const { signals, score, suspicious } = await assessSignIn(tx, deps, user.id, before, caller);
-  if (signals.length === 0) return;
-  deps.log[suspicious ? "warn" : "info"]("A sign-in is unusual", {
-    event: suspicious ? "login.suspicious" : "login.unusual",
-    user_id: user.id,
-    session_id: sessionId,
-    request_id: caller.requestId,
-    score,
-    signals,
-  });
+  if (signals.length > 0) {
+    deps.log[suspicious ? "warn" : "info"]("A sign-in is unusual", {
+      event: suspicious ? "login.suspicious" : "login.unusual",
+      user_id: user.id,
+      session_id: sessionId,
+      request_id: caller.requestId,
+      score,
+      signals,
+    });
+  }
+  const { notify_login } = deps.settings.mail;
+  const isTold = notify_login === "every" || (notify_login === "new_device" && signals.includes("new_device"));
+  if (!suspicious && !isTold) return;
   const mail = { user_id: user.id, session_id: sessionId, request_id: caller.requestId };
-  if (suspicious) await deps.jobs.enqueue(tx, "send-mail", { template: "suspicious_sign_in", signals, ...mail });
-  else if (signals.includes("new_device"))
-    await deps.jobs.enqueue(tx, "send-mail", { template: "new_sign_in", ...mail });
+  const sealed = async () => ({ token: await issueEndSessionToken(tx, deps, user.id, sessionId) });
+  if (suspicious) await queueMail(tx, deps, { template: "suspicious_sign_in", signals, ...mail }, { sealed });
+  else await queueMail(tx, deps, { template: "new_sign_in", ...mail }, { sealed });
 }
+
+/** For the link with which its owner ends a session that somebody else has begun. */
+const issueEndSessionToken = (tx: Tx, deps: Deps, userId: string, sessionId: string) =>
+  issueSingleUseToken(tx, deps, { purpose: "end_session", userId, subject: sessionId, ttlMs: END_SESSION_LINK_MS });

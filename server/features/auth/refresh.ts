@@ -3,6 +3,7 @@ import { advanceRefreshFamily, lockRefreshFamily, revokeSessions } from "../../.
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError, type ErrorCode } from "../../errors.ts";
 import { audit } from "../audit/service.ts";
+import { queueMail } from "../mail/service.ts";
 import { takeRoom } from "../protection/service.ts";
 import { fitsHash, generationSecret, hashSecret, openRefreshToken, type RefreshPointer } from "../tokens/service.ts";
 import { assertFingerprint } from "./authenticate.ts";
@@ -109,7 +110,7 @@ async function revokeReused(tx: Tx, deps: Deps, { session, user }: Family, calle
     caller,
     details: { user_id: user.id },
   });
-  await deps.jobs.enqueue(tx, "send-mail", {
+  await queueMail(tx, deps, {
     template: "refresh_reused",
     user_id: user.id,
     session_id: session.id,

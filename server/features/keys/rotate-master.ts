@@ -11,6 +11,7 @@ import {
   updateSealed,
 } from "../../../db/queries/keys.ts";
 import { type AuditEvent, audit } from "../audit/service.ts";
+import { resealJobs } from "./reseal-jobs.ts";
 import { PICK_UP_MS, type RotationDeps } from "./rotate-keys.ts";
 import { openSecrets } from "./secrets.ts";
 
@@ -29,7 +30,17 @@ export async function rotateMasterKey(
   forgetAfterMs: number,
   actor: AuditEvent["actor"],
 ): Promise<number> {
-  if (deps.secrets.master[0].id === next.id) return 0;
+  const isDone = deps.secrets.master[0].id === next.id;
+  const keys = isDone ? 0 : await rotateKeysUnder(deps, next, forgetAfterMs, actor);
+  return keys + (await resealJobs(deps, [next, ...deps.secrets.master]));
+}
+
+async function rotateKeysUnder(
+  deps: RotationDeps,
+  next: SecretKey,
+  forgetAfterMs: number,
+  actor: AuditEvent["actor"],
+): Promise<number> {
   await handOver(deps, next);
   await deps.clock.sleep(PICK_UP_MS);
   return deps.db.change(async (tx) => {

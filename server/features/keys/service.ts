@@ -7,6 +7,7 @@ export {
 } from "./create-keys.ts";
 export { keepKeys } from "./keep-keys.ts";
 export { type KeyRing, type OpenKey, openKeyRing } from "./key-ring.ts";
+export { resealJobs } from "./reseal-jobs.ts";
 export {
   activationOf,
   advanceKeys,

@@ -16,7 +16,7 @@ export const monitoringRoutes = (deps: Deps) =>
       access: READ,
       detail: describe({
         tag,
-        summary: "What this process has counted",
+        summary: "What this process has counted and measured",
         description: "Asks for the permission monitoring:read.",
         bearer: true,
         answers: { 200: MetricsAnswer },

@@ -56,9 +56,16 @@ export const MetricsAnswer = t.Object(
         name: t.String(),
         unit: t.String(),
         description: t.String(),
-        points: t.Array(t.Object({ labels: t.Record(t.String(), t.String()), value: t.Number() })),
+        points: t.Array(
+          t.Object({
+            labels: t.Record(t.String(), t.String()),
+            value: t.Number({ description: "The count or the amount; of durations how many there were" }),
+            sum: t.Optional(t.Number({ description: "Of durations: all of them together" })),
+            max: t.Optional(t.Number({ description: "Of durations: the longest one" })),
+          }),
+        ),
       }),
     ),
   },
-  { description: "Since the start of this process" },
+  { description: "Counts and durations since the start of this process, amounts as they are now" },
 );

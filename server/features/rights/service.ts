@@ -15,6 +15,8 @@ export const PERMISSIONS = {
   "sessions:revoke": "Log other users out.",
   "clients:read": "See the service clients.",
   "clients:write": "Register service clients, and replace their secrets.",
+  "jobs:read": "See background jobs; never what they carry.",
+  "jobs:retry": "Have background jobs tried again.",
   "monitoring:read": "See health, breakers and counts.",
 } as const;
 

@@ -14,6 +14,7 @@ import { type AuditEvent, audit } from "../audit/service.ts";
 import type { Principal } from "../rights/service.ts";
 import { deviceOf } from "./device.ts";
 
+export { deviceOf } from "./device.ts";
 export { makeRoomForSession } from "./session-limit.ts";
 export { createSessionStates, type SessionStates } from "./session-states.ts";
 

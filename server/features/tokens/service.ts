@@ -14,3 +14,4 @@ export {
   type RefreshPointer,
   sealRefreshToken,
 } from "./refresh-token.ts";
+export { issueSingleUseToken, lookAtSingleUseToken, type TokenPurpose, type TokenRequest } from "./single-use-token.ts";

@@ -21,6 +21,7 @@ import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
 import { type AuditAction, audit } from "../audit/service.ts";
+import { queueMail } from "../mail/service.ts";
 import {
   type Approval,
   assertPasswordAllowed,
@@ -260,7 +261,7 @@ export async function setPassword(deps: UserDeps, id: string, password: string, 
     await record(tx, deps, "password.changed", id, by, { sessions_ended: ended.length });
     await recordApproval(tx, deps, approval, { subject: { kind: "user", id }, ...by });
     const request_id = by.caller?.requestId ?? null;
-    await deps.jobs.enqueue(tx, "send-mail", { template: "password_changed", user_id: id, request_id });
+    await queueMail(tx, deps, { template: "password_changed", user_id: id, request_id });
     return viewOf(await requireUser(tx, id));
   });
 }

@@ -205,6 +205,10 @@ describe("GET /docs/json", () => {
     await call("DELETE", `${clients}/${client.id}`, { token: admin });
     await revoke({ request: call }, await newClient("billing"), "nothing of ours");
     await call("POST", "/api/v1/auth/logout", { token });
+    const mail = { template: "account_locked", user_id: root.id, request_id: null } as const;
+    const job = await app.db.transaction((tx) => app.deps.jobs.enqueue(tx, "send-mail", mail));
+    await call("POST", `/api/v1/jobs/${job}/retry`, { token: admin });
+    await call("GET", "/api/v1/jobs", { token: admin });
     await call("GET", `/api/v1/users/${root.id}/sessions`, { token: admin });
     await call("DELETE", `/api/v1/users/${root.id}/sessions`, { token: admin });
     await callUsersAndRoles(call, (await app.login("root")).access_token);

@@ -1,0 +1,48 @@
+import type { Tx } from "../../../db/database.ts";
+import { findLiveToken, replaceSingleUseToken, type SingleUseTokenRow } from "../../../db/queries/single-use-tokens.ts";
+import type { Deps } from "../../deps.ts";
+import { hashSecret } from "./refresh-token.ts";
+
+/** What the link in a mail may do once. A token is good for its own purpose and no other. */
+export type TokenPurpose = "verify_email" | "reset_password" | "end_session";
+
+export interface TokenRequest {
+  readonly purpose: TokenPurpose;
+  readonly userId: string;
+  /** What it is about: a session, an account, an attempt to register. Of each only the newest token works. */
+  readonly subject: string;
+  /** How long it works (milliseconds). */
+  readonly ttlMs: number;
+  readonly details?: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * Makes a token of 256 bits for a link in a mail. Only its hash is kept, and one for the same purpose and subject from
+ * before does not work any more once the transaction has committed.
+ */
+export async function issueSingleUseToken(
+  tx: Tx,
+  { clock, random }: Pick<Deps, "clock" | "random">,
+  { purpose, userId, subject, ttlMs, details = {} }: TokenRequest,
+): Promise<string> {
+  const now = clock.now();
+  const token = random.token();
+  await replaceSingleUseToken(tx, {
+    id: random.id(now),
+    purpose,
+    subject,
+    tokenHash: hashSecret(token),
+    userId,
+    details,
+    createdAt: now,
+    expiresAt: new Date(now.getTime() + ttlMs),
+  });
+  return token;
+}
+
+/** What is known of a token that still works, without using it. */
+export const lookAtSingleUseToken = (
+  tx: Tx,
+  { clock }: Pick<Deps, "clock">,
+  token: string,
+): Promise<SingleUseTokenRow | undefined> => findLiveToken(tx, hashSecret(token), clock.now());
