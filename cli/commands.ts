@@ -231,6 +231,40 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: async () => (await import("./commands/users.ts")).compromise,
   },
   {
+    name: "users import",
+    summary: "Import the users of another product, or of another primer, with their passwords' hashes",
+    arguments: [{ name: "file", description: "The export; - for standard input, a folder where Keycloak made one" }],
+    options: [
+      {
+        flags: "--format <name>",
+        description: "primer, keycloak, auth0, firebase, supabase, kratos, authentik, django, csv or ndjson",
+      },
+      { flags: "--dry-run", description: "Tell what would become of each user; write nothing" },
+      { flags: "--role-map <pairs>", description: "What roles there are here: editors=editor,staff=user" },
+      { flags: "--rename", description: "Give another user name where the one there does not fit or is taken" },
+      { flags: "--without-password", description: "Take users whose hash is not taken too, without it" },
+      { flags: "--hash-config <file>", description: "Firebase: the password hash parameters of the project" },
+      { flags: "--rejects <file>", description: "Where those go who are not taken (default FILE.rejects.ndjson)" },
+    ],
+    examples: [
+      "primer users import realm-export.json --format keycloak --dry-run",
+      "primer users import users.json --format firebase --hash-config hash-config.txt",
+      "primer users import users.csv --format csv --role-map editors=editor",
+    ],
+    // It reads files as whoever runs it, and asks the owner of the database for each batch.
+    runsInHolder: false,
+    load: async () => (await import("./commands/users-import.ts")).importCommand,
+  },
+  {
+    name: "users export",
+    summary: "Export every user with the hash of their password",
+    arguments: [{ name: "file", description: "Where to; standard output without it", optional: true }],
+    options: [{ flags: "--format <name>", description: "primer (default: a JSON document on each line) or csv" }],
+    examples: ["primer users export users.ndjson", "primer users export --format csv > users.csv"],
+    runsInHolder: false,
+    load: async () => (await import("./commands/users-export.ts")).exportCommand,
+  },
+  {
     name: "roles list",
     summary: "List the roles, the newest first",
     examples: ["primer roles list", "primer roles list --json"],
@@ -463,5 +497,16 @@ export const COMMANDS: readonly CommandSpec[] = [
     examples: ["primer completions bash > /etc/bash_completion.d/primer"],
     runsInHolder: false,
     load: () => import("./commands/completions.ts"),
+  },
+];
+
+/** What nobody types: only commands ask for it, of the process that owns the embedded database. */
+export const INTERNAL_COMMANDS: readonly CommandSpec[] = [
+  {
+    name: "users move-step",
+    summary: "A step of an import or export, for another process",
+    examples: [],
+    runsInHolder: true,
+    load: async () => (await import("./moving/mover.ts")).step,
   },
 ];

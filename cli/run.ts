@@ -4,6 +4,7 @@ import type { Variables } from "../config/load.ts";
 import { redactText } from "../config/log.ts";
 import { isConnectionError } from "../db/errors.ts";
 import type { CommandContext, CommandSpec, Invocation } from "./command.ts";
+import { INTERNAL_COMMANDS } from "./commands.ts";
 import { hasSocket, runInHolder } from "./holder.ts";
 import { dim, errorDocument, type Io, red } from "./io.ts";
 import { ownWorkspace, type WorkspaceSource } from "./workspace.ts";
@@ -47,7 +48,9 @@ export async function runHeldCommand(
   workspace: WorkspaceSource,
 ): Promise<number> {
   try {
-    const spec = where.commands.find((command) => command.name === name && command.runsInHolder);
+    const spec = [...where.commands, ...INTERNAL_COMMANDS].find(
+      (command) => command.name === name && command.runsInHolder,
+    );
     if (!spec) throw misused(`The running primer has no command ${name}.`);
     return await execute(spec, contextOf(invocation, where, workspace));
   } catch (error) {
