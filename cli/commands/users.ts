@@ -1,12 +1,12 @@
 import { password as askPassword, isCancel } from "@clack/prompts";
 import { failed, misused } from "../../config/errors.ts";
-import { requirePasswordChange } from "../../server/features/users/manage-users.ts";
 import {
   createUser,
   disableUser,
   enableUser,
   findUserByAny,
   listUserPage,
+  requirePasswordChange,
   setPassword,
   setRoles,
   type UserDeps,

@@ -7,16 +7,18 @@ import { AppError } from "../../errors.ts";
 import { type Authenticated, assertSteppedUp, type Proven, provePassword, refuseChanged } from "../auth/service.ts";
 import { queueMail } from "../mail/service.ts";
 import { passGuess, releaseGuess } from "../protection/service.ts";
-import { deactivateUser, getUser, rightsOf } from "../users/manage-users.ts";
 import {
   type Actor,
+  deactivateUser,
   explainConflict,
+  getUser,
   invalidField,
   parseEmail,
   parseUsername,
   prepareNewPassword,
   record,
   replacePassword,
+  rightsOf,
   USERNAME_RULE,
   type UserView,
 } from "../users/service.ts";

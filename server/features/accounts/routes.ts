@@ -4,7 +4,7 @@ import { etagOf } from "../../etag.ts";
 import { access } from "../../http/access.ts";
 import { callerOf } from "../../http/context.ts";
 import { describe } from "../../http/openapi.ts";
-import { UserAnswer } from "../users/schema.ts";
+import { UserAnswer } from "../../http/shapes.ts";
 import { resendVerification, verifyEmail } from "./confirm-email.ts";
 import { endSessionByLink } from "./end-session.ts";
 import { changePassword, changeProfile, deactivateOwn, exportOwn } from "./own-account.ts";

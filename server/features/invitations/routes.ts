@@ -2,14 +2,8 @@ import { Elysia } from "elysia";
 import type { Deps } from "../../deps.ts";
 import { access, actorOf } from "../../http/access.ts";
 import { describe } from "../../http/openapi.ts";
-import {
-  DEFAULT_LIMIT,
-  InvitationAnswer,
-  InvitationBody,
-  InvitationPage,
-  InvitationParams,
-  PageQuery,
-} from "./schema.ts";
+import { DEFAULT_LIMIT, IdParams, PageQuery } from "../../http/shapes.ts";
+import { InvitationAnswer, InvitationBody, InvitationPage } from "./schema.ts";
 import { createInvitation, deleteInvitation, listInvitationPage } from "./service.ts";
 
 const tag = "Invitations";
@@ -70,7 +64,7 @@ export const invitationRoutes = (deps: Deps) =>
       },
       {
         access: { permission: "users:write" },
-        params: InvitationParams,
+        params: IdParams,
         detail: describe({
           tag,
           summary: "Take an invitation back",

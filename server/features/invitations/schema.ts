@@ -1,25 +1,12 @@
 import { t } from "elysia";
 
 const strict = { additionalProperties: false } as const;
-/** How many a page holds where nobody says. */
-export const DEFAULT_LIMIT = 50;
-
-export const InvitationParams = t.Object({ id: t.String({ description: "A UUID" }) });
-
 export const InvitationBody = t.Object(
   {
     email: t.String({ minLength: 3, maxLength: 254, description: "Only this address can register with it" }),
     roles: t.Optional(t.Array(t.String({ maxLength: 63 }), { maxItems: 50, description: "user where none are given" })),
   },
   { ...strict, examples: [{ email: "ada@example.org", roles: ["user"] }] },
-);
-
-export const PageQuery = t.Object(
-  {
-    limit: t.Optional(t.Integer({ minimum: 1, maximum: 200, default: DEFAULT_LIMIT })),
-    cursor: t.Optional(t.String({ description: "The next_cursor of the page before" })),
-  },
-  strict,
 );
 
 const invitation = {

@@ -3,16 +3,8 @@ import type { Deps } from "../../deps.ts";
 import { etagOf } from "../../etag.ts";
 import { access, actorOf } from "../../http/access.ts";
 import { describe } from "../../http/openapi.ts";
-import {
-  DEFAULT_LIMIT,
-  NewRoleBody,
-  PageQuery,
-  PermissionList,
-  RoleAnswer,
-  RoleBody,
-  RolePage,
-  RoleParams,
-} from "./schema.ts";
+import { DEFAULT_LIMIT, PageQuery } from "../../http/shapes.ts";
+import { NewRoleBody, PermissionList, RoleAnswer, RoleBody, RolePage, RoleParams } from "./schema.ts";
 import {
   changeRole,
   createRole,

@@ -1,10 +1,6 @@
 import { t } from "elysia";
 
 const strict = { additionalProperties: false } as const;
-/** How many a page holds where nobody says. */
-export const DEFAULT_LIMIT = 50;
-const MAX_LIMIT = 200;
-
 const name = t.String({ minLength: 1, maxLength: 63, description: "a-z, 0-9, dot, underscore and hyphen" });
 const permissions = t.Array(t.String({ maxLength: 127 }), {
   maxItems: 200,
@@ -33,14 +29,6 @@ export const NewRoleBody = t.Object(
 export const RoleBody = t.Object(
   { description: t.Optional(description), permissions: t.Optional(permissions), includes: t.Optional(includes) },
   { ...strict, minProperties: 1, examples: [{ permissions: ["users:read"] }] },
-);
-
-export const PageQuery = t.Object(
-  {
-    limit: t.Optional(t.Integer({ minimum: 1, maximum: MAX_LIMIT, default: DEFAULT_LIMIT })),
-    cursor: t.Optional(t.String({ description: "The next_cursor of the page before" })),
-  },
-  strict,
 );
 
 const role = {

@@ -1,16 +1,7 @@
 import type { Tx } from "../../../db/database.ts";
 import { deleteDevicesOf } from "../../../db/queries/devices.ts";
-import { listLogins } from "../../../db/queries/logins.ts";
 import { revokeSessions } from "../../../db/queries/sessions.ts";
-import {
-  eraseUser as eraseUserRows,
-  findUser,
-  listGrants,
-  lockUser,
-  type UserWithRights,
-  updateUser,
-} from "../../../db/queries/users.ts";
-import type { Deps } from "../../deps.ts";
+import { eraseUser as eraseUserRows, lockUser, type UserWithRights, updateUser } from "../../../db/queries/users.ts";
 import { AppError } from "../../errors.ts";
 import { assertUnchanged } from "../../etag.ts";
 import { isId } from "../../ports/random.ts";
@@ -28,7 +19,7 @@ import {
   type UserDeps,
   type UserView,
   viewOf,
-} from "./service.ts";
+} from "./user.ts";
 
 /** What an administrator changes of a user. Fields that are not given stay as they are. */
 export interface UserChange {
@@ -42,13 +33,6 @@ async function requireLocked(tx: Tx, id: string): Promise<UserWithRights> {
   const found = isId(id) ? await lockUser(tx, id) : undefined;
   if (!found) throw new AppError("NOT_FOUND");
   return found;
-}
-
-/** @throws AppError NOT_FOUND */
-export async function getUser(deps: Pick<Deps, "db">, id: string): Promise<UserView> {
-  const found = isId(id) ? await findUser(deps.db.orm, { id }) : undefined;
-  if (!found) throw new AppError("NOT_FOUND");
-  return viewOf(found);
 }
 
 /**
@@ -154,33 +138,41 @@ export async function requirePasswordChange(deps: UserDeps, id: string, by: Acto
   });
 }
 
-/** Everything that a user may do: everywhere, and on single things. @throws AppError NOT_FOUND */
-export async function rightsOf(deps: Pick<Deps, "db">, id: string) {
-  const found = isId(id) ? await findUser(deps.db.orm, { id }) : undefined;
-  if (!found) throw new AppError("NOT_FOUND");
-  return { permissions: found.permissions, grants: await listGrants(deps.db.orm, id) };
+/**
+ * Disables a user: every session ends with it, in the same transaction.
+ *
+ * @throws AppError NOT_FOUND, or CONFLICT where it is the last active administrator
+ */
+export async function disableUser(deps: UserDeps, id: string, by: Actor): Promise<UserView> {
+  const now = deps.clock.now();
+  return deps.db.change(async (tx) => {
+    await assertMayManage(tx, id, by);
+    await assertAdministratorRemains(tx, await requireUser(tx, id));
+    await updateUser(tx, id, { status: "disabled", updatedAt: now });
+    const ended = await revokeSessions(tx, { userId: id }, "user_disabled", now);
+    await record(tx, deps, "user.disabled", id, by, { sessions_ended: ended.length });
+    return viewOf(await requireUser(tx, id));
+  });
 }
 
-/** A user's attempts to log in, newest first. @throws AppError VALIDATION_FAILED for a wrong cursor, NOT_FOUND */
-export async function listLoginPage(
-  deps: Pick<Deps, "db">,
-  userId: string,
-  { limit, cursor }: { limit: number; cursor?: string },
-) {
-  if (cursor !== undefined && !isId(cursor)) throw invalidField("cursor", "Expected the next_cursor of a page");
-  await getUser(deps, userId);
-  const rows = await listLogins(deps.db.replica, userId, {
-    limit: limit + 1,
-    ...(cursor === undefined ? {} : { before: cursor }),
+/** Lets a disabled or deactivated user log in again. @throws AppError NOT_FOUND */
+export async function enableUser(deps: UserDeps, id: string, by: Actor): Promise<UserView> {
+  return deps.db.change(async (tx) => {
+    await requireUser(tx, id);
+    await assertMayManage(tx, id, by);
+    await updateUser(tx, id, { status: "active", deactivatedAt: null, updatedAt: deps.clock.now() });
+    await record(tx, deps, "user.enabled", id, by, {});
+    return viewOf(await requireUser(tx, id));
   });
-  const data = rows.slice(0, limit).map((row) => ({
-    id: row.id,
-    time: row.createdAt.toISOString(),
-    outcome: row.outcome,
-    reason: row.reason,
-    session_id: row.sessionId,
-    ip: row.ip,
-    user_agent: row.userAgent,
-  }));
-  return { data, next_cursor: rows.length > limit ? (data.at(-1)?.id ?? null) : null };
+}
+
+/** Forgets the failed logins of a user, who can try again at once. @throws AppError NOT_FOUND */
+export async function unlockUser(deps: UserDeps, id: string, by: Actor): Promise<UserView> {
+  return deps.db.transaction(async (tx) => {
+    const found = await requireUser(tx, id);
+    await assertMayManage(tx, id, by);
+    await clearFailures(tx, id);
+    await record(tx, deps, "user.unlocked", id, by, {});
+    return viewOf(found);
+  });
 }

@@ -3,30 +3,22 @@ import type { Deps } from "../../deps.ts";
 import { etagOf } from "../../etag.ts";
 import { access, actorOf } from "../../http/access.ts";
 import { describe } from "../../http/openapi.ts";
+import { DEFAULT_LIMIT, IdParams, PageQuery, UserAnswer, UserPage, UserQuery } from "../../http/shapes.ts";
+import { EraseQuery, LoginPage, NewUserBody, RightsAnswer, RolesBody, UserBody } from "./schema.ts";
 import {
   changeUser,
+  createUser,
   deactivateUser,
   eraseUser,
   getUser,
   listLoginPage,
+  listUserPage,
   requirePasswordChange,
   rightsOf,
-} from "./manage-users.ts";
-import {
-  DEFAULT_LIMIT,
-  EraseQuery,
-  IdParams,
-  LoginPage,
-  NewUserBody,
-  PageQuery,
-  RightsAnswer,
-  RolesBody,
-  UserAnswer,
-  UserBody,
-  UserPage,
-  UserQuery,
-} from "./schema.ts";
-import { createUser, listUserPage, setRoles, type UserView, unlockUser } from "./service.ts";
+  setRoles,
+  type UserView,
+  unlockUser,
+} from "./service.ts";
 
 const OWN = "Own account";
 const ALL = "Users";

@@ -1,14 +1,6 @@
 import { t } from "elysia";
-import { USER_STATUSES } from "../../../db/schema/users.ts";
 
 const strict = { additionalProperties: false } as const;
-/** How many a page holds where nobody says. */
-export const DEFAULT_LIMIT = 50;
-const MAX_LIMIT = 200;
-
-/** Whatever is no id of anything is a missing one: 404, never 422, so that nothing is told apart. */
-export const IdParams = t.Object({ id: t.String({ description: "A UUID" }) });
-
 const username = t.String({
   minLength: 1,
   maxLength: 128,
@@ -17,15 +9,6 @@ const username = t.String({
 const email = t.String({ minLength: 3, maxLength: 254, description: "Counts as verified: the administrator vouches" });
 const roleNames = t.Array(t.String({ maxLength: 63 }), { maxItems: 50, description: "Names of roles" });
 
-const page = {
-  limit: t.Optional(t.Integer({ minimum: 1, maximum: MAX_LIMIT, default: DEFAULT_LIMIT })),
-  cursor: t.Optional(t.String({ description: "The next_cursor of the page before" })),
-};
-export const PageQuery = t.Object(page, strict);
-export const UserQuery = t.Object(
-  { ...page, q: t.Optional(t.String({ minLength: 1, maxLength: 254, description: "In the user name or address" })) },
-  strict,
-);
 export const EraseQuery = t.Object(
   {
     erase: t.Optional(t.BooleanString({ description: "Not only out of use: everything personal is removed for good" })),
@@ -67,25 +50,6 @@ export const RolesBody = t.Object(
     ),
   },
   { ...strict, examples: [{ roles: ["user"], grants: [{ role: "editor", resource: "tenants/acme" }] }] },
-);
-
-const user = {
-  id: t.String({ format: "uuid" }),
-  username: t.String(),
-  email: t.String(),
-  email_verified: t.Boolean(),
-  status: t.UnionEnum([...USER_STATUSES]),
-  roles: t.Array(t.String()),
-  created_at: t.String({ format: "date-time" }),
-  updated_at: t.String({ format: "date-time" }),
-  last_login_at: t.Nullable(t.String({ format: "date-time" })),
-};
-
-export const UserAnswer = t.Object(user, { description: "The user" });
-
-export const UserPage = t.Object(
-  { data: t.Array(t.Object(user)), next_cursor: t.Nullable(t.String()) },
-  { description: "The newest users first" },
 );
 
 export const LoginPage = t.Object(

@@ -1,6 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { requirePasswordChange } from "../../../server/features/users/manage-users.ts";
-import { disableUser } from "../../../server/features/users/service.ts";
+import { disableUser, requirePasswordChange } from "../../../server/features/users/service.ts";
 import { PASSWORD, type TestAnswer } from "../../support/app.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { takeMails, tokenIn } from "./support.ts";

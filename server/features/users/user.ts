@@ -1,0 +1,108 @@
+import type { Tx } from "../../../db/database.ts";
+import { violatedUniqueness } from "../../../db/errors.ts";
+import {
+  countActiveHolders,
+  findUser,
+  listGrants,
+  listRoleNames,
+  type UserRow,
+  type UserWithRights,
+} from "../../../db/queries/users.ts";
+import type { Caller, Deps } from "../../deps.ts";
+import { AppError } from "../../errors.ts";
+import { isId } from "../../ports/random.ts";
+import { type AuditAction, audit } from "../audit/service.ts";
+import type { Rights } from "../rights/service.ts";
+import { assertMayGive } from "../roles/service.ts";
+
+export const ADMIN_ROLE = "admin";
+
+/** What services need of the process to work with users; no server has to run. */
+export type UserDeps = Pick<
+  Deps,
+  "db" | "jobs" | "clock" | "random" | "settings" | "secrets" | "hashPool" | "breachCheck"
+>;
+
+/** Who changes something: in the audit log's words, from where, and with which rights of their own to give. */
+export type Actor = { readonly caller?: Caller } & (
+  | { readonly actor: { readonly kind: "user"; readonly id: string }; readonly rights: Rights }
+  /** Whoever is at the machine, or primer itself: they may do anything. */
+  | { readonly actor: { readonly kind: "operator" | "system" }; readonly rights?: undefined }
+);
+
+/** A user as the API and the command line show it. */
+export interface UserView {
+  readonly id: string;
+  readonly username: string;
+  readonly email: string;
+  readonly email_verified: boolean;
+  readonly status: UserRow["status"];
+  readonly roles: readonly string[];
+  readonly created_at: string;
+  readonly updated_at: string;
+  readonly last_login_at: string | null;
+}
+
+export const viewOf = ({ user, roles }: Pick<UserWithRights, "user" | "roles">): UserView => ({
+  id: user.id,
+  username: user.username,
+  email: user.email,
+  email_verified: user.emailVerifiedAt !== null,
+  status: user.status,
+  roles,
+  created_at: user.createdAt.toISOString(),
+  updated_at: user.updatedAt.toISOString(),
+  last_login_at: user.lastLoginAt?.toISOString() ?? null,
+});
+
+export const invalidField = (path: string, message: string) =>
+  new AppError("VALIDATION_FAILED", { details: { fields: [{ path, message }] } });
+
+export const USERNAME_RULE = "2 to 64 of a-z, 0-9, dot, underscore and hyphen, starting with a letter or digit";
+
+export function explainConflict(error: unknown): never {
+  const constraint = violatedUniqueness(error);
+  if (constraint === "users_username_key") throw new AppError("CONFLICT", { details: { field: "username" } });
+  if (constraint === "users_email_key") throw new AppError("CONFLICT", { details: { field: "email" } });
+  throw error;
+}
+
+export async function assertRolesExist(tx: Tx, names: readonly string[]): Promise<void> {
+  const known = await listRoleNames(tx);
+  const missing = names.filter((name) => !known.includes(name));
+  if (missing.length > 0) {
+    throw invalidField("roles", `There is no role ${missing.join(", ")}; there are ${known.join(", ")}`);
+  }
+}
+
+export async function requireUser(tx: Tx, id: string): Promise<UserWithRights> {
+  const found = isId(id) ? await findUser(tx, { id }) : undefined;
+  if (!found) throw new AppError("NOT_FOUND");
+  return found;
+}
+
+/**
+ * Nobody changes a user who may do more than they: else a new address or password would be a way to those rights.
+ *
+ * @throws AppError FORBIDDEN with `details.permission`, NOT_FOUND
+ */
+export async function assertMayManage(tx: Tx, id: string, by: Actor): Promise<void> {
+  if (!by.rights) return;
+  assertMayGive(by, (await requireUser(tx, id)).permissions);
+  for (const { permissions, resource } of await listGrants(tx, id)) assertMayGive(by, permissions, resource);
+}
+
+export async function assertAdministratorRemains(tx: Tx, { user, roles }: UserWithRights): Promise<void> {
+  if (user.status !== "active" || !roles.includes(ADMIN_ROLE)) return;
+  if ((await countActiveHolders(tx, ADMIN_ROLE)) > 1) return;
+  throw new AppError("CONFLICT", { internal: "The last administrator", details: { reason: "last_administrator" } });
+}
+
+export const record = (tx: Tx, deps: UserDeps, action: AuditAction, userId: string, by: Actor, details: object) =>
+  audit(tx, deps, {
+    action,
+    outcome: "success",
+    subject: { kind: "user", id: userId },
+    details: { ...details },
+    ...by,
+  });
