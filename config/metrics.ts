@@ -13,6 +13,16 @@ interface MetricSpec {
 /** The queues of background jobs. */
 const QUEUES = ["send-mail"] as const;
 
+/** What is done again and again. */
+const SCHEDULES = [
+  "clean-up",
+  "daily-report",
+  "deactivated-accounts",
+  "freshness",
+  "rotate-keys",
+  "unverified-accounts",
+] as const;
+
 /** Every metric once. Counters and histograms begin with the process. */
 export const METRICS = {
   "primer.tokens.verified": {
@@ -38,6 +48,12 @@ export const METRICS = {
     unit: "s",
     sentence: "Since when the oldest of those jobs has been there.",
     labels: { queue: QUEUES, state: ["waiting", "running", "dead"] },
+  },
+  "primer.schedules.runs": {
+    kind: "counter",
+    unit: "{run}",
+    sentence: "Runs of schedules in this process, by how each ended.",
+    labels: { schedule: SCHEDULES, outcome: ["done", "retry", "failed", "interrupted"] },
   },
 } as const satisfies Readonly<Record<string, MetricSpec>>;
 
