@@ -30,6 +30,9 @@ export const MISSED_WITHIN_MS = 12 * 3_600_000;
 /** The pauses after a failed run and its repetitions (milliseconds); after the last one it has failed for good. */
 export const PAUSES_MS: readonly number[] = [60_000, 300_000, 1_500_000];
 
+/** How long work that is cut short has to see it (milliseconds). */
+const NOTICE_MS = 1000;
+
 /** Why a run is over before its end. */
 class Interrupted extends Error {
   constructor(readonly why: "deadline" | "taken_away" | "stopping") {
@@ -182,25 +185,38 @@ async function execute(
   };
   const timer = setTimeout(() => control.abort(new Interrupted("deadline")), schedule.deadlineMs);
   const keeper = keepClaim(deps, claim, pace, control);
-  const interrupted = Promise.withResolvers<never>();
-  interrupted.promise.catch(() => {});
-  if (signal.aborted) interrupted.reject(signal.reason);
-  else signal.addEventListener("abort", () => interrupted.reject(signal.reason), { once: true });
   let result: ScheduleResult;
   try {
     if (claim.attempt > PAUSES_MS.length + 1) throw Object.assign(new Error("Its processes died"), { code: "DIED" });
-    const details = await Promise.race([interrupted.promise, schedule.run(deps, run)]);
-    if (!finished) await endOrThrow(deps, claim, doneAt(deps, details ?? {}));
+    const details = await untilAborted(signal, () => schedule.run(deps, run));
+    if (!finished && !(await endSchedule(deps.db.orm, claim, doneAt(deps, details ?? {})))) {
+      throw new Interrupted("taken_away");
+    }
     result = { outcome: "done", details: finished ?? details ?? {} };
-  } catch (thrown) {
-    const error = signal.aborted ? signal.reason : thrown;
-    result = await endFailed(deps, claim, error, retries);
+  } catch (error) {
+    const { outcome, end } = endAfter(deps, claim, error, retries);
+    const isOurs = end !== undefined && (await endSchedule(deps.db.orm, claim, end));
+    // What it did may have been committed, and its answer have come too late or never.
+    if (finished && !isOurs) result = { outcome: "done", details: finished };
+    else result = { outcome: isOurs ? outcome : "interrupted", details: {}, error };
   } finally {
     clearTimeout(timer);
     clearInterval(keeper);
   }
   tell(deps, claim, result, performance.now() - began);
   return result;
+}
+
+/** Work that is over when the signal says so, whatever it does; it gets a moment to see that by itself. */
+async function untilAborted<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  signal.throwIfAborted();
+  const working = work();
+  const aborted = Promise.withResolvers<void>();
+  signal.addEventListener("abort", () => aborted.resolve(), { once: true });
+  await Promise.race([working, aborted.promise]).catch(() => {});
+  if (!signal.aborted) return working;
+  await Promise.race([working.catch(() => {}), Bun.sleep(NOTICE_MS)]);
+  throw signal.reason;
 }
 
 const doneAt = ({ clock }: ScheduleDeps, details: Details): ScheduleEnd => ({
@@ -210,10 +226,6 @@ const doneAt = ({ clock }: ScheduleDeps, details: Details): ScheduleEnd => ({
   error: null,
   details,
 });
-
-async function endOrThrow(deps: ScheduleDeps, claim: ScheduleClaim, end: ScheduleEnd): Promise<void> {
-  if (!(await endSchedule(deps.db.orm, claim, end))) throw new Interrupted("taken_away");
-}
 
 /** Says again and again that a run goes on; ends it where it was taken away, or nobody could be told for too long. */
 function keepClaim(deps: ScheduleDeps, claim: ScheduleClaim, pace: SchedulePace, control: AbortController): Timer {
@@ -228,27 +240,25 @@ function keepClaim(deps: ScheduleDeps, claim: ScheduleClaim, pace: SchedulePace,
   }, pace.beat);
 }
 
-async function endFailed(
-  deps: ScheduleDeps,
-  claim: ScheduleClaim,
+/** How a run ends that went wrong; without an end where it was taken away. */
+function endAfter(
+  { clock }: ScheduleDeps,
+  { attempt }: ScheduleClaim,
   error: unknown,
   retries: boolean,
-): Promise<ScheduleResult> {
-  const now = deps.clock.now();
+): { readonly outcome: ScheduleOutcome; readonly end?: ScheduleEnd } {
+  const endedAt = clock.now();
   const why = error instanceof Interrupted ? error.why : undefined;
-  if (why === "taken_away") return { outcome: "interrupted", details: {}, error };
+  if (why === "taken_away") return { outcome: "interrupted" };
   if (why === "stopping") {
-    // Being stopped is no failure.
-    const again = { state: "retry", endedAt: now, claimableAt: now, error: null, attempt: claim.attempt - 1 } as const;
-    await endSchedule(deps.db.orm, claim, again);
-    return { outcome: "interrupted", details: {}, error };
+    // That is no failure: another process may begin it at once, and it does not count.
+    const end = { state: "retry", endedAt, claimableAt: endedAt, error: null, attempt: attempt - 1 } as const;
+    return { outcome: "interrupted", end };
   }
-  const pause = retries ? PAUSES_MS[claim.attempt - 1] : undefined;
-  const state = pause === undefined ? "failed" : "retry";
-  const claimableAt = pause === undefined ? null : new Date(now.getTime() + pause);
-  const end = { state, endedAt: now, claimableAt, error: failureCode(error) } as const;
-  const isOurs = await endSchedule(deps.db.orm, claim, end);
-  return { outcome: isOurs ? state : "interrupted", details: {}, error };
+  const pause = retries ? PAUSES_MS[attempt - 1] : undefined;
+  const outcome = pause === undefined ? "failed" : "retry";
+  const claimableAt = pause === undefined ? null : new Date(endedAt.getTime() + pause);
+  return { outcome, end: { state: outcome, endedAt, claimableAt, error: failureCode(error) } };
 }
 
 /** What an error is called, for programs; its message may tell anything, and is in the log only. */

@@ -78,9 +78,16 @@ export async function cleanUp(deps: ScheduleDeps, { signal }: ScheduledRun): Pro
     const count = await deleteUntil(deps, deleteOld, new Date(now - keptMs), signal);
     deleted[what] = (deleted[what] ?? 0) + count;
   }
-  // A server does this by itself.
-  if (deps.db.kind === "pglite") await vacuumTables(deps.db, signal);
+  if (deps.db.kind === "pglite") await freeRoom(deps, signal);
   return deleted;
+}
+
+/** A PostgreSQL server does this by itself. */
+async function freeRoom({ db, log }: ScheduleDeps, signal: AbortSignal): Promise<void> {
+  const tables = await vacuumTables(db, signal);
+  if (tables.length === 0) return;
+  const fields = { event: "clean_up.not_vacuumed", tables };
+  log.warn("Tables are too large for the embedded database to reuse their room; move to a PostgreSQL", fields);
 }
 
 async function deleteUntil(
