@@ -1,6 +1,6 @@
 import type { Database } from "./database.ts";
 
-/** While a table is at it nothing else is done, for a second or so at this size (bytes, with its indexes). */
+/** While a table is at it nothing else is done, for two or three seconds at this size (bytes, with its indexes). */
 const LARGEST_BYTES = 256 * 1024 * 1024;
 
 /**
