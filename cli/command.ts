@@ -39,6 +39,8 @@ export interface OptionSpec {
   /** As commander writes it: "--key-bits <n>". */
   readonly flags: string;
   readonly description: string;
+  /** Whether its value is a file, as for arguments. */
+  readonly isPath?: boolean;
 }
 
 /** A command as data: help, completions, the README's table and the parser all read this. */

@@ -4,6 +4,12 @@ const user = { name: "user", description: "User name, e-mail address or id" };
 const client = { name: "client", description: "Name or id of a registered service" };
 const job = { name: "job", description: "Id of a job" };
 const ofQueue = { flags: "--queue <name>", description: "Only of this queue" };
+const backupFile = { name: "file", description: "The file of the backup", isPath: true };
+const passphraseFile = {
+  flags: "--passphrase-file <file>",
+  description: "File that holds the passphrase (default backup.key_file)",
+  isPath: true,
+};
 const passwordStdin = { flags: "--password-stdin", description: "Read the password from standard input" };
 
 /** Every command of primer. What does the work is loaded only when its command runs. */
@@ -94,10 +100,55 @@ export const COMMANDS: readonly CommandSpec[] = [
   {
     name: "migrate",
     summary: "Bring the database's schema up to date",
-    options: [{ flags: "--status", description: "Tell how it stands and change nothing" }],
-    examples: ["primer migrate", "primer migrate --status"],
+    options: [
+      { flags: "--status", description: "Tell how it stands and change nothing" },
+      {
+        flags: "--check",
+        description:
+          "Rehearse what is pending in a transaction that is undone; tell how long it takes and whom it blocks",
+      },
+    ],
+    examples: ["primer migrate", "primer migrate --status", "primer migrate --check"],
     runsInHolder: true,
     load: () => import("./commands/migrate.ts"),
+  },
+  {
+    name: "backup",
+    summary: "Write everything but secrets.env into one encrypted file while serving, or prove such a file",
+    arguments: [backupFile],
+    options: [
+      { flags: "--verify", description: "Restore FILE to a scratch place, and log in, refresh and verify there" },
+      passphraseFile,
+      {
+        flags: "--secrets <file>",
+        description: "With --verify: the secrets.env of that backup (default the home's)",
+        isPath: true,
+      },
+    ],
+    examples: [
+      "primer backup /backups/primer.backup --passphrase-file /safe/passphrase",
+      "primer backup --verify /backups/primer.backup --passphrase-file /safe/passphrase",
+    ],
+    runsInHolder: true,
+    load: () => import("./commands/backup.ts"),
+  },
+  {
+    name: "restore",
+    summary: "Bring a backup back into an empty database, of either kind; everybody logs in again",
+    arguments: [backupFile],
+    options: [
+      passphraseFile,
+      { flags: "--secrets <file>", description: "The copy of secrets.env (default the home's own)", isPath: true },
+      { flags: "--database-url <url>", description: "PostgreSQL to restore into, or `embedded` for the home's own" },
+      { flags: "--force", description: "Replace the installation that is there" },
+      { flags: "--yes", description: "Do not ask" },
+    ],
+    examples: [
+      "primer restore primer.backup --passphrase-file passphrase --secrets secrets.env --yes",
+      "primer restore primer.backup --database-url postgres://primer@db/primer --yes",
+    ],
+    runsInHolder: false,
+    load: () => import("./commands/restore.ts"),
   },
   {
     name: "doctor",
@@ -187,6 +238,40 @@ export const COMMANDS: readonly CommandSpec[] = [
     examples: ["primer users compromise ada"],
     runsInHolder: true,
     load: async () => (await import("./commands/users.ts")).compromise,
+  },
+  {
+    name: "users import",
+    summary: "Import the users of another product, or of another primer, with their passwords' hashes",
+    arguments: [{ name: "file", description: "The export; - for standard input, a folder where Keycloak made one" }],
+    options: [
+      {
+        flags: "--format <name>",
+        description: "primer, keycloak, auth0, firebase, supabase, kratos, authentik, django, csv or ndjson",
+      },
+      { flags: "--dry-run", description: "Tell what would become of each user; write nothing" },
+      { flags: "--role-map <pairs>", description: "What roles there are here: editors=editor,staff=user" },
+      { flags: "--rename", description: "Give another user name where the one there does not fit or is taken" },
+      { flags: "--without-password", description: "Take users whose hash is not taken too, without it" },
+      { flags: "--hash-config <file>", description: "Firebase: the password hash parameters of the project" },
+      { flags: "--rejects <file>", description: "Where those go who are not taken (default FILE.rejects.ndjson)" },
+    ],
+    examples: [
+      "primer users import realm-export.json --format keycloak --dry-run",
+      "primer users import users.json --format firebase --hash-config hash-config.txt",
+      "primer users import users.csv --format csv --role-map editors=editor",
+    ],
+    // It reads files as whoever runs it, and asks the owner of the database for each batch.
+    runsInHolder: false,
+    load: async () => (await import("./commands/users-import.ts")).importCommand,
+  },
+  {
+    name: "users export",
+    summary: "Export every user with the hash of their password",
+    arguments: [{ name: "file", description: "Where to; standard output without it", optional: true }],
+    options: [{ flags: "--format <name>", description: "primer (default: a JSON document on each line) or csv" }],
+    examples: ["primer users export users.ndjson", "primer users export --format csv > users.csv"],
+    runsInHolder: false,
+    load: async () => (await import("./commands/users-export.ts")).exportCommand,
   },
   {
     name: "roles list",
@@ -421,5 +506,16 @@ export const COMMANDS: readonly CommandSpec[] = [
     examples: ["primer completions bash > /etc/bash_completion.d/primer"],
     runsInHolder: false,
     load: () => import("./commands/completions.ts"),
+  },
+];
+
+/** What nobody types: only commands ask for it, of the process that owns the embedded database. */
+export const INTERNAL_COMMANDS: readonly CommandSpec[] = [
+  {
+    name: "users move-step",
+    summary: "A step of an import or export, for another process",
+    examples: [],
+    runsInHolder: true,
+    load: async () => (await import("./moving/mover.ts")).step,
   },
 ];

@@ -4,6 +4,7 @@ import type { Variables } from "../config/load.ts";
 import { redactText } from "../config/log.ts";
 import { isConnectionError } from "../db/errors.ts";
 import type { CommandContext, CommandSpec, Invocation } from "./command.ts";
+import { INTERNAL_COMMANDS } from "./commands.ts";
 import { hasSocket, runInHolder } from "./holder.ts";
 import { dim, errorDocument, type Io, red } from "./io.ts";
 import { ownWorkspace, type WorkspaceSource } from "./workspace.ts";
@@ -25,22 +26,18 @@ interface Surroundings {
  * Runs a command to its exit code: asks for what is missing, runs it here or in the process that owns the database, and
  * prints its outcome or what went wrong. The one place where an error of a command ends.
  */
-export async function runCommand(spec: CommandSpec, invocation: Invocation, where: Surroundings): Promise<number> {
-  const json = Boolean(invocation.options.json);
+export async function runCommand(spec: CommandSpec, given: Invocation, where: Surroundings): Promise<number> {
+  const json = Boolean(given.options.json);
+  const invocation = withAbsolutePaths(spec, given);
   try {
     const implementation = await spec.load();
-    const context = contextOf(withAbsolutePaths(spec, invocation), where, ownWorkspace(where.home));
+    const context = contextOf(invocation, where, ownWorkspace(where.home));
     const options = where.io.interactive && implementation.ask ? await implementation.ask(context) : invocation.options;
     const asked = { ...context, options };
     return await hereOrInHolder(spec, asked, () => execute(spec, asked));
   } catch (error) {
     return explain(error, where.io, json);
   }
-}
-
-function withAbsolutePaths(spec: CommandSpec, { arguments: given, options }: Invocation): Invocation {
-  const isPath = (index: number) => spec.arguments?.[index]?.isPath ?? false;
-  return { arguments: given.map((text, index) => (isPath(index) ? resolve(text) : text)), options };
 }
 
 /** Runs a command, by its name, in the process that owns the database, for another one. */
@@ -51,12 +48,24 @@ export async function runHeldCommand(
   workspace: WorkspaceSource,
 ): Promise<number> {
   try {
-    const spec = where.commands.find((command) => command.name === name);
+    const spec = [...where.commands, ...INTERNAL_COMMANDS].find((command) => command.name === name);
     if (!spec || !runsInHolder(spec, invocation)) throw misused(`The running primer has no command ${name}.`);
     return await execute(spec, contextOf(invocation, where, workspace));
   } catch (error) {
     return explain(error, where.io, Boolean(invocation.options.json));
   }
+}
+
+/** Files are named from the folder that the person stands in, wherever the command then runs. */
+function withAbsolutePaths(spec: CommandSpec, { arguments: words, options }: Invocation): Invocation {
+  const paths = (spec.options ?? [])
+    .filter((option) => option.isPath)
+    .map(({ flags }) => /--([\w-]+)/.exec(flags)?.[1]?.replace(/-(\w)/g, (_, letter) => letter.toUpperCase()) ?? "")
+    .flatMap((name) => (typeof options[name] === "string" ? [[name, resolve(options[name])]] : []));
+  return {
+    arguments: words.map((word, index) => (spec.arguments?.[index]?.isPath ? resolve(word) : word)),
+    options: { ...options, ...Object.fromEntries(paths) },
+  };
 }
 
 const contextOf = (invocation: Invocation, where: Surroundings, workspace: WorkspaceSource): CommandContext => ({

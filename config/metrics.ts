@@ -15,6 +15,7 @@ const QUEUES = ["send-mail"] as const;
 
 /** What is done again and again. */
 const SCHEDULES = [
+  "backup",
   "clean-up",
   "daily-report",
   "deactivated-accounts",
@@ -22,6 +23,9 @@ const SCHEDULES = [
   "rotate-keys",
   "unverified-accounts",
 ] as const;
+
+/** Where the buckets of durations end. */
+const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
 
 /** Every metric once. Counters and histograms begin with the process. */
 export const METRICS = {
@@ -115,7 +119,8 @@ export function createMetrics(): Metrics {
         .map(([name, { unit, sentence }]) => [name, create(name, { unit, description: sentence })]),
     );
   const counters = ofKind("counter", (name, options) => meter.createCounter(name, options));
-  const histograms = ofKind("histogram", (name, options) => meter.createHistogram(name, options));
+  const advice = { explicitBucketBoundaries: SECONDS };
+  const histograms = ofKind("histogram", (name, options) => meter.createHistogram(name, { ...options, advice }));
   const gauges = ofKind("gauge", (name, options) => meter.createObservableGauge(name, options));
   return {
     count: (name, labels) => counters.get(name)?.add(1, labels),

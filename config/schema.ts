@@ -314,7 +314,11 @@ export const SETTINGS = {
       64,
       "Hashes that may wait for a slot; one more is answered 503 with Retry-After.",
     ),
-    hash_timeout: setting(duration("100ms", "30s"), "2s", "How long a login may wait for its hash to be done."),
+    hash_timeout: setting(
+      duration("100ms", "30s"),
+      "2s",
+      "How long a login may wait for its turn, and then for its hash. More than can have their turn in half of that are answered 503 at once.",
+    ),
     failure_floor: setting(
       duration("0s", "5s"),
       "300ms",
@@ -390,7 +394,23 @@ export const SETTINGS = {
     sessions: setting(duration("7d", "3650d"), "30d", "How long sessions are kept after they have ended."),
   },
   backup: {
-    key_file: setting(text(4096), "", "File that holds the passphrase of backups."),
+    key_file: setting(
+      text(4096),
+      "",
+      "File that holds the passphrase of backups, 16 characters or more. A path in the home, or an absolute one.",
+    ),
+    folder: setting(
+      text(4096),
+      "",
+      "Where a backup is put every day. A path in the home, or an absolute one. Empty: only by `primer backup`.",
+    ),
+    keep: setting(integer(1, 3650), 7, "How many of those daily backups are kept."),
+    verify: setting(flag, true, "Each of them is restored to a scratch place and logged in to there."),
+    max_age: setting(
+      duration("1h", "365d"),
+      "7d",
+      "`primer doctor` warns where the last verified backup is older than this.",
+    ),
   },
 } as const;
 

@@ -1,6 +1,6 @@
 import postgres from "postgres";
 import { codeOf } from "../config/errors.ts";
-import { type Breaker, createBreaker } from "./breaker.ts";
+import { type Breaker, createBreaker, findOutWhenBack } from "./breaker.ts";
 import { DeadlineError, withinDeadline } from "./deadline.ts";
 import { isUnreachable } from "./errors.ts";
 import { createSlots, type Slots, type SlotUse } from "./slots.ts";
@@ -65,16 +65,11 @@ export function boundedPool(
   });
   let pool = poolOf(postgres(url, options));
   let closed = false;
-  breaker.onChange((isDown) => {
-    if (isDown) askUntilBack();
-  });
-
-  async function askUntilBack(): Promise<void> {
-    while (!closed && breaker.status().state !== "closed") {
-      await Bun.sleep(breaker.status().nextAttemptInMs ?? 0);
-      await breaker.run(() => ask(pool)).catch(() => {}); // then it is asked again after the next pause
-    }
-  }
+  findOutWhenBack(
+    breaker,
+    () => ask(pool),
+    () => closed,
+  );
 
   function ask(own: Pool): Promise<unknown> {
     const began = performance.now();

@@ -110,6 +110,21 @@ export function createBreaker(
   };
 }
 
+/**
+ * While a breaker is open, finds out whether its dependency is back: then nobody else has to wait for that.
+ *
+ * @param ask must end by itself, within a deadline
+ * @param isOver whether nobody wants to know any more
+ */
+export function findOutWhenBack(breaker: Breaker, ask: () => Promise<unknown>, isOver: () => boolean): void {
+  breaker.onChange(async (isDown) => {
+    while (isDown && !isOver() && breaker.status().state !== "closed") {
+      await Bun.sleep(breaker.status().nextAttemptInMs ?? 0);
+      await breaker.run(ask).catch(() => {}); // then it is asked again after the next pause
+    }
+  });
+}
+
 /** Different in every process, so that they do not all come back in the same moment. */
 function pauseMs(longest: number): number {
   const half = longest / 2;

@@ -22,6 +22,9 @@ export interface Replica {
 
 export type Row = Record<string, unknown>;
 
+/** What takes statements as they are written. */
+export type Connection = Pick<Database, "query">;
+
 /** What may have changed for whoever has it in a cache: one session, one user, a role, a key, a client. */
 export interface Change {
   readonly kind: "session" | "user" | "role" | "key" | "client";
@@ -94,11 +97,17 @@ export interface Database {
    * Runs `work` on one connection of its own while it alone, of all processes on this database, holds the lock of this
    * name. Waits for its turn.
    */
-  exclusively<T>(
-    lock: string,
-    work: (connection: Pick<Database, "query">) => Promise<T>,
-    bounds?: ExclusiveBounds,
-  ): Promise<T>;
+  exclusively<T>(lock: string, work: (connection: Connection) => Promise<T>, bounds?: ExclusiveBounds): Promise<T>;
+  /**
+   * Runs `work` on everything as it is at one moment, for as long as it takes, and lets it read only. On PostgreSQL
+   * nobody waits for it; on the embedded database writers wait while its files are copied, and the copy is read.
+   */
+  snapshot<T>(work: (reader: Connection) => Promise<T>): Promise<T>;
+  /**
+   * One transaction of statements of any kind, on a connection of its own, with no limit of time but that of each lock
+   * (two seconds). Undone whole where `work` throws. On the embedded database everybody else waits for its end.
+   */
+  longTransaction<T>(work: (connection: Connection) => Promise<T>): Promise<T>;
   /** Tells of what changes in the database, whichever process changes it; see {@link ChangeFeed}. */
   watch(listener: ChangeListener): ChangeFeed;
   close(): Promise<void>;

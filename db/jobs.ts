@@ -2,7 +2,7 @@ import { sql } from "drizzle-orm";
 import { type DrizzleTransactionLike, fromDrizzle, type JobWithMetadata, PgBoss, type SendOptions } from "pg-boss";
 import bossPackage from "pg-boss/package.json";
 import { type Keyring, type RandomBytes, seal, unseal } from "../config/secrets.ts";
-import type { Database, Tx } from "./database.ts";
+import type { Connection, Database, Tx } from "./database.ts";
 
 const SCHEMA = "jobs";
 const MINUTE_SECONDS = 60;
@@ -119,8 +119,9 @@ export interface Claim {
   readonly id: string;
   /** How many times it was claimed before. With the id it names this claim: a later one counts further. */
   readonly claimedBefore: number;
-  /** How many failures may follow this many claims. */
+  /** Where it was claimed so many times before, this is the last try. */
   readonly retryLimit: number;
+  readonly isSuspect: boolean;
   /** How many processes died while they ran it. */
   readonly deaths: number;
   readonly createdAt: Date;
@@ -149,8 +150,6 @@ export interface JobQueue {
   open<Q extends QueueName>(claim: Claim & { readonly queue: Q }): JobPayloads[Q];
   close(): Promise<void>;
 }
-
-type Connection = Pick<Database, "query">;
 
 const driver = (connection: Connection) => ({
   executeSql: async (statement: string, values?: unknown[]) => ({
@@ -198,9 +197,22 @@ export async function jobTablesCurrent(connection: Connection): Promise<boolean>
   return row?.version === bossPackage.pgboss.schema && missing.length === 0 && added.length > 0;
 }
 
-/** Makes or upgrades the queue's own tables and the queues. */
+/** The library's texts are transactions of their own; here they are part of the one that is under way. */
+const withinTransaction = (connection: Connection): Connection => ({
+  query: (statement, values) =>
+    connection.query(statement.replace(/^\s*BEGIN;(\s*SET LOCAL \w+ = \d+;)*/, "").replace(/COMMIT;\s*$/, ""), values),
+});
+
+/** The same in a transaction that is under way. */
+export const installJobTablesWithin = (connection: Connection): Promise<void> =>
+  installJobTables(withinTransaction(connection));
+
+/** Makes or upgrades the queue's own tables and the queues, waiting for each no longer than the connection does. */
 export async function installJobTables(connection: Connection): Promise<void> {
-  const boss = createBoss(connection, true);
+  const impatient: Connection = {
+    query: (statement, values) => connection.query(statement.replace(/SET LOCAL lock_timeout = \d+;/, ""), values),
+  };
+  const boss = createBoss(impatient, true);
   await boss.start();
   for (const name of Object.keys(QUEUES)) await boss.createQueue(name);
   await boss.stop({ close: false, graceful: false });
@@ -255,6 +267,7 @@ function claimOf(queue: QueueName, job: JobWithMetadata<object>): Claim {
     id: job.id,
     claimedBefore: job.retryCount,
     retryLimit: job.retryLimit,
+    isSuspect: job.priority <= SUSPECT_PRIORITY,
     deaths: (job.output as { deaths?: number } | null)?.deaths ?? 0,
     createdAt: new Date(job.createdOn),
     row: job.data as Claim["row"],

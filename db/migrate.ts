@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { codeOf, failed, textOf } from "../config/errors.ts";
-import type { Database } from "./database.ts";
+import type { Connection, Database } from "./database.ts";
 import { installJobTables, jobTablesCurrent } from "./jobs.ts";
 import { MIGRATIONS, type Migration } from "./migrations/index.ts";
 
@@ -11,11 +11,29 @@ export interface MigrationStatus {
 }
 
 const LOCK = "primer migrations";
+/** What the queue's own tables are called beside the migrations. */
+export const JOB_TABLES = "job queue tables";
 /** SQLSTATE of a write for which there was no room. */
 const DISK_FULL = "53100";
+/** SQLSTATE of a wait for a lock that took too long. */
+const LOCK_NOT_AVAILABLE = "55P03";
+/** A statement that waits for a table makes everybody wait who comes after it, so it waits no longer than this. */
+export const MIGRATION_LOCK_TIMEOUT_MS = 400;
+/** For how long a table that others hold is tried for, and the pause in which they get on. */
+const TRY_FOR_MS = 60_000;
+const RETRY_AFTER_MS = 1000;
+
 const hashOf = (migration: Migration) => createHash("sha256").update(migration.sql).digest("hex");
 
-type Connection = Pick<Database, "query">;
+/** The statements of a migration, in order. */
+export const statementsOf = (migration: Migration): string[] => migration.sql.split("--> statement-breakpoint");
+
+/** What records that a migration was applied. */
+export const recordOf = (migration: Migration, now: Date): string =>
+  `INSERT INTO schema_migrations VALUES ('${migration.name}', '${hashOf(migration)}', '${now.toISOString()}')`;
+
+export const CREATE_RECORDS =
+  "CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY, hash text NOT NULL, applied_at timestamptz NOT NULL)";
 
 /**
  * Brings the schema up to date. One process at a time does it, the others wait; each migration is one transaction
@@ -26,34 +44,52 @@ type Connection = Pick<Database, "query">;
  */
 export async function migrate(database: Database, now: () => Date): Promise<string[]> {
   return database.exclusively(LOCK, async (connection) => {
-    await connection.query(
-      "CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY, hash text NOT NULL, applied_at timestamptz NOT NULL)",
-    );
+    await connection.query(CREATE_RECORDS);
     const pending = await pendingMigrations(connection);
     for (const migration of pending) await apply(connection, migration, now());
-    const jobs = (await jobTablesCurrent(connection)) ? [] : ["job queue tables"];
-    if (jobs.length > 0) await installJobTables(connection);
-    return [...pending.map((migration) => migration.name), ...jobs];
+    if (await jobTablesCurrent(connection)) return pending.map((migration) => migration.name);
+    await connection.query(`SET lock_timeout = ${MIGRATION_LOCK_TIMEOUT_MS}`);
+    await inTurns(connection, JOB_TABLES, () => installJobTables(connection));
+    return [...pending.map((migration) => migration.name), JOB_TABLES];
   });
 }
 
 async function apply(connection: Connection, migration: Migration, now: Date): Promise<void> {
-  const record = `INSERT INTO schema_migrations VALUES ('${migration.name}', '${hashOf(migration)}', '${now.toISOString()}')`;
-  const statements = migration.sql.replaceAll("--> statement-breakpoint", "");
-  try {
-    await connection.query(`BEGIN;\n${statements};\n${record};\nCOMMIT;`);
-  } catch (error) {
-    await connection.query("ROLLBACK").catch(() => {});
-    const isFull = codeOf(error) === DISK_FULL;
-    throw failed(
-      `Migration ${migration.name} failed and was rolled back: ${isFull ? "the disk is full" : textOf(error)}`,
-      isFull ? "Free some space, then run the command again: it goes on where it stopped." : undefined,
-      error,
-    );
+  const text = `${statementsOf(migration).join("\n")};\n${recordOf(migration, now)};`;
+  await inTurns(connection, migration.name, () =>
+    connection.query(`BEGIN;\nSET LOCAL lock_timeout = ${MIGRATION_LOCK_TIMEOUT_MS};\n${text}\nCOMMIT;`),
+  );
+}
+
+/** Tries again for a while where somebody holds a table that is to be changed. */
+async function inTurns(connection: Connection, name: string, change: () => Promise<unknown>): Promise<void> {
+  for (const deadline = performance.now() + TRY_FOR_MS; ; await Bun.sleep(RETRY_AFTER_MS)) {
+    try {
+      await change();
+      return;
+    } catch (error) {
+      await connection.query("ROLLBACK").catch(() => {});
+      const isLocked = codeOf(error) === LOCK_NOT_AVAILABLE;
+      if (!isLocked || performance.now() > deadline) throw rolledBack(name, error);
+    }
   }
 }
 
-async function appliedMigrations(connection: Connection) {
+const MENDED_BY: Readonly<Record<string, readonly [why: string, hint: string]>> = {
+  [DISK_FULL]: ["the disk is full", "Free some space, then run the command again: it goes on where it stopped."],
+  [LOCK_NOT_AVAILABLE]: [
+    "another transaction has held a table that it changes for a minute",
+    "See pg_stat_activity for what has been running for long, end it or wait; then run the command again.",
+  ],
+};
+
+function rolledBack(name: string, error: unknown) {
+  const [why, hint] = MENDED_BY[codeOf(error) ?? ""] ?? [textOf(error), undefined];
+  return failed(`Migration ${name} failed and was rolled back: ${why}`, hint, error);
+}
+
+/** What was applied to this database, in order; nothing where nothing was. */
+export async function appliedMigrations(connection: Connection) {
   const tables = await connection.query<{ found: string | null }>(
     "SELECT to_regclass('schema_migrations')::text AS found",
   );
@@ -63,13 +99,27 @@ async function appliedMigrations(connection: Connection) {
   );
 }
 
-async function pendingMigrations(connection: Connection): Promise<Migration[]> {
-  const applied = await appliedMigrations(connection);
+/**
+ * What this primer carries and the database has not.
+ *
+ * @throws OperatorError (exit 1) where the database was written by a newer primer, or an applied migration differs
+ */
+export async function pendingMigrations(connection: Connection): Promise<Migration[]> {
+  return missingFrom(await appliedMigrations(connection), "The database");
+}
+
+/**
+ * The migrations that this primer carries beyond those that were applied.
+ *
+ * @param what what they were applied to, for messages
+ * @throws OperatorError (exit 1) where a newer primer has applied others, or one differs
+ */
+export function missingFrom(applied: readonly { name: string; hash: string }[], what: string): Migration[] {
   for (const record of applied) {
     const known = MIGRATIONS.find((migration) => migration.name === record.name);
     if (!known) {
       throw failed(
-        `The database was migrated by a newer primer: it has ${record.name}, which this one does not know.`,
+        `${what} was migrated by a newer primer: it has ${record.name}, which this one does not know.`,
         "Run the newer version of primer, or restore a backup from before the upgrade.",
       );
     }
@@ -85,7 +135,7 @@ export async function migrationStatus(database: Database): Promise<MigrationStat
   const applied = new Map((await appliedMigrations(database)).map((record) => [record.name, record.applied_at]));
   const tables = MIGRATIONS.map(({ name }) => statusOf(name, applied.get(name)));
   const jobs: MigrationStatus = {
-    name: "job queue tables",
+    name: JOB_TABLES,
     state: (await jobTablesCurrent(database)) ? "applied" : "pending",
     applied_at: null,
   };

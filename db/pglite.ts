@@ -1,16 +1,24 @@
-import { chmodSync, existsSync, fsyncSync, renameSync, rmSync, statfsSync, writeSync } from "node:fs";
+import { chmodSync, constants, existsSync, fsyncSync, renameSync, rmSync, statfsSync, writeSync } from "node:fs";
+import { cp } from "node:fs/promises";
 import { join } from "node:path";
-import { PGlite, type PGliteOptions } from "@electric-sql/pglite";
+import { PGlite, type PGliteOptions, type Transaction } from "@electric-sql/pglite";
 import { NodeFS } from "@electric-sql/pglite/nodefs";
 import dataBundle from "@electric-sql/pglite/pglite.data" with { type: "file" };
 import wasmFile from "@electric-sql/pglite/pglite.wasm" with { type: "file" };
 import { drizzle } from "drizzle-orm/pglite";
 import { EXIT, failed, OperatorError, textOf } from "../config/errors.ts";
 import templateFile from "./build/pglite-template.tgz" with { type: "file" };
-import { CHANGE_CHANNEL, type Database, type Orm, parseChange, type Row } from "./database.ts";
+import { CHANGE_CHANNEL, type Connection, type Database, type Orm, parseChange, type Row } from "./database.ts";
+import { syncFolder } from "./files.ts";
 import { lockHolder, tryLockFolder } from "./lock.ts";
 
 const DATA_FOLDER = "pgdata";
+/** A copy that is read while a backup is taken. */
+const SNAPSHOT_FOLDER = "pgdata.snapshot";
+/** What a restore builds: under the second name it is whole, and takes the place of the database. */
+const UNFINISHED_FOLDER = "pgdata.restoring";
+const RESTORED_FOLDER = "pgdata.restored";
+const REPLACED_FOLDER = "pgdata.replaced";
 /** What an empty database takes. */
 const LEAST_ROOM_BYTES = 64 * 1024 * 1024;
 
@@ -99,12 +107,16 @@ class YieldingPglite extends PGlite {
   }
 }
 
+/** A second database in the process, such as the one that a backup is read from, is there the sooner for it. */
+let compiled: Promise<WebAssembly.Module> | undefined;
+
 async function createPglite(fs: PGliteOptions["fs"], loadDataDir?: Blob): Promise<PGlite> {
+  compiled ??= Bun.file(wasmFile).arrayBuffer().then(WebAssembly.compile);
   const pglite = new YieldingPglite({
     ...(fs ? { fs } : {}),
     ...(loadDataDir ? { loadDataDir } : {}),
     startParams: START_PARAMETERS,
-    pgliteWasmModule: await WebAssembly.compile(await Bun.file(wasmFile).arrayBuffer()),
+    pgliteWasmModule: await compiled,
     initdbWasmModule: new WebAssembly.Module(NO_INITDB),
     fsBundle: Bun.file(dataBundle),
   });
@@ -113,7 +125,8 @@ async function createPglite(fs: PGliteOptions["fs"], loadDataDir?: Blob): Promis
 }
 
 /** Whether a home has an embedded database. */
-export const hasPglite = (home: string): boolean => existsSync(join(home, DATA_FOLDER));
+export const hasPglite = (home: string): boolean =>
+  [DATA_FOLDER, RESTORED_FOLDER].some((name) => existsSync(join(home, name)));
 
 /** Another process owns the embedded database of this home. */
 function heldElsewhere(home: string): OperatorError {
@@ -134,22 +147,77 @@ function heldElsewhere(home: string): OperatorError {
  */
 export async function openPglite(home: string): Promise<Database> {
   const lock = lockOrExplain(home);
-  const folder = join(home, DATA_FOLDER);
-  let fs: DurableNodeFS | undefined;
   try {
-    await unpackTemplate(home, folder);
-    // Ours is the lock that counts. PostgreSQL's own, of a process that was killed while it wrote it, would stop us.
-    rmSync(join(folder, "postmaster.pid"), { force: true });
-    fs = new DurableNodeFS(folder); // makes the folder where it is missing, so not before
-    const pglite = await createPglite(fs);
-    return wrapPglite(pglite, folder, () => lock.release());
+    settleReplacing(home);
+    await unpackTemplate(home, DATA_FOLDER);
+    return await openFolder(home, DATA_FOLDER, () => lock.release());
   } catch (error) {
     lock.release();
-    throw failed(
-      `The embedded database in ${folder} does not open: ${fs?.lastWords ?? textOf(error)}`,
-      "Nothing was changed. See that the disk has room and the folder belongs to this user; else restore a backup.",
-      error,
-    );
+    throw error instanceof OperatorError ? error : doesNotOpen(join(home, DATA_FOLDER), textOf(error), error);
+  }
+}
+
+async function openFolder(home: string, name: string, released: () => void): Promise<Database> {
+  const folder = join(home, name);
+  let fs: DurableNodeFS | undefined;
+  try {
+    // Ours is the lock that counts. PostgreSQL's own, of a process that was killed while it wrote it, would stop us.
+    rmSync(join(folder, "postmaster.pid"), { force: true });
+    rmSync(join(home, SNAPSHOT_FOLDER), { recursive: true, force: true });
+    fs = new DurableNodeFS(folder); // makes the folder where it is missing, so not before
+    return wrapPglite(await createPglite(fs), folder, released, join(home, SNAPSHOT_FOLDER));
+  } catch (error) {
+    throw doesNotOpen(folder, fs?.lastWords ?? textOf(error), error);
+  }
+}
+
+const doesNotOpen = (folder: string, why: string, error: unknown) =>
+  failed(
+    `The embedded database in ${folder} does not open: ${why}`,
+    "Nothing was changed. See that the disk has room and the folder belongs to this user; else restore a backup.",
+    error,
+  );
+
+/**
+ * Puts another embedded database in the place of the one in this home, if there is one: built beside it, closed, then
+ * swapped in. Killed at any moment, the home has either the old one or the new one, whole.
+ *
+ * @param build fills the new, empty database
+ * @param beforeSwap the last that is done while the old one counts
+ */
+export async function replacePglite(
+  home: string,
+  build: (database: Database) => Promise<void>,
+  beforeSwap: () => void,
+): Promise<void> {
+  const lock = lockOrExplain(home);
+  try {
+    settleReplacing(home);
+    await unpackTemplate(home, UNFINISHED_FOLDER);
+    const database = await openFolder(home, UNFINISHED_FOLDER, () => {});
+    await build(database).finally(() => database.close());
+    beforeSwap();
+    renameSync(join(home, UNFINISHED_FOLDER), join(home, RESTORED_FOLDER));
+    syncFolder(home);
+    if (existsSync(join(home, DATA_FOLDER))) renameSync(join(home, DATA_FOLDER), join(home, REPLACED_FOLDER));
+    settleReplacing(home);
+  } finally {
+    rmSync(join(home, UNFINISHED_FOLDER), { recursive: true, force: true });
+    lock.release();
+  }
+}
+
+/**
+ * A replacement that was cut off is carried out where the old database had made room already, and else forgotten. What
+ * is left of it goes.
+ */
+function settleReplacing(home: string): void {
+  if (!existsSync(join(home, DATA_FOLDER)) && existsSync(join(home, RESTORED_FOLDER))) {
+    renameSync(join(home, RESTORED_FOLDER), join(home, DATA_FOLDER));
+    syncFolder(home);
+  }
+  for (const name of [UNFINISHED_FOLDER, RESTORED_FOLDER, REPLACED_FOLDER]) {
+    rmSync(join(home, name), { recursive: true, force: true });
   }
 }
 
@@ -175,9 +243,10 @@ function lockOrExplain(home: string) {
 }
 
 /** Unpacked beside its place and renamed into it, so that a start cut off half-way leaves nothing that looks whole. */
-async function unpackTemplate(home: string, folder: string): Promise<void> {
+async function unpackTemplate(home: string, name: string): Promise<void> {
+  const folder = join(home, name);
   if (existsSync(folder)) return;
-  const unfinished = join(home, `${DATA_FOLDER}.new`);
+  const unfinished = join(home, `${name}.new`);
   rmSync(unfinished, { recursive: true, force: true });
   try {
     await new Bun.Archive(await Bun.file(templateFile).bytes()).extract(unfinished);
@@ -201,7 +270,39 @@ const breakerOf = (pglite: PGlite): Database["breaker"] => ({
   onChange() {},
 });
 
-function wrapPglite(pglite: PGlite, address: string, released: () => void): Database {
+/** Statements without values may be several in one text. */
+const statementsOn = (on: Pick<Transaction, "query" | "exec">): Connection => ({
+  async query<R extends Row>(statement: string, values: readonly unknown[] = []) {
+    if (values.length > 0) return (await on.query<R>(statement, [...values])).rows;
+    const results = await on.exec(statement);
+    return (results.at(-1)?.rows ?? []) as R[];
+  },
+});
+
+/**
+ * A second database on a copy of the files: they are as a kill at this moment would leave them, which is whole. No query
+ * runs while they are copied. Copies share their blocks where the file system can do that.
+ */
+async function readCopy<T>(
+  pglite: PGlite,
+  folders: { from: string; to: string },
+  work: (reader: Connection) => Promise<T>,
+) {
+  await pglite.exec("CHECKPOINT");
+  try {
+    await pglite.runExclusive(() =>
+      cp(folders.from, folders.to, { recursive: true, mode: constants.COPYFILE_FICLONE }),
+    );
+    rmSync(join(folders.to, "postmaster.pid"), { force: true });
+    const copy = await createPglite(new NodeFS(folders.to));
+    return await work(statementsOn(copy)).finally(() => copy.close());
+  } finally {
+    rmSync(folders.to, { recursive: true, force: true });
+  }
+}
+
+/** @param snapshotFolder where a copy may be made; undefined for a database in memory */
+function wrapPglite(pglite: PGlite, address: string, released: () => void, snapshotFolder?: string): Database {
   const orm = drizzle(pglite) as unknown as Orm;
   let closing: Promise<void> | undefined;
   /** Whoever else wants a lock is in this process too, since no other one has the database. */
@@ -215,11 +316,7 @@ function wrapPglite(pglite: PGlite, address: string, released: () => void): Data
     breaker: breakerOf(pglite),
     transaction: (work) => orm.transaction(work),
     change: (work) => orm.transaction(work),
-    async query<R extends Row>(statement: string, values: readonly unknown[] = []) {
-      if (values.length > 0) return (await pglite.query<R>(statement, [...values])).rows;
-      const results = await pglite.exec(statement);
-      return (results.at(-1)?.rows ?? []) as R[];
-    },
+    ...statementsOn(pglite),
     async exclusively(lock, work, { signal } = {}) {
       const before = turns.get(lock) ?? Promise.resolve();
       const query: Database["query"] = async (...statement) => {
@@ -233,6 +330,12 @@ function wrapPglite(pglite: PGlite, address: string, released: () => void): Data
       );
       return turn;
     },
+    snapshot(work) {
+      if (snapshotFolder === undefined) return pglite.transaction((tx) => work(statementsOn(tx)));
+      const folders = { from: address, to: snapshotFolder };
+      return this.exclusively("snapshot", () => readCopy(pglite, folders, work));
+    },
+    longTransaction: (work) => pglite.transaction((tx) => work(statementsOn(tx))),
     // Everybody who changes anything is in this process and is told while the change commits: no proof is needed.
     watch({ changed }) {
       const listening = pglite.listen(CHANGE_CHANNEL, (payload) => changed(parseChange(payload)));

@@ -4,7 +4,7 @@ import { codeOf, type OperatorError, textOf, unreachable } from "../config/error
 import { redactText } from "../config/log.ts";
 import type { Settings } from "../config/schema.ts";
 import { boundedPool } from "./bounded-pool.ts";
-import type { ChangeFeed, Database, ExclusiveBounds, Orm, Row } from "./database.ts";
+import type { ChangeFeed, Connection, Database, ExclusiveBounds, Orm, Row } from "./database.ts";
 import { withinDeadline } from "./deadline.ts";
 import { isConnectionError, isLostTransaction } from "./errors.ts";
 import { watchPostgres } from "./postgres-changes.ts";
@@ -27,6 +27,8 @@ const LOCK_TIMEOUT_MS = 2000;
 const EXCLUSIVE_TIMEOUT_MS = 60_000;
 /** The longest that one statement under a lock may take where nobody says: those of a migration take their time. */
 const EXCLUSIVE_STATEMENT_MS = 30 * 60_000;
+/** How long a long transaction may pause between two statements, such as while a disk is slow. */
+const LONGEST_PAUSE_MS = 10 * 60_000;
 /** SQLSTATE of a wait for a lock that took too long. */
 const LOCK_NOT_AVAILABLE = "55P03";
 
@@ -71,6 +73,8 @@ export async function openPostgres(settings: Settings["database"]): Promise<Data
     },
     query: (statement, values = []) => run(client, statement, values),
     exclusively: (lock, work, bounds) => onLockedConnection(settings.url, options, lock, work, bounds),
+    snapshot: (work) => inLongTransaction(settings.url, options, "ISOLATION LEVEL REPEATABLE READ READ ONLY", work),
+    longTransaction: (work) => inLongTransaction(settings.url, options, "", work),
     watch(listener) {
       const feed = watchPostgres(settings.url, options, listener);
       feeds.add(feed);
@@ -111,12 +115,38 @@ function connectionOptions(settings: Settings["database"]) {
   } satisfies postgres.Options<Record<string, never>>;
 }
 
+/** A transaction that may take as long as it needs, on a connection that no request waits for. */
+async function inLongTransaction<T>(
+  url: string,
+  options: ReturnType<typeof connectionOptions>,
+  mode: string,
+  work: (connection: Connection) => Promise<T>,
+): Promise<T> {
+  const alone = postgres(url, {
+    ...options,
+    max: 1,
+    idle_timeout: 0,
+    max_lifetime: null,
+    connection: { ...options.connection, statement_timeout: 0, idle_in_transaction_session_timeout: LONGEST_PAUSE_MS },
+  });
+  const query: Connection["query"] = (statement, values = []) =>
+    withinDeadline(run(alone, statement, values), EXCLUSIVE_STATEMENT_MS);
+  try {
+    await query(`BEGIN ${mode}`);
+    const result = await work({ query });
+    await query("COMMIT");
+    return result;
+  } finally {
+    await alone.end({ timeout: 5 }); // what was not committed is undone with the connection
+  }
+}
+
 /** An advisory lock lives as long as its connection, so this one is never given back, and its loss ends the work. */
 async function onLockedConnection<T>(
   url: string,
   options: ReturnType<typeof connectionOptions>,
   lock: string,
-  work: (connection: Pick<Database, "query">) => Promise<T>,
+  work: (connection: Connection) => Promise<T>,
   { statementMs = EXCLUSIVE_STATEMENT_MS, signal }: ExclusiveBounds = {},
 ): Promise<T> {
   signal?.throwIfAborted();

@@ -16,6 +16,7 @@ export interface RedisScripts {
   ): Promise<unknown>;
   /** Milliseconds that an answer takes. @throws where there is none in time */
   ping(): Promise<number>;
+  isClosed(): boolean;
   close(): void;
 }
 
@@ -24,6 +25,7 @@ const retry = (times: number) => Math.min(50 * 2 ** Math.min(times, 6), LONGEST_
 /** Connects in the background, and again whenever the connection is lost; commands fail at once meanwhile. */
 export function openRedis(settings: Settings["redis"]): RedisScripts {
   const client = connect(settings);
+  let closed = false;
   client.on("error", () => {}); // every command that fails also rejects
   const sent = new Map<string, (keys: number, ...given: string[]) => Promise<unknown>>();
   return {
@@ -40,7 +42,11 @@ export function openRedis(settings: Settings["redis"]): RedisScripts {
       await client.ping();
       return performance.now() - began;
     },
-    close: () => client.disconnect(),
+    isClosed: () => closed,
+    close() {
+      closed = true;
+      client.disconnect();
+    },
   };
 }
 

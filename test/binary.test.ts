@@ -145,6 +145,12 @@ describe("the binary alone in a folder", () => {
     expect(jsonOf(await run("hibp", "import", "list.txt", "--json"))).toMatchObject({ passwords: 1 });
   });
 
+  // The texts of mails are in it.
+  test("mails can be made", async () => {
+    const { exitCode, stdout } = await run("mail", "preview", "new_sign_in");
+    expect({ exitCode, stdout }).toEqual({ exitCode: 0, stdout: expect.stringContaining("Hello ada,") });
+  });
+
   test("memory while it serves", () => {
     const resident = residentMib(serving.pid);
     process.stdout.write(`serve of the binary has ${resident.toFixed(0)} MiB in memory after a login and the docs\n`);

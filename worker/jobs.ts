@@ -9,8 +9,4 @@ export interface OpenHandlers {
 }
 
 /** @param home the folder of this process */
-export const openHandlers = (deps: Deps, home: string): OpenHandlers =>
-  openMail(deps, home, (ip) => {
-    const place = deps.geo.placeOf(ip);
-    return [place?.city, place?.country].filter((name) => name !== undefined).join(", ") || undefined;
-  });
+export const openHandlers = (deps: Deps, home: string): OpenHandlers => openMail(deps, home);

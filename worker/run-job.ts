@@ -27,6 +27,7 @@ export interface RunResult {
 }
 
 type Result = { readonly done: true } | { readonly done: false; readonly error: unknown };
+const failed = (error: unknown): Result => ({ done: false, error });
 
 /** Runs a job until its handler is done, or until it is interrupted, whatever the handler does then. */
 export async function runJob(
@@ -35,16 +36,7 @@ export async function runJob(
   handler: Handler<QueueName>,
   { signal }: AbortController,
 ): Promise<RunResult> {
-  const interrupted = new Promise<Result>((resolve) => {
-    const over = () => resolve({ done: false, error: signal.reason });
-    if (signal.aborted) over();
-    else signal.addEventListener("abort", over, { once: true });
-  });
-  const handled = handle(deps, claim, handler, signal).then(
-    (): Result => ({ done: true }),
-    (error): Result => ({ done: false, error: signal.aborted ? signal.reason : error }),
-  );
-  const result = await Promise.race([interrupted, handled]);
+  const result = signal.aborted ? failed(signal.reason) : await handledOrInterrupted(deps, claim, handler, signal);
   if (result.done) return { ending: { outcome: "done" } };
   const { error } = result;
   if (!(error instanceof Interrupted))
@@ -64,6 +56,22 @@ export async function runJob(
 function loggable({ row }: Claim, error: unknown): unknown {
   if (row.sealed === undefined) return error;
   return { name: error instanceof Error ? error.name : typeof error, code: errorCode(error) };
+}
+
+function handledOrInterrupted(
+  deps: WorkerDeps,
+  claim: Claim,
+  handler: Handler<QueueName>,
+  signal: AbortSignal,
+): Promise<Result> {
+  const interrupted = new Promise<Result>((resolve) => {
+    signal.addEventListener("abort", () => resolve(failed(signal.reason)), { once: true });
+  });
+  const handled = handle(deps, claim, handler, signal).then(
+    (): Result => ({ done: true }),
+    (error) => failed(signal.aborted ? signal.reason : error),
+  );
+  return Promise.race([interrupted, handled]);
 }
 
 /** In a function of its own, so that what a handler throws at once is as if it had thrown later. */

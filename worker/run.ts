@@ -70,7 +70,7 @@ export function startWorker(deps: WorkerDeps, options: WorkerOptions = {}): Work
   let wake = () => {};
 
   const free = () => concurrency - running.size;
-  const runsSuspect = () => running.values().some(({ claim }) => claim.deaths > 0);
+  const runsSuspect = () => running.values().some(({ claim }) => claim.isSuspect);
 
   async function claimDue(): Promise<boolean> {
     let claimed = 0;

@@ -4,6 +4,7 @@ import type { Tx } from "../db/database.ts";
 import type { Deps } from "../server/deps.ts";
 import { advanceKeys } from "../server/features/keys/service.ts";
 import type { UserDeps } from "../server/features/users/service.ts";
+import { runScheduledBackup } from "./jobs/take-backup.ts";
 import { checkFreshness } from "./schedules/check-freshness.ts";
 import { cleanUp } from "./schedules/clean-up.ts";
 import { eraseDeactivated, eraseUnverified } from "./schedules/erase-accounts.ts";
@@ -55,6 +56,16 @@ function daily(time: string): string {
 
 /** Everything that is done by the clock. What is not at a set time is spread over the hour. */
 export const SCHEDULES: readonly Schedule[] = [
+  {
+    name: "backup",
+    sentence: "Takes the backup of the day, and proves it.",
+    cron: ({ backup }) => (backup.folder === "" ? undefined : "15 2 * * *"),
+    deadlineMs: 120 * MINUTE_MS,
+    async run(deps, { home }) {
+      const taken = await runScheduledBackup({ ...deps, home });
+      return taken ? { rows: taken.rows, bytes: taken.bytes } : {};
+    },
+  },
   {
     name: "clean-up",
     sentence: "Deletes what has expired and what was kept long enough.",

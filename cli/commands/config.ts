@@ -5,6 +5,7 @@ import { findSetting, loadSettings, nearestKey, type ResolvedSetting } from "../
 import { defaultOf, type Settings } from "../../config/schema.ts";
 import { readSecrets } from "../../config/secrets.ts";
 import { readGeoFile } from "../../server/ports/geo-file.ts";
+import { createMailer } from "../../worker/mail/transport.ts";
 import { checkMailFiles } from "../check-mail.ts";
 import type { CommandContext, Implementation, Outcome } from "../command.ts";
 import { table } from "../io.ts";
@@ -39,6 +40,7 @@ export const check: Implementation = {
       );
     }
     if (settings.accounts.geoip_file !== "") await readGeoFile(settings.accounts.geoip_file, context.home);
+    createMailer(settings, context.home).close();
     const problems = checkMailFiles(context.home, settings);
     const changed = [...resolved.values()].filter(({ origin }) => origin !== "default").length;
     return {

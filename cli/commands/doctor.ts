@@ -8,6 +8,7 @@ import { readSecrets } from "../../config/secrets.ts";
 import type { Database } from "../../db/database.ts";
 import { migrationStatus } from "../../db/migrate.ts";
 import { listPublishedSigningKeys } from "../../db/queries/keys.ts";
+import { findLastBackup } from "../../server/features/backups/service.ts";
 import { clockDifference } from "../../server/features/health/service.ts";
 import { openKeyRing } from "../../server/features/keys/service.ts";
 import { readFilterFacts } from "../../server/features/passwords/breach-filter.ts";
@@ -182,7 +183,22 @@ async function checkDatabase(database: Database, loaded: LoadedSettings): Promis
     ];
   }
   findings.push(ok("migrations", "up to date"), await checkClock(database));
-  return [...findings, await checkKeys(database, loaded), await checkSchedules(database)];
+  const backups = await checkBackups(database, loaded.settings);
+  return [...findings, await checkKeys(database, loaded), ...backups, await checkSchedules(database)];
+}
+
+/** A backup that nobody has restored is a hope. In development none is asked for. */
+async function checkBackups(database: Database, { environment, backup }: Settings): Promise<Finding[]> {
+  const verified = await findLastBackup(database.orm, true);
+  const taken = await findLastBackup(database.orm, false);
+  const mend = "Run `primer backup FILE`, then `primer backup --verify FILE`; or set backup.folder for one every day.";
+  if (!verified) {
+    if (!taken && environment === "development") return [];
+    return [warning("backups", taken ? "none was verified yet" : "none was taken yet", mend)];
+  }
+  const age = systemClock.now().getTime() - verified.takenAt.getTime();
+  const text = `the last one that was verified is ${Math.floor(age / DAY_MS)} days old`;
+  return [age <= backup.max_age ? ok("backups", text) : warning("backups", text, mend)];
 }
 
 async function checkClock(database: Database): Promise<Finding> {

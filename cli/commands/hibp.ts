@@ -5,6 +5,7 @@ import { systemClock } from "../../server/ports/clock.ts";
 import { createFilterSink, type FilterSink, type FilterSummary, replaceFilter } from "../breach-filter-file.ts";
 import type { CommandContext, Implementation, Outcome } from "../command.ts";
 import { readHashes } from "../hibp-source.ts";
+import { untilInterrupted } from "../interrupt.ts";
 import { type Io, yellow } from "../io.ts";
 
 /** What lasts longer says how far it is: the first time after this, then each time after {@link NEXT_NOTE_MS}. */
@@ -67,18 +68,6 @@ async function readInto(
   const summary = sink.finish();
   if (summary.hashes === 0) throw failed(`${source} has no password with a count of ${minCount} or more.`);
   return summary;
-}
-
-/** Lets Ctrl-C end the work in order, so that nothing half-written is left. */
-async function untilInterrupted<T>(work: (stop: AbortSignal) => Promise<T>): Promise<T> {
-  const controller = new AbortController();
-  const stop = () => controller.abort();
-  process.on("SIGINT", stop).on("SIGTERM", stop);
-  try {
-    return await work(controller.signal);
-  } finally {
-    process.off("SIGINT", stop).off("SIGTERM", stop);
-  }
 }
 
 interface Imported {

@@ -1,31 +1,55 @@
 import { EXIT } from "../../config/errors.ts";
 import { loadSettings } from "../../config/load.ts";
 import { readSecrets } from "../../config/secrets.ts";
+import type { Database } from "../../db/database.ts";
 import { migrate, migrationStatus } from "../../db/migrate.ts";
+import { rehearseMigrations } from "../../db/rehearse.ts";
 import { findInstalled } from "../../server/features/installation/service.ts";
 import { openSecrets } from "../../server/features/keys/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { table } from "../io.ts";
 
-/** Brings the schema up to date, or with --status tells how it stands and changes nothing. */
+/** Brings the schema up to date. With --status it tells how it stands, with --check it rehearses; both change nothing. */
 export async function run(context: CommandContext): Promise<Outcome> {
   const { settings, variables } = loadSettings(context.home, context.environment);
   return context.workspace.withDatabase(settings, async (database) => {
-    if (context.options.status) {
-      const migrations = await migrationStatus(database);
-      const pending = migrations.filter((migration) => migration.state === "pending").length;
-      const rows = migrations.map(({ name, state, applied_at }) => [name, state, applied_at ?? ""]);
-      return {
-        json: { database: database.address, pending, migrations },
-        text: table(["MIGRATION", "STATE", "APPLIED"], rows),
-        exitCode: EXIT.done,
-      };
-    }
+    if (context.options.status) return status(database);
     // Another installation's database is not ours to change.
     if (await findInstalled(database)) await openSecrets(database.orm, readSecrets(variables));
+    if (context.options.check) return check(database);
     const applied = await migrate(database, systemClock.now);
     const text = applied.length === 0 ? "The schema is up to date.\n" : `Applied ${applied.join(", ")}.\n`;
     return { json: { database: database.address, applied }, text };
   });
+}
+
+async function status(database: Database): Promise<Outcome> {
+  const migrations = await migrationStatus(database);
+  const pending = migrations.filter((migration) => migration.state === "pending").length;
+  const rows = migrations.map(({ name, state, applied_at }) => [name, state, applied_at ?? ""]);
+  return {
+    json: { database: database.address, pending, migrations },
+    text: table(["MIGRATION", "STATE", "APPLIED"], rows),
+    exitCode: EXIT.done,
+  };
+}
+
+async function check(database: Database): Promise<Outcome> {
+  const migrations = await rehearseMigrations(database);
+  const goesThrough = migrations.every(({ problem }) => problem === null);
+  const rows = migrations.map(({ name, ms, locks, problem }) => [
+    name,
+    `${ms} ms`,
+    locks.map(({ table, blocks, held_ms }) => `${blocks} of ${table} for ${held_ms} ms`).join(", ") || "nobody",
+    problem ?? "goes through",
+  ]);
+  return {
+    json: { database: database.address, ok: goesThrough, migrations },
+    text:
+      migrations.length === 0
+        ? "The schema is up to date; there is nothing to rehearse.\n"
+        : `${table(["MIGRATION", "TAKES", "BLOCKS", "OUTCOME"], rows)}It was undone: nothing was changed.\n`,
+    exitCode: goesThrough ? EXIT.done : EXIT.failed,
+  };
 }

@@ -3,6 +3,7 @@ import { loadSettings } from "../../config/load.ts";
 import { createLog } from "../../config/log.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { openDeps } from "../../server/start.ts";
+import { endIfBlocked } from "../../worker/end-if-blocked.ts";
 import { openHandlers } from "../../worker/jobs.ts";
 import { DEFAULT_CONCURRENCY, startWorker } from "../../worker/run.ts";
 import { startSchedules } from "../../worker/run-schedules.ts";
@@ -36,6 +37,7 @@ async function work(context: CommandContext): Promise<Outcome> {
     const jobs = openHandlers(deps, home);
     const worker = startWorker(deps, { handlers: jobs.handlers, concurrency });
     const schedules = startSchedules(deps, home);
+    const watcher = endIfBlocked();
     context.io.note(`primer works in the background\n  Home      ${home}\n  Database  ${db.address}\n`);
     log.info("Working", { event: "worker.started", home, database: db.kind, concurrency, pid: process.pid });
     try {
@@ -43,6 +45,7 @@ async function work(context: CommandContext): Promise<Outcome> {
     } finally {
       await Promise.all([worker.stop(), schedules.stop()]);
       jobs.close();
+      watcher.stop();
       await deps.close();
     }
   });

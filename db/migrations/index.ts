@@ -5,7 +5,8 @@ import m2 from "./0002_account_protection.sql" with { type: "text" };
 import m3 from "./0003_processes.sql" with { type: "text" };
 import m4 from "./0004_roles.sql" with { type: "text" };
 import m5 from "./0005_mail.sql" with { type: "text" };
-import m6 from "./0006_schedules.sql" with { type: "text" };
+import m6 from "./0006_backups.sql" with { type: "text" };
+import m7 from "./0007_schedules.sql" with { type: "text" };
 
 export interface Migration {
   readonly name: string;
@@ -20,5 +21,6 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: "0003_processes", sql: m3 },
   { name: "0004_roles", sql: m4 },
   { name: "0005_mail", sql: m5 },
-  { name: "0006_schedules", sql: m6 },
+  { name: "0006_backups", sql: m6 },
+  { name: "0007_schedules", sql: m7 },
 ];

@@ -20,3 +20,9 @@ export const insertInstallation = (tx: Tx, row: typeof installation.$inferInsert
   tx.insert(installation).values(row).onConflictDoNothing();
 
 export const markInitialised = (tx: Tx, at: Date) => tx.update(installation).set({ initialisedAt: at });
+
+/** From when on access tokens count; undefined where nothing was ever restored. */
+export async function findNotBefore(tx: Tx): Promise<Date | undefined> {
+  const [row] = await tx.select({ notBefore: installation.notBefore }).from(installation);
+  return row?.notBefore ?? undefined;
+}

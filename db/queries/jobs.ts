@@ -195,7 +195,7 @@ export const lockJobs = (tx: Tx, which: JobFilter & { erased: boolean }, limit: 
     .for("update", { skipLocked: true });
 
 /** Makes a job due now, with so many tries as a new one. */
-export const reviveJob = (tx: Tx, { id, retryCount }: JobRow, retries: number) =>
+export const reviveJob = (tx: Tx, { id, retryCount, startedOn }: JobRow, retries: number) =>
   tx
     .update(jobs)
     .set({
@@ -204,7 +204,7 @@ export const reviveJob = (tx: Tx, { id, retryCount }: JobRow, retries: number) =
       completedOn: null,
       priority: 0,
       output: null,
-      retryLimit: retryCount + 1 + retries,
+      retryLimit: retryCount + (startedOn ? 1 : 0) + retries,
     })
     .where(eq(jobs.id, id));
 

@@ -16,6 +16,8 @@ export const listPublishedSigningKeys = (tx: Tx): Promise<SigningKeyRow[]> =>
 
 export const insertSigningKey = (tx: Tx, row: typeof signingKeys.$inferInsert) => tx.insert(signingKeys).values(row);
 
+export type SealedSecret = Pick<typeof secretKeys.$inferSelect, "id" | "purpose" | "keyId" | "state" | "sealedKey">;
+
 /**
  * The secret keys that still count, sealed. Asked before migrations too, so it reads only columns that were there from
  * the first one on.

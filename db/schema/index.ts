@@ -1,4 +1,5 @@
 export * from "./audit.ts";
+export * from "./backups.ts";
 export * from "./clients.ts";
 export * from "./installation.ts";
 export * from "./keys.ts";

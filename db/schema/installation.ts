@@ -11,6 +11,8 @@ export const installation = pgTable(
     masterKeyId: text("master_key_id").notNull(),
     createdAt: instant("created_at").notNull(),
     initialisedAt: instant("initialised_at"),
+    /** Access tokens from before count nowhere any more: their sessions may be gone without a trace. Set by a restore. */
+    notBefore: instant("not_before"),
   },
   (t) => [check("installation_is_one_row", sql`${t.only} = 1`)],
 );

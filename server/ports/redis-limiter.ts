@@ -1,4 +1,4 @@
-import type { Breaker } from "../../db/breaker.ts";
+import { type Breaker, findOutWhenBack } from "../../db/breaker.ts";
 import type { RedisScripts } from "../../db/redis.ts";
 import { type Check, type Limiter, MOMENTS_PER_WINDOW, type Room } from "./limiter.ts";
 
@@ -74,8 +74,14 @@ export function createRedisLimiter(redis: RedisScripts, fallback: Limiter, break
       resetMs: answer[3 * index + 2] ?? 0,
     }));
   }
-  return {
-    take: (checks) => breaker.run(() => ask("take", checks)).catch(() => fallback.take(checks)),
-    look: (checks) => breaker.run(() => ask("look", checks)).catch(() => fallback.look(checks)),
-  };
+  findOutWhenBack(breaker, redis.ping, redis.isClosed);
+  async function unlessAway(mode: "take" | "look", checks: readonly Check[]): Promise<Room[]> {
+    try {
+      breaker.assertClosed();
+      return await breaker.run(() => ask(mode, checks));
+    } catch {
+      return fallback[mode](checks);
+    }
+  }
+  return { take: (checks) => unlessAway("take", checks), look: (checks) => unlessAway("look", checks) };
 }

@@ -1,14 +1,18 @@
 import { describe, expect, test } from "bun:test";
 import {
+  color,
   duration,
   flag,
   integer,
   type Kind,
+  locale,
+  mailbox,
   matchesNetwork,
   networkList,
   oneOf,
   origin,
   originList,
+  pageUrl,
   parseDuration,
   rate,
   routeRates,
@@ -16,6 +20,7 @@ import {
   someOf,
   text,
   timeOfDay,
+  timeZone,
   url,
 } from "../../config/kinds.ts";
 
@@ -168,6 +173,67 @@ const CASES: readonly KindCase[] = [
       [["letter"], ["letter"]],
     ],
     bad: ["digits", ["Digit"], ["digit", "digit"], ["digit", 1], {}, true, null],
+  },
+  {
+    name: "mailbox",
+    kind: mailbox,
+    good: [
+      ["", null],
+      ["login@example.org", { name: "", address: "login@example.org" }],
+      ["Bücher, Inc <login@example.org>", { name: "Bücher, Inc", address: "login@example.org" }],
+      [" <login@example.org> ", { name: "", address: "login@example.org" }],
+    ],
+    bad: [
+      "login",
+      "a@b@c",
+      "A <a@b> <c@d>",
+      "A\r\nBcc: x <a@b>",
+      "a@b\r\nBcc: x@y",
+      '"A" <a@b>',
+      "A a@b",
+      5,
+      undefined,
+    ],
+  },
+  {
+    name: "page",
+    kind: pageUrl,
+    good: [
+      ["", ""],
+      ["https://app.example.org/verify?lang=en", "https://app.example.org/verify?lang=en"],
+      ["http://localhost:3000/verify", "http://localhost:3000/verify"],
+    ],
+    bad: [
+      "http://app.example.org/",
+      "https://a@app.example.org/",
+      "https://app.example.org/#x",
+      "/verify",
+      "javascript:1",
+    ],
+  },
+  {
+    name: "colour",
+    kind: color,
+    good: [["#1F5f8b", "#1f5f8b"]],
+    bad: ["red", "#fff", "1f5f8b", "#1f5f8b;x", "", undefined],
+  },
+  {
+    name: "locale",
+    kind: locale,
+    good: [
+      ["en", "en"],
+      ["de-at", "de-AT"],
+    ],
+    bad: ["", "../etc", "e", "de_AT", 1, undefined],
+  },
+  {
+    name: "time zone",
+    kind: timeZone,
+    good: [
+      ["UTC", "UTC"],
+      ["Europe/Vienna", "Europe/Vienna"],
+    ],
+    bad: ["", "Vienna", "Europe/Nowhere", 1, undefined],
   },
   {
     name: "origin",

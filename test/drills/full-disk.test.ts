@@ -20,6 +20,7 @@ import {
   start,
   waitFor,
 } from "./processes.ts";
+import { tableRow } from "./table.ts";
 
 const possible = canRun(whyNoDisk(), "full disk drill");
 inShort("two stages of init on a full disk, six with TEST_FULL; a kill on a full disk only there");
@@ -73,17 +74,24 @@ async function expectRefusals(server: Server, home: string, tokens: { access_tok
 }
 
 /** PostgreSQL gives up where its log cannot go on: then the process has said so and ended, and a restart mends it. */
-async function expectCleanEnd(server: Server, home: string, disk: Disk): Promise<void> {
+async function expectCleanEnd(server: Server, home: string, disk: Disk): Promise<string | undefined> {
   const { exitCode, notes } = await server.finished;
   expect(exitCode).toBe(1);
   expect(notes).toMatch(/^primer: /m);
-  process.stderr.write(`measured: the server ended on the full disk, saying: ${notes.split("\nprimer: ")[1]}\n`);
   disk.free();
   const again = await serve(home);
   expect((await login(again.url)).status).toBe(200);
   again.signal("SIGTERM");
   expect((await again.finished).exitCode).toBe(0);
+  return notes.split("\nprimer: ")[1]?.trim().split("\n")[0];
 }
+
+const row = (seen: string) =>
+  tableRow(
+    "D9 full disk, embedded database",
+    "writes 503, what needs no disk goes on, nothing acknowledged is lost, and each with its audit row; with space all is well again",
+    seen,
+  );
 
 // On a full disk nothing that was acknowledged is lost, nobody gets a 500, and with space it works again.
 describe("serve on a full disk", () => {
@@ -98,22 +106,23 @@ describe("serve on a full disk", () => {
       disk.fill(0);
       const refused = await logInUntilRefused(server, acknowledged);
       if (refused === undefined) {
-        await expectCleanEnd(server, home, disk);
-        return await expectComplete(home, acknowledged);
+        const said = await expectCleanEnd(server, home, disk);
+        await expectComplete(home, acknowledged);
+        return row(`${acknowledged.length} logins acknowledged, all there after a restart; it ended, saying: ${said}`);
       }
       expect(summaryOf(refused)).toEqual(UNAVAILABLE);
       await expectRefusals(server, home, first);
       disk.free();
       const back = await waitFor("a login", async () => (await login(server.url)).status === 200, BACK_WITHIN_MS);
-      process.stderr.write(
-        `measured: ${acknowledged.length - 1} logins on the full disk, back ${Math.round(back)} ms after space was made\n`,
-      );
       const lines = logLines(server.out());
       expect(lines.filter((line) => line.event === "request.unavailable").length).toBeGreaterThanOrEqual(11);
       expect(lines.filter((line) => line.level === "error")).toEqual([]);
       server.signal("SIGTERM");
       expect((await server.finished).exitCode).toBe(0);
       await expectComplete(home, acknowledged);
+      row(
+        `${acknowledged.length} logins acknowledged, all there with their audit rows; back after ${Math.round(back)} ms`,
+      );
     } finally {
       await server.kill();
     }

@@ -15,9 +15,10 @@ import {
   start,
   waitFor,
 } from "./processes.ts";
+import { tableRow } from "./table.ts";
 
-const ROWS = FULL ? 10_000 : 200;
-const STALL_MS = FULL ? 60_000 : 2000;
+const ROWS = FULL ? 10_000 : 40;
+const STALL_MS = FULL ? 60_000 : 500;
 const RACES = 50;
 inShort(`${ROWS} rows and a stall of ${STALL_MS / 1000} s, 10000 rows and 60 s with TEST_FULL`);
 
@@ -139,6 +140,20 @@ async function commandsMeanwhile(home: string, stop: () => boolean): Promise<num
   return ran;
 }
 
+/** A second process is told within two seconds, so that a supervisor's log says at once what is wrong. */
+async function refusedWithinTwoSeconds(home: string, holder: number, command: string): Promise<number> {
+  let tookMs = Number.POSITIVE_INFINITY;
+  await waitFor("a refusal within 2 s, whatever else this machine is doing", async () => {
+    const began = performance.now();
+    const { exitCode, out, notes } = await primer(home, [command, "--json"]).finished;
+    tookMs = performance.now() - began;
+    expect([exitCode, JSON.parse(out).error.exit_code]).toEqual([3, 3]);
+    expect(notes).toContain(String(holder));
+    return tookMs < 2000;
+  });
+  return tookMs;
+}
+
 // While one process serves, a second server is turned away, every other command works through it, and no row is lost.
 describe("a home that is being served", () => {
   test(`${ROWS} logins while other commands run, and a second server and a worker are tried`, async () => {
@@ -146,27 +161,19 @@ describe("a home that is being served", () => {
     await initHome(home);
     const server = await serve(home);
     let ids: string[] = [];
+    let ran = 0;
+    let slowestMs = 0;
     try {
       let done = false;
       const commands = commandsMeanwhile(home, () => done);
-      const second = (async () => {
-        const began = performance.now();
-        const outcome = await primer(home, ["serve", "--json"]).finished;
-        return { ...outcome, tookMs: performance.now() - began };
-      })();
-      const worker = primer(home, ["worker"]).finished;
+      const seconds = ["serve", "worker"].map((command) => primer(home, [command]).finished);
       ids = await logInManyTimes(server, ROWS);
       done = true;
-      const refused = await second;
-      expect(refused.exitCode).toBe(3);
-      expect(JSON.parse(refused.out).error.exit_code).toBe(3);
-      expect(refused.notes).toContain(String(server.pid));
-      expect((await worker).exitCode).toBe(3);
-      const ran = await commands;
+      expect((await Promise.all(seconds)).map(({ exitCode }) => exitCode)).toEqual([3, 3]);
+      ran = await commands;
       expect(ran).toBeGreaterThan(0);
-      process.stderr.write(
-        `measured: a second serve was refused after ${Math.round(refused.tookMs)} ms; ${ran} commands ran in the holder\n`,
-      );
+      for (const command of ["serve", "worker"])
+        slowestMs = Math.max(slowestMs, await refusedWithinTwoSeconds(home, server.pid, command));
     } finally {
       server.signal("SIGTERM");
     }
@@ -177,22 +184,10 @@ describe("a home that is being served", () => {
     await db.close();
     const found = new Set(rows.map((row) => row.id));
     expect(ids.filter((id) => !found.has(id))).toEqual([]);
-  });
-
-  // It is told within two seconds, so that a supervisor's log says at once what is wrong.
-  test.each(["serve", "worker"])("a second process, %s, gives up within 2 seconds", async (command) => {
-    const home = join(scratch.path, "served");
-    const server = await serve(home);
-    try {
-      await waitFor("a refusal within 2 s, whatever else this machine is doing", async () => {
-        const began = performance.now();
-        const { exitCode, notes } = await primer(home, [command]).finished;
-        expect(exitCode).toBe(3);
-        expect(notes).toContain(String(server.pid));
-        return performance.now() - began < 2000;
-      });
-    } finally {
-      await server.kill();
-    }
+    tableRow(
+      "D10 a second process on one embedded database",
+      "serve and worker exit 3 within 2 s naming the holder's pid; a live holder's lock is never stolen; commands work through the holder; no row is lost",
+      `refused in ${Math.round(slowestMs)} ms at most, ${ran} commands ran in the holder, 0 of ${ids.length} logins lost`,
+    );
   });
 });

@@ -18,9 +18,10 @@ import {
   serve,
   waitFor,
 } from "./processes.ts";
+import { tableRow } from "./table.ts";
 
 const possible = canRun(whyNoPostgres(), "drill of a PostgreSQL that goes away");
-const GONE_MS = FULL ? 30_000 : 3000;
+const GONE_MS = FULL ? 30_000 : 2500;
 /** Longer than our own deadlines are, so that they are what ends the wait. */
 const FROZEN_MS = FULL ? 28_000 : 4000;
 /** For how long sessions are believed while PostgreSQL is away. */
@@ -171,7 +172,7 @@ async function newClient(server: Server, tokens: Tokens) {
   return ask;
 }
 
-async function expectBack(server: Server, tokens: Tokens): Promise<number> {
+async function expectBack(server: Server, tokens: Tokens): Promise<string> {
   const back = await waitFor("a login", async () => (await login(server.url)).status === 200, BACK_WITHIN_MS);
   await waitFor("readiness", async () => (await statusOf(server, "/readyz")) === 200, 2000);
   expect((await verify(server, tokens)).status).toBe(200);
@@ -186,14 +187,11 @@ async function expectBack(server: Server, tokens: Tokens): Promise<number> {
   const count = async () => (await db.query<{ count: number }>(sql))[0]?.count ?? 0;
   const few = waitFor("few connections", async () => (await count()) <= MOST_CONNECTIONS, BACK_WITHIN_MS);
   const tookMs = await few.finally(db.close);
-  measured(`as few connections as ever after ${Math.round(tookMs)} ms`);
-  return Math.round(back);
+  return `back after ${Math.round(back)} ms, as few connections as ever after ${Math.round(tookMs)} ms more`;
 }
 
 const eventsOf = (server: Server, event: string) =>
   logLines(server.out()).filter((line) => line.event === event).length;
-
-const measured = (text: string) => process.stderr.write(`measured: ${text}\n`);
 
 // While the database is away, callers are told so soon and in a way that makes them come back; what needs no database
 // goes on, and so do for a while the sessions that were just seen; and once it is there again, so is everything else,
@@ -216,8 +214,10 @@ describe("PostgreSQL goes away", () => {
       ]).finally(postgres.start);
       const grown = (await residentMiB(server.pid)) - before;
       const back = await expectBack(server, tokens);
-      measured(
-        `without PostgreSQL ${answers.length} answers in ${slowestOf(answers)} ms at most, ${grown} MiB more; a seen session verified for ${verifiedMs} ms of ${STALE_MS} ms in ${slowest} ms at most; back after ${back} ms`,
+      tableRow(
+        `D5 PostgreSQL crashed for ${GONE_MS / 1000} s`,
+        "what needs it 503 with Retry-After within 1 s; JWKS, livez and seen sessions go on; readyz 503; back within 10 s; under 50 MiB more",
+        `${answers.length} answers in ${slowestOf(answers)} ms at most, ${grown} MiB more; a seen session verified for ${verifiedMs} ms of ${STALE_MS} ms in ${slowest} ms at most; ${back}`,
       );
       expect(slowestOf(answers)).toBeLessThan(ANSWERS_WITHIN_MS);
       expect(slowest).toBeLessThan(2 * ANSWERS_WITHIN_MS);
@@ -252,8 +252,10 @@ describe("PostgreSQL goes away", () => {
       const later = slowestOf(answers.filter(({ sentAt }) => sentAt > openedAt));
       const grown = (await residentMiB(server.pid)) - before;
       const back = await expectBack(server, tokens);
-      measured(
-        `with PostgreSQL frozen ${answers.length} answers in ${slowestOf(answers)} ms at most, ${later} ms once the breaker was open, ${grown} MiB more; a seen session verified for ${verifiedMs} ms in ${slowest} ms at most; back after ${back} ms`,
+      tableRow(
+        `D6 PostgreSQL frozen for ${FROZEN_MS / 1000} s`,
+        "503 within 3 s, and within 1 s once the breaker is open; under 50 MiB more; connections at most the pool after; back within 10 s",
+        `${answers.length} answers in ${slowestOf(answers)} ms at most, ${later} ms once the breaker was open, ${grown} MiB more; a seen session verified for ${verifiedMs} ms in ${slowest} ms at most; ${back}`,
       );
       expect(slowestOf(answers)).toBeLessThan(3500);
       expect(later).toBeLessThan(ANSWERS_WITHIN_MS); // nobody waits in order to find out whether it is back

@@ -7,6 +7,7 @@ import { openDatabase } from "../../db/open.ts";
 import { certificateAuthority } from "../support/certificates.ts";
 import { type OwnPostgres, ownPostgres, whyNoPostgres } from "./own-postgres.ts";
 import { canRun, primer, scratchFolder } from "./processes.ts";
+import { tableRow } from "./table.ts";
 
 const possible = canRun(whyNoPostgres(), "TLS to PostgreSQL");
 const home = scratchFolder();
@@ -94,6 +95,11 @@ test.if(possible)("a certificate that has expired is refused", async () => {
       PRIMER_DATABASE__TLS_CA: "right.pem",
     });
     expect((await ran.finished).exitCode).toBe(3);
+    tableRow(
+      "PostgreSQL with a wrong, foreign or expired certificate",
+      "no connection, exit 3, and the setting that mends it is named",
+      "16 kinds of certificate, host and mode as expected",
+    );
   } finally {
     await old.remove();
   }

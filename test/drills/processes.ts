@@ -1,6 +1,6 @@
 /** Homes and processes of their own for drills: everything that is started here is ended here, by its own handle. */
 import { setDefaultTimeout } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { NO_LIMITS } from "../support/no-limits.ts";
@@ -125,9 +125,24 @@ export const primer = (
 
 export const ADMIN_PASSWORD = "correct horse battery staple";
 
-/** Sets a home up. The key is an elliptic one: making it takes no time, and no drill is about it. */
-export async function initHome(home: string, variables?: Record<string, string>): Promise<void> {
-  const words = ["init", "--yes", "--algorithm", "ES256", "--admin-password-stdin"];
+/**
+ * Sets a home up. Where no drill is about the key it is an elliptic one: making it takes no time. On the embedded database
+ * all drills of a run begin with copies of one.
+ */
+export async function initHome(home: string, variables?: Record<string, string>, algorithm = "ES256"): Promise<void> {
+  const shared = process.env.TEST_HOMES; // a folder of this run's own, set by test/support/run.ts
+  if (!shared || variables || algorithm !== "ES256") return init(home, variables, algorithm);
+  const prepared = join(shared, "initialised");
+  if (!existsSync(prepared)) {
+    const unfinished = join(shared, `unfinished-${process.pid}`);
+    await init(unfinished, undefined, algorithm);
+    renameSync(unfinished, prepared);
+  }
+  cpSync(prepared, home, { recursive: true });
+}
+
+async function init(home: string, variables: Record<string, string> | undefined, algorithm: string): Promise<void> {
+  const words = ["init", "--yes", "--algorithm", algorithm, "--admin-password-stdin"];
   const { exitCode, notes } = await primer(home, words, variables, ADMIN_PASSWORD).finished;
   if (exitCode !== 0) throw new Error(`init ended with ${exitCode}: ${notes}`);
 }

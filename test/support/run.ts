@@ -1,5 +1,6 @@
 /**
- * Runs the tests: `bun run test` the short form, `bun run test:full` with everything that takes long. Starts the servers
+ * Runs the tests: `bun run test` the short form, `bun run test:full` with everything that takes long, `bun run
+ * test:drills` the drills alone, in their long form and with a table of what was seen. Starts the servers
  * that suites need, builds the binary that is tested, runs the suites on both databases, and ends with one line
  * "N passed, N failed".
  */
@@ -12,7 +13,8 @@ import { migratedDump, sharedSigningKey } from "./fixtures.ts";
 import { startPostgres } from "./services.ts";
 
 const root = join(import.meta.dir, "../..");
-const full = process.argv.includes("--full");
+const drillsAlone = process.argv.includes("--drills");
+const full = drillsAlone || process.argv.includes("--full");
 const inCi = Boolean(process.env.CI);
 const LEAST_COVERAGE = 0.8;
 const scratch = mkdtempSync(join(tmpdir(), "primer-test-run-"));
@@ -33,9 +35,9 @@ interface Counts {
 const say = (text: string) => process.stdout.write(`\n== ${text}\n`);
 
 /** What starts processes of its own, and waits for them more than it works. */
-const WITH_PROCESSES = ["test/binary.test.ts", "test/browser", "test/cli", "test/drills"];
+const WITH_PROCESSES = ["test/backup", "test/binary.test.ts", "test/browser", "test/cli", "test/drills"];
 /** What looks at behaviour through the database, and so must hold on both. */
-const ON_BOTH = ["test/http", "test/db", "test/flows"];
+const ON_BOTH = ["test/http", "test/db", "test/flows", "test/worker"];
 /** The rest. */
 const ELSEWHERE = ["test/architecture.test.ts", "test/config", "test/ports"];
 
@@ -60,7 +62,7 @@ async function runSuite(suite: Suite): Promise<Counts> {
       cwd: root,
       // Suites run at the same time, so each line says whose it is.
       stdio: ["ignore", "pipe", "pipe"],
-      env: { ...process.env, ...suite.environment, ...(full ? { TEST_FULL: "1" } : {}) },
+      env: { ...process.env, TEST_HOMES: scratch, ...suite.environment, ...(full ? { TEST_FULL: "1" } : {}) },
     },
   );
   const [exitCode] = await Promise.all([
@@ -118,7 +120,21 @@ async function step(name: string, command: string[]): Promise<void> {
   if ((await child.exited) !== 0) throw new Error(`${name} failed`);
 }
 
-async function main(): Promise<Counts> {
+/** The drills in their long form, all or those that are named. What was seen is printed as one table when they are over. */
+async function runDrills(): Promise<Counts> {
+  const table = join(scratch, "drills.md");
+  const named = process.argv.slice(2).filter((word) => !word.startsWith("--"));
+  const paths = named.length > 0 ? named : ["test/drills"];
+  const counts = await runSuite({ name: "drills", paths, environment: { TEST_DRILL_TABLE: table } });
+  const rows = await Bun.file(table)
+    .text()
+    .catch(() => "");
+  process.stdout.write(`\n| drill | promise | seen |\n|---|---|---|\n${rows}`);
+  rmSync(scratch, { recursive: true, force: true });
+  return counts;
+}
+
+async function runAll(): Promise<Counts> {
   await step("Build the binary", [process.execPath, "run", "build"]);
   await Promise.all([migratedDump(), sharedSigningKey()]);
   const postgres = await startPostgres();
@@ -147,6 +163,6 @@ async function main(): Promise<Counts> {
   }
 }
 
-const { passed, failed, skipped } = await main();
+const { passed, failed, skipped } = drillsAlone ? await runDrills() : await runAll();
 process.stdout.write(`\n${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}\n`);
 process.exit(failed === 0 && passed > 0 ? 0 : 1);

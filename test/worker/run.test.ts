@@ -8,7 +8,7 @@ import { systemRandom } from "../../server/ports/random.ts";
 import { PermanentFailure, RetryLater } from "../../worker/job.ts";
 import { MAX_DEATHS } from "../../worker/keep-jobs.ts";
 import { openTestApp, type TestApp } from "../support/app.ts";
-import { enqueue, type MailHandler, mail, reaches, stored, until, withWorker } from "./support/jobs.ts";
+import { allReach, enqueue, type MailHandler, mail, reaches, stored, until, withWorker } from "./support/jobs.ts";
 
 const HOUR_MS = 3_600_000;
 const DAY_SECONDS = 86_400;
@@ -74,7 +74,7 @@ describe("a job", () => {
       now--;
     };
     const ids = await Promise.all(Array.from({ length: 24 }, () => enqueue(app)));
-    await withWorker(app, handler, () => Promise.all(ids.map((id) => reaches(app, id, "completed"))));
+    await withWorker(app, handler, () => allReach(app, ids, "completed"));
     expect(most).toBe(4);
   });
 
@@ -131,7 +131,7 @@ describe("a job", () => {
       app,
       (deps, job) => (job.id === bad ? handler(deps, job) : done(deps, job)),
       async () => {
-        for (const id of good) await reaches(app, id, "completed");
+        await allReach(app, good, "completed");
         const ended = await reaches(app, bad, String(expected.state));
         expect(ended).toMatchObject(expected);
         if (expected.state === "retry") expect(ended.due_in).toBeGreaterThan(10);
@@ -193,7 +193,7 @@ describe("pauses between tries", () => {
     const fails: MailHandler = async () => {
       throw new Error("again");
     };
-    const rows = await withWorker(app, fails, () => Promise.all(ids.map((id) => reaches(app, id, "retry"))));
+    const rows = await withWorker(app, fails, () => allReach(app, ids, "retry"));
     const due = rows.map(({ due_in }) => due_in);
     // The fourth try has failed: eight times 15 s, and up to half of that more.
     expect(Math.min(...due)).toBeGreaterThan(115);
@@ -383,7 +383,7 @@ describe("a process that died", () => {
       await Bun.sleep(50);
       now--;
     };
-    await withWorker(app, handler, () => Promise.all(suspects.map((id) => reaches(app, id, "completed"))));
+    await withWorker(app, handler, () => allReach(app, suspects, "completed"));
     expect(most).toBe(1);
   });
 
@@ -412,13 +412,44 @@ describe("a process that died", () => {
   });
 });
 
+// Who cannot tell the database that a job still runs has lost it: another one may run it by now.
+test("a job is interrupted once the database could not be told of it for too long, and is given back when it can", async () => {
+  const id = await enqueue(app);
+  let away = false;
+  let told: unknown;
+  const orm = new Proxy(app.db.orm, {
+    get(target, name) {
+      if (name === "update" && away) throw Object.assign(new Error("away"), { code: "ECONNREFUSED" });
+      const value = Reflect.get(target, name);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  const cut = { ...app, deps: { ...app.deps, db: { ...app.db, orm } } } as unknown as TestApp;
+  let runs = 0;
+  const handler: MailHandler = async (_, { signal }) => {
+    if (++runs > 1) return;
+    away = true;
+    signal.addEventListener("abort", () => {
+      told = signal.reason.why;
+      away = false;
+    });
+    await forever();
+  };
+  await withWorker(cut, handler, () => reaches(app, id, "completed"), { pace: { silence: 150 } });
+  expect([told, runs, (await stored(app, id)).retry_count]).toEqual(["silent", 2, 0]);
+});
+
 describe("stopping", () => {
   test("takes nothing new, lets what runs finish, and gives nothing back", async () => {
     const id = await enqueue(app);
     const { promise: finish, resolve } = Promise.withResolvers<void>();
+    const runs: string[] = [];
     await withWorker(
       app,
-      () => finish,
+      async (_, job) => {
+        runs.push(job.id);
+        await finish;
+      },
       async (worker) => {
         await reaches(app, id, "active");
         const stopped = worker.stop();
@@ -426,7 +457,12 @@ describe("stopping", () => {
         setTimeout(resolve, 200);
         await stopped;
         expect(await stored(app, id)).toMatchObject({ state: "completed" });
-        expect(await stored(app, next)).toMatchObject({ state: "created", retry_count: 0 });
+        // Claimed in that very moment it would be given back at once.
+        expect(await stored(app, next)).toMatchObject({
+          state: expect.stringMatching(/^(created|retry)$/),
+          retry_count: 0,
+        });
+        expect(runs).toEqual([id]);
       },
     );
   });

@@ -3,6 +3,7 @@ import type { Settings } from "../../config/schema.ts";
 import type { MailPayload } from "../../db/jobs.ts";
 import { queueMail } from "../../server/features/mail/service.ts";
 import { issueSingleUseToken, lookAtSingleUseToken, type TokenRequest } from "../../server/features/tokens/service.ts";
+import { eraseUser } from "../../server/features/users/manage-users.ts";
 import { disableUser, setPassword } from "../../server/features/users/service.ts";
 import { type Job, PermanentFailure, RetryLater } from "../../worker/job.ts";
 import { type SendMailDeps, sendMail } from "../../worker/jobs/send-mail.ts";
@@ -58,8 +59,9 @@ function depsTo({ port }: Pick<SmtpHost, "port">, more: Partial<SendMailDeps> = 
   const settings = { ...app.deps.settings, mail: { ...mail, smtp_url: `smtp://localhost:${port}` } };
   const mailer = createMailer(settings, "/nonexistent", { step: 5000, whole: 15_000 });
   cleanUps.push(mailer.close);
-  const place = (ip: string) => (ip === "203.0.113.7" ? "Vienna, Austria" : undefined);
-  return { ...app.deps, settings, home: "/nonexistent", mailer, place, ...more };
+  const vienna = { city: "Vienna", country: "Austria", latitude: 48.2, longitude: 16.4, accuracyKm: 20 };
+  const geo = { placeOf: (ip: string) => (ip === "203.0.113.7" ? vienna : undefined) };
+  return { ...app.deps, settings, home: "/nonexistent", mailer, geo, ...more };
 }
 
 const jobOf = (data: MailPayload, more: Partial<Job<"send-mail">> = {}): Job<"send-mail"> => ({
@@ -297,6 +299,15 @@ describe("a mail that has become pointless", () => {
       "the address that it was for is not known any more",
       "address_gone",
       async () => ({ data: { ...base(), template: "email_changed" } as unknown as MailPayload }),
+    ],
+    [
+      "its user was erased and the row stayed",
+      "user_gone",
+      async () => {
+        const data: MailPayload = { ...base(), template: "password_changed" };
+        await eraseUser(app.deps, ada.id, OPERATOR);
+        return { data };
+      },
     ],
     [
       "its user is disabled and could not follow the link",

@@ -2,7 +2,7 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { explainSmtpError, isRefusalForGood, type SmtpFault } from "../../worker/mail/smtp-errors.ts";
-import { createMailer, type Deadlines, type Message } from "../../worker/mail/transport.ts";
+import { createMailer, DEADLINES, type Deadlines, type Message } from "../../worker/mail/transport.ts";
 import { certificateAuthority } from "../support/certificates.ts";
 import { freePort } from "../support/services.ts";
 import { mailHome, message, settingsOf } from "./support/mail.ts";
@@ -136,8 +136,8 @@ describe("TLS", () => {
 // A server that stalls or goes away holds nobody up for longer than one step, and a mail is never taken for sent.
 describe("a server that fails", () => {
   const STEPS: readonly Step[] = ["connect", "EHLO", "MAIL", "RCPT", "DATA", "message"];
-  const deadlines = FULL ? undefined : SHORT;
-  const step = deadlines?.step ?? 10_000;
+  const deadlines = FULL ? DEADLINES : SHORT;
+  const { step } = deadlines;
 
   test.each([...STEPS])("stalls at %s", async (at) => {
     const mailer = mailerTo([urlOf(await faulty(at, "stall"))], {}, deadlines);
@@ -166,10 +166,7 @@ describe("a server that fails", () => {
   test("a job that has to end ends the sending at once", async () => {
     const stop = new AbortController();
     const sending = errorOf(
-      mailerTo([urlOf(await faulty("DATA", "stall"))], {}, { step: 10_000, whole: 60_000 }).send(
-        message(),
-        stop.signal,
-      ),
+      mailerTo([urlOf(await faulty("DATA", "stall"))], {}, DEADLINES).send(message(), stop.signal),
     );
     const began = performance.now();
     setTimeout(() => stop.abort(), 100);

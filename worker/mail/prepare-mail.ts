@@ -5,6 +5,7 @@ import type { Deps } from "../../server/deps.ts";
 import type { MailTemplate } from "../../server/features/mail/service.ts";
 import { deviceOf } from "../../server/features/sessions/service.ts";
 import { lookAtSingleUseToken, type TokenPurpose } from "../../server/features/tokens/service.ts";
+import type { Geo } from "../../server/ports/geo.ts";
 import { appearanceOf, linkTo, messageIdOf, senderOf } from "./appearance.ts";
 import { renderMail } from "./render.ts";
 import { SAMPLES, type Values } from "./samples.ts";
@@ -13,8 +14,8 @@ import type { Message } from "./transport.ts";
 
 export interface MailDeps extends Pick<Deps, "db" | "settings" | "clock" | "log"> {
   readonly home: string;
-  /** In words, where an address is; undefined where that is not known. */
-  readonly place?: (ip: string) => string | undefined;
+  /** Where addresses are, where that can be looked up. */
+  readonly geo?: Pick<Geo, "placeOf">;
 }
 
 /** A mail that waits to be sent. */
@@ -57,7 +58,7 @@ export async function prepareMail(
   const age = deps.clock.now().getTime() - createdAt.getTime();
   if (age > (REPORTS.has(template) ? REPORT_AGE_MS : NOTICE_AGE_MS)) return { obsolete: "too_old" };
   const found = await findUser(deps.db.orm, { id: data.user_id });
-  if (!found) return { obsolete: "user_gone" };
+  if (!found || found.user.erasedAt !== null) return { obsolete: "user_gone" };
   const { user } = found;
   // To the old address or to nobody: what was sealed is erased once the mail is done.
   if (template === "email_changed" && data.sealed?.to === undefined) return { obsolete: "address_gone" };
@@ -139,13 +140,14 @@ const plainName = (name: string) =>
     .trim()
     .slice(0, 64);
 
-function deviceValues({ place }: MailDeps, session: Session | undefined): Values {
+function deviceValues({ geo }: MailDeps, session: Session | undefined): Values {
   const ip = session?.ip ?? "";
+  const place = ip === "" ? undefined : geo?.placeOf(ip);
   return {
     device: session ? deviceOf(session.userAgent) : "",
     device_name: plainName(session?.deviceName ?? ""),
     ip,
-    place: ip === "" ? "" : (place?.(ip) ?? ""),
+    place: [place?.city, place?.country].filter(Boolean).join(", "),
   };
 }
 

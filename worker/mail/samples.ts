@@ -26,6 +26,7 @@ export const SAMPLES = {
     new_network: "yes",
     failures_before: "yes",
     many_failures_before: "",
+    impossible_travel: "yes",
   },
   account_locked: { time: SIGN_IN.time },
   refresh_reused: { ...SIGN_IN, signed_in: "February 27, 2026 at 8:15 AM UTC" },

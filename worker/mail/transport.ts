@@ -11,7 +11,7 @@ export interface Deadlines {
   readonly step: number;
   readonly whole: number;
 }
-const DEADLINES: Deadlines = { step: 10_000, whole: 60_000 };
+export const DEADLINES: Deadlines = { step: 10_000, whole: 60_000 };
 
 /** How long a server that has failed five times in a row is left alone at most (milliseconds). */
 const LONGEST_PAUSE_MS = 30_000;

@@ -21,6 +21,9 @@ export type AuditAction =
   | "role.created"
   | "role.changed"
   | "role.deleted"
+  | "users.import_began"
+  | "users.imported"
+  | "users.exported"
   | "account.locked"
   | "user.unlocked"
   | "session.revoked"
@@ -36,7 +39,10 @@ export type AuditAction =
   | "key.retiring"
   | "key.retired"
   | "key.withdrawn"
-  | "key.resealed";
+  | "key.resealed"
+  | "backup.taken"
+  | "backup.verified"
+  | "backup.restored";
 
 export interface AuditEvent {
   readonly action: AuditAction;

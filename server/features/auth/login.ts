@@ -1,5 +1,6 @@
 import { findUserWithPassword, type LoginAccount } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
+import { AppError } from "../../errors.ts";
 import { assertPasswordBounded } from "../passwords/service.ts";
 import { findKnownDevice, type Guessed, releaseGuess, reserveGuess } from "../protection/service.ts";
 import { hashSecret } from "../tokens/service.ts";
@@ -7,7 +8,7 @@ import { parseIdentifier } from "../users/service.ts";
 import { checkGuess } from "./check-guess.ts";
 import { completeLogin } from "./complete-login.ts";
 import type { TokenAnswer } from "./issue-tokens.ts";
-import { LOCKED, type Refusal, refuse, wrongPassword } from "./refuse.ts";
+import { LOCKED, type Refusal, recordRefusal, refuse, wrongPassword } from "./refuse.ts";
 
 export interface LoginInput {
   readonly username: string;
@@ -49,11 +50,18 @@ const REFUSED: Partial<Record<LoginAccount["user"]["status"], Refusal>> = {
  *
  * @throws AppError AUTH_INVALID_CREDENTIALS; RATE_LIMIT_EXCEEDED after too many failures; AUTH_ACCOUNT_DISABLED,
  * AUTH_EMAIL_NOT_VERIFIED or SESSION_LIMIT_REACHED after the right password; SERVICE_UNAVAILABLE where the hash pool is
- * full
+ * full: then the attempt counts as none
  */
 export async function login(deps: Deps, input: LoginInput, caller: Caller): Promise<LoggedIn> {
   const arrived = deps.clock.elapsed();
   assertPasswordBounded(input.password);
+  const outcome = await deps.hashPool.admit(() => tryLogin(deps, input, caller));
+  if (outcome instanceof AppError) return refuse(deps, arrived, outcome);
+  return outcome;
+}
+
+/** @returns what to refuse the request with, where it comes to nothing and that is recorded */
+async function tryLogin(deps: Deps, input: LoginInput, caller: Caller): Promise<LoggedIn | AppError> {
   const identifier = parseIdentifier(input.username);
   const account = await findUserWithPassword(deps.db.orm, identifier);
   const device = await findKnownDevice(deps, account?.user.id, input.device_token);
@@ -63,14 +71,13 @@ export async function login(deps: Deps, input: LoginInput, caller: Caller): Prom
     actor: { kind: "anonymous" },
     userId: account?.user.id ?? null,
     sessionId: null,
-    arrived,
     guess,
   } as const;
   const { correct, rehashed } = await checkGuess(deps, guess, input.password, account?.password ?? undefined);
   const refusal = guess.isLocked ? LOCKED : refusalOf(account, correct);
   if (!account || refusal) {
     if (correct) await releaseGuess(deps, guess);
-    return refuse(deps, attempt, refusal ?? UNKNOWN_ACCOUNT, caller);
+    return recordRefusal(deps, attempt, refusal ?? UNKNOWN_ACCOUNT, caller);
   }
   const fingerprint = input.cookies && deps.settings.tokens.fingerprint ? deps.random.token() : null;
   const remembers = input.cookies || input.remember_device;
@@ -90,7 +97,7 @@ export async function login(deps: Deps, input: LoginInput, caller: Caller): Prom
   );
   if (typeof outcome !== "string") return { tokens: outcome, fingerprint, deviceToken };
   if (outcome === "session_limit") await releaseGuess(deps, guess);
-  return refuse(deps, attempt, WITHHELD[outcome], caller);
+  return recordRefusal(deps, attempt, WITHHELD[outcome], caller);
 }
 
 /** An account from a device of its owner's, an account from elsewhere, or a name that nobody has. */

@@ -27,14 +27,15 @@ export interface Refusal {
   readonly reason: FailureReason;
 }
 
+/** What a busy machine takes for all that is not the hash (milliseconds): past the floor, time would tell which it was. */
+const AROUND_A_HASH_MS = 100;
+
 /** An attempt to prove who one is: to log in, or once more in a session. */
 export interface Attempt {
   readonly action: "login" | "session.stepped_up";
   readonly actor: AuditEvent["actor"];
   readonly userId: string | null;
   readonly sessionId: string | null;
-  /** When the request came, by `clock.elapsed()`. */
-  readonly arrived: number;
   readonly guess: Guess;
 }
 
@@ -48,13 +49,18 @@ export const wrongPassword = ({ password }: LoginAccount): Refusal => ({
 });
 
 /**
- * The end of an attempt that failed: the same statements and the same time for every kind of failure. What is recorded is
- * committed although the request fails.
+ * Records an attempt that failed, with the same statements for every kind of failure. It is committed although the request
+ * fails.
  *
- * @throws AppError with the code of the refusal, always
+ * @returns what to refuse the request with, by {@link refuse}
  */
-export async function refuse(deps: Deps, attempt: Attempt, { code, reason }: Refusal, caller: Caller): Promise<never> {
-  const { action, actor, userId, sessionId, arrived, guess } = attempt;
+export async function recordRefusal(
+  deps: Deps,
+  attempt: Attempt,
+  { code, reason }: Refusal,
+  caller: Caller,
+): Promise<AppError> {
+  const { action, actor, userId, sessionId, guess } = attempt;
   const now = deps.clock.now();
   await deps.db.transaction(async (tx) => {
     await insertLoginRecord(tx, {
@@ -84,8 +90,21 @@ export async function refuse(deps: Deps, attempt: Attempt, { code, reason }: Ref
     request_id: caller.requestId,
     ip: caller.ip,
   });
-  await deps.clock.sleep(failureFloor(deps) - (deps.clock.elapsed() - arrived));
-  throw new AppError(code, { internal: reason });
+  return new AppError(code, { internal: reason });
+}
+
+/**
+ * The end of an attempt that failed: after the same time for every kind of failure.
+ *
+ * @param arrived when the request came, by `clock.elapsed()`
+ * @throws AppError the one given, always
+ */
+export async function refuse({ settings, hashPool, clock }: Deps, arrived: number, refused: AppError): Promise<never> {
+  const { failure_floor, hash_timeout } = settings.password;
+  // No sooner than the slowest kind of hash in use takes.
+  const floor = Math.max(failure_floor, Math.min(hashPool.slowestMs() + AROUND_A_HASH_MS, hash_timeout));
+  await clock.sleep(floor - (clock.elapsed() - arrived));
+  throw refused;
 }
 
 /** With this failure the password was switched off; its owner hears of it, and of how to switch it on again. */
@@ -104,13 +123,4 @@ async function tellOfLock(tx: Tx, deps: Deps, userId: string, caller: Caller): P
 function subjectOf({ userId, sessionId }: Attempt): Pick<AuditEvent, "subject"> {
   if (sessionId !== null) return { subject: { kind: "session", id: sessionId } };
   return userId === null ? {} : { subject: { kind: "user", id: userId } };
-}
-
-/** What a busy machine takes for all that is not the hash (milliseconds): past the floor, time would tell which it was. */
-const AROUND_A_HASH_MS = 100;
-
-/** When a refusal is answered (milliseconds after it arrived): no sooner than the slowest kind of hash in use takes. */
-function failureFloor({ settings, hashPool }: Deps): number {
-  const { failure_floor, hash_timeout } = settings.password;
-  return Math.max(failure_floor, Math.min(hashPool.slowestMs() + AROUND_A_HASH_MS, hash_timeout));
 }

@@ -8,7 +8,7 @@ import { type Guess, passGuess, reserveGuess } from "../protection/service.ts";
 import { type Authenticated, assertAlive, type TokenClaims } from "./authenticate.ts";
 import { checkGuess } from "./check-guess.ts";
 import { type AccessTokenAnswer, issueAccessToken } from "./issue-tokens.ts";
-import { LOCKED, type Refusal, refuse, wrongPassword } from "./refuse.ts";
+import { LOCKED, type Refusal, recordRefusal, refuse, wrongPassword } from "./refuse.ts";
 
 const CHANGED_MEANWHILE: Refusal = { code: "AUTH_INVALID_CREDENTIALS", reason: "account_changed" };
 
@@ -40,11 +40,10 @@ export async function stepUp(
     actor: { kind: "user", id: userId },
     userId,
     sessionId,
-    arrived,
     guess,
   } as const;
   const refusal = guess.isLocked ? LOCKED : correct ? CHANGED_MEANWHILE : wrongPassword(account);
-  return refuse(deps, attempt, refusal, caller);
+  return refuse(deps, arrived, await recordRefusal(deps, attempt, refusal, caller));
 }
 
 /** @returns the session as it is now; undefined where the password is not the account's any more */

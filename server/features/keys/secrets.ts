@@ -2,7 +2,7 @@ import { misused } from "../../../config/errors.ts";
 import { type Keyring, type SecretKey, type Secrets, sealedBy, secretKey, unseal } from "../../../config/secrets.ts";
 import type { Tx } from "../../../db/database.ts";
 import { findInstallation, type InstallationRow } from "../../../db/queries/installation.ts";
-import { listSecretKeys } from "../../../db/queries/keys.ts";
+import { listSecretKeys, type SealedSecret } from "../../../db/queries/keys.ts";
 
 export interface OpenedSecrets {
   readonly secrets: Secrets;
@@ -19,7 +19,16 @@ export interface OpenedSecrets {
 export async function openSecrets(tx: Tx, base: Secrets): Promise<OpenedSecrets> {
   const installation = await findInstallation(tx);
   if (!installation) return { secrets: base, installation };
-  const rows = await listSecretKeys(tx);
+  return { installation, secrets: unlockSecrets(base, installation.masterKeyId, await listSecretKeys(tx)) };
+}
+
+/**
+ * The same from rows that were read already, in the order of their ids.
+ *
+ * @param masterKeyId the master key that counts there
+ * @throws OperatorError (exit 2) where neither that key is known nor one under which it waits
+ */
+export function unlockSecrets(base: Secrets, masterKeyId: string, rows: readonly SealedSecret[]): Secrets {
   const master: SecretKey[] = [...base.master];
   for (const row of rows.filter(({ purpose }) => purpose === "master")) {
     const opens = master.some((key) => key.id === sealedBy(row.sealedKey));
@@ -27,10 +36,10 @@ export async function openSecrets(tx: Tx, base: Secrets): Promise<OpenedSecrets>
       master.push(secretKey(unseal(master as unknown as Keyring, row.sealedKey, row.id)));
     }
   }
-  const current = master.find((key) => key.id === installation.masterKeyId);
+  const current = master.find((key) => key.id === masterKeyId);
   if (!current) {
     throw misused(
-      `This database belongs to master key ${installation.masterKeyId}, but PRIMER_MASTER_KEY is ${base.master[0].id}.`,
+      `This database belongs to master key ${masterKeyId}, but PRIMER_MASTER_KEY is ${base.master[0].id}.`,
       "Put back the secrets.env that belongs to this database (on several nodes they share one). Nothing was changed.",
     );
   }
@@ -41,5 +50,5 @@ export async function openSecrets(tx: Tx, base: Secrets): Promise<OpenedSecrets>
       .filter((row) => (row.state === "active") === active)
       .map((row) => secretKey(unseal(ring, row.sealedKey, row.id)));
   const [first, ...rest] = [...byState(true), ...base.pepper, ...byState(false)];
-  return { installation, secrets: { master: ring, pepper: [first ?? base.pepper[0], ...rest] } };
+  return { master: ring, pepper: [first ?? base.pepper[0], ...rest] };
 }

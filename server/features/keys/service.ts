@@ -20,4 +20,4 @@ export {
   undoRotation,
 } from "./rotate-keys.ts";
 export { rotateMasterKey } from "./rotate-master.ts";
-export { openSecrets } from "./secrets.ts";
+export { openSecrets, unlockSecrets } from "./secrets.ts";

@@ -1,82 +1,76 @@
-import { pbkdf2, timingSafeEqual } from "node:crypto";
-import { promisify } from "node:util";
 import type { Settings } from "../../../config/schema.ts";
+import { ARGON2 } from "./hashes/argon2.ts";
+import { BCRYPT } from "./hashes/bcrypt.ts";
+import { CRYPT } from "./hashes/crypt.ts";
+import { type HashFormat, HashRefused } from "./hashes/format.ts";
+import { PBKDF2 } from "./hashes/pbkdf2.ts";
+import { SCRYPT } from "./hashes/scrypt.ts";
 
 type PasswordSettings = Settings["password"];
 
-/** One way in which a stored hash may be written. */
-interface HashFormat {
-  readonly name: string;
-  readonly pattern: RegExp;
-  /** Whether checking it is bounded work: a forged or mistaken hash must not stop the service. */
-  isBounded(hash: string): boolean;
-  verify(password: string, hash: string): Promise<boolean>;
-}
+/** Every format that is understood. No text is of two of them. */
+const FORMATS: readonly HashFormat[] = [...ARGON2, ...BCRYPT, ...PBKDF2, ...SCRYPT, ...CRYPT];
 
-const MAX_PBKDF2_ITERATIONS = 5_000_000;
-const MAX_ARGON2_KIB = 1_048_576;
-const MAX_ARGON2_KIB_PASSES = 4_194_304;
+/** Longer ones are none, and no pattern has to look at them. */
+const MAX_HASH_LENGTH = 1024;
+const PRINTABLE = /^[!-~]*$/;
 
-const ARGON2 = /^\$argon2(?:id|i)\$v=19\$m=(\d{1,7}),t=(\d{1,3}),p=\d{1,2}\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+$/;
-const BCRYPT = /^\$2[aby]\$(0[4-9]|1[0-6])\$[./A-Za-z0-9]{53}$/;
-const PASSLIB = /^\$pbkdf2-sha256\$(?:i=)?(\d{1,8})(?:,l=\d+)?\$([A-Za-z0-9+/.]+)\$([A-Za-z0-9+/.]+)$/;
-const DJANGO = /^pbkdf2_sha256\$(\d{1,8})\$([^$]+)\$([A-Za-z0-9+/=]+)$/;
-/** passlib writes "." where base64 has "+". */
-const base64 = (text = "") => Buffer.from(text.replaceAll(".", "+"), "base64");
-const djangoSalt = (text = "") => Buffer.from(text);
-
-const argon2 = () => import("@node-rs/argon2");
-const bcrypt = () => import("@node-rs/bcrypt");
-const derive = promisify(pbkdf2);
-
-/** PBKDF2-HMAC-SHA256; the pattern captures iterations, salt and digest. */
-const pbkdf2Format = (name: string, pattern: RegExp, saltOf: (text?: string) => Uint8Array): HashFormat => ({
-  name,
-  pattern,
-  isBounded(hash) {
-    const [, iterations, , digest] = pattern.exec(hash) ?? [];
-    const count = Number(iterations);
-    return count >= 1 && count <= MAX_PBKDF2_ITERATIONS && base64(digest).length >= 16;
-  },
-  async verify(password, hash) {
-    const [, iterations, salt, digest] = pattern.exec(hash) ?? [];
-    const expected = base64(digest);
-    return timingSafeEqual(
-      await derive(password, saltOf(salt), Number(iterations), expected.length, "sha256"),
-      expected,
-    );
-  },
-});
-
-/** Every format that is understood, tried in order. */
-const FORMATS: readonly HashFormat[] = [
-  {
-    name: "argon2",
-    pattern: ARGON2,
-    isBounded(hash) {
-      const [, kib = 0, passes = 0] = ARGON2.exec(hash)?.map(Number) ?? [];
-      return kib <= MAX_ARGON2_KIB && kib * passes <= MAX_ARGON2_KIB_PASSES;
-    },
-    verify: async (password, hash) => (await argon2()).verify(hash, password),
-  },
-  {
-    name: "bcrypt",
-    pattern: BCRYPT,
-    isBounded: () => true,
-    verify: async (password, hash) => (await bcrypt()).verify(password, hash),
-  },
-  pbkdf2Format("pbkdf2-sha256", PASSLIB, base64),
-  pbkdf2Format("pbkdf2-sha256 (Django)", DJANGO, djangoSalt),
+/** What operators are told of hashes that they may well have, and that are not taken. */
+const REFUSED: readonly (readonly [pattern: RegExp, why: string])[] = [
+  [/^\$2x\$/, "$2x$ marks bcrypt hashes made with the 8-bit bug: different passwords have the same one"],
+  [/^\$2\$/, "$2$ is the first bcrypt, whose hashes differ from one implementation to the next"],
+  [/^\$(y|7|gy)\$/, "yescrypt and its relatives are not supported"],
+  [
+    /^(\{SHA\}|\{MD5\}|md5\$|sha1\$|unsalted_|[0-9a-f]{32}$|[0-9a-f]{40}$|[0-9a-f]{64}$)/i,
+    "a digest taken once, without a salt or with MD5, is as good as the password itself",
+  ],
+  [
+    /^\$(argon2|2[aby]|pbkdf2|scrypt|firebase-scrypt|bcrypt-sha256|[156PH]|apr1)\b|^\{SSHA|^(pbkdf2_|bcrypt|scrypt|argon2)/,
+    "it is damaged",
+  ],
 ];
 
-/** The format of a stored hash; undefined for one that is damaged, unknown or too much work. */
-export const formatOf = (hash: string): HashFormat | undefined =>
-  FORMATS.find((format) => format.pattern.test(hash) && format.isBounded(hash));
+/** A stored hash that can be checked. */
+export interface ReadableHash {
+  readonly format: string;
+  /**
+   * @param password as it was hashed, in UTF-8. One with NUL in it is never right: NUL ends the password of crypt(3) and
+   * bcrypt, and HMAC does not see it at the end
+   */
+  verify(password: Buffer): Promise<boolean>;
+}
+
+/**
+ * Reads a stored hash.
+ *
+ * @returns how it is checked; or, for one that is damaged, unknown or out of bounds, why it cannot be
+ */
+export function readHash(hash: string): ReadableHash | { readonly refused: string } {
+  if (hash.length > MAX_HASH_LENGTH) return { refused: "it is too long to be a hash" };
+  if (!PRINTABLE.test(hash)) return { refused: "it has characters that no hash has" };
+  for (const { name, pattern, read } of FORMATS) {
+    const match = pattern.exec(hash);
+    if (!match) continue;
+    try {
+      const verify = read(match.groups ?? {});
+      return { format: name, verify: async (password) => !password.includes(0) && verify(password) };
+    } catch (error) {
+      if (error instanceof HashRefused) return { refused: error.message };
+      throw error;
+    }
+  }
+  const known = REFUSED.find(([pattern]) => pattern.test(hash));
+  return { refused: known?.[1] ?? "it is in no form that is understood" };
+}
 
 /** Hashes with the algorithm and cost that the settings ask for, with a random salt of 16 bytes. */
 export async function computeHash(password: string, settings: PasswordSettings): Promise<string> {
-  if (settings.algorithm === "bcrypt") return (await bcrypt()).hash(password, { cost: settings.bcrypt_cost });
-  return (await argon2()).hash(password, {
+  if (settings.algorithm === "bcrypt") {
+    const { hash } = await import("@node-rs/bcrypt");
+    return hash(password, { cost: settings.bcrypt_cost });
+  }
+  const { hash } = await import("@node-rs/argon2");
+  return hash(password, {
     memoryCost: settings.memory_kib,
     timeCost: settings.iterations,
     parallelism: 1,

@@ -2,10 +2,13 @@ import { createHmac } from "node:crypto";
 import type { Keyring, SecretKey } from "../../../config/secrets.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
-import { computeHash, formatOf, isOutdated } from "./formats.ts";
+import { computeHash, isOutdated, readHash } from "./formats.ts";
 import { MAX_PASSWORD_BYTES, normalise } from "./normalise.ts";
 
 export { BREACH_FILTER_FILE, type BreachCheck, createBreachCheck } from "./breach-check.ts";
+export { type ReadableHash, readHash } from "./formats.ts";
+export { HashRefused } from "./hashes/format.ts";
+export { type FirebaseParameters, firebaseHash } from "./hashes/scrypt.ts";
 export { MAX_PASSWORD_BYTES } from "./normalise.ts";
 export { type Approval, assertPasswordAllowed, recordApproval, weaknessesOf } from "./policy.ts";
 
@@ -53,22 +56,28 @@ export async function checkPassword(
   password: string,
   stored: StoredPassword | undefined,
 ): Promise<PasswordCheck> {
-  const format = stored && formatOf(stored.secret);
-  const peppered = stored && pepperedFor(deps.secrets.pepper, password, stored);
-  if (!stored || !format || peppered === undefined) {
+  const hash = stored && readHash(stored.secret);
+  const spellings = stored && spellingsFor(deps.secrets.pepper, password, stored);
+  if (!stored || !hash || "refused" in hash || spellings === undefined) {
     await deps.hashPool.run(() => computeHash(withPepper(password, deps.secrets.pepper[0]), deps.settings.password));
     return { correct: false, rehashed: undefined };
   }
-  const correct = await deps.hashPool.run(() => format.verify(peppered, stored.secret).catch(() => false));
+  let correct = false;
+  for (const spelling of spellings) {
+    correct ||= await deps.hashPool.run(() => hash.verify(Buffer.from(spelling)).catch(() => false));
+  }
   const outdated = stored.pepperId !== deps.secrets.pepper[0].id || isOutdated(stored.secret, deps.settings.password);
   if (!correct || !outdated) return { correct, rehashed: undefined };
   // A full pool must not turn a right password into a failure: the hash is renewed next time.
   return { correct, rehashed: await hashPassword(deps, password).catch(() => undefined) };
 }
 
-/** What was hashed: with the pepper that the row names, or bare. Undefined where that pepper is gone. */
-function pepperedFor(peppers: Keyring, password: string, stored: StoredPassword): string | undefined {
-  if (stored.pepperId === null) return normalise(password);
+/**
+ * What was hashed: with the pepper that the row names, or bare. Other products hash what was typed as it was, so where
+ * that is not in the canonical form it is tried first. Undefined where that pepper is gone.
+ */
+function spellingsFor(peppers: Keyring, password: string, stored: StoredPassword): readonly string[] | undefined {
+  if (stored.pepperId === null) return [...new Set([password, normalise(password)])];
   const pepper = peppers.find((candidate) => candidate.id === stored.pepperId);
-  return pepper && withPepper(password, pepper);
+  return pepper && [withPepper(password, pepper)];
 }

@@ -1,5 +1,6 @@
 import { SignJWT } from "jose";
 import type { Change } from "../../../db/database.ts";
+import { findNotBefore } from "../../../db/queries/installation.ts";
 import { listRevokedSince } from "../../../db/queries/sessions.ts";
 import type { Deps } from "../../deps.ts";
 import { etagOf } from "../../etag.ts";
@@ -23,7 +24,7 @@ type Ended = Map<string, number>;
 
 /** The whole list, signed. */
 export interface RevocationSnapshot {
-  /** A JWT with `iss`, `iat`, `complete` and `revoked`: session ids, each with the second at which it may be forgotten. */
+  /** A JWT with `iss`, `iat`, `complete`, `not_before` after a restore, and `revoked`: session ids, each with the second at which it may be forgotten. */
   readonly jwt: string;
   /** Made from what is listed and the key that signed, so that every node answers the same. */
   readonly etag: string;
@@ -62,6 +63,8 @@ export function createRevocationList(deps: () => ListDeps): RevocationList {
   /** Settings may have been changed while tokens with the longer life are about. */
   let longestLife = 0;
   let changedSince = true;
+  /** Changes only while no process runs: in a restore. */
+  let notBefore: Promise<Date | undefined> | undefined;
   let readAt: { proof: number; time: Date } | undefined;
   let reading: Promise<void> | undefined;
   let signed: Signed | undefined;
@@ -110,11 +113,20 @@ export function createRevocationList(deps: () => ListDeps): RevocationList {
   async function sign(askedAt: number): Promise<Signed> {
     const { keys, clock } = deps();
     const now = clock.now().getTime();
+    const since = await readNotBefore();
     const listed = [...ended].filter(([, until]) => until * 1000 > now).sort(([a], [b]) => (a < b ? -1 : 1));
-    const made = { askedAt, version, etag: etagOf(JSON.stringify([keys.signing().kid, listed])) };
-    const jwt = await signList(deps(), Object.fromEntries(listed), true);
+    const made = { askedAt, version, etag: etagOf(JSON.stringify([keys.signing().kid, listed, since])) };
+    const jwt = await signList(deps(), Object.fromEntries(listed), true, since);
     signed = { ...made, jwt };
     return signed;
+  }
+
+  async function readNotBefore(): Promise<Date | undefined> {
+    notBefore ??= findNotBefore(deps().db.orm);
+    return notBefore.catch((error) => {
+      notBefore = undefined;
+      throw error;
+    });
   }
 
   const recent = () => (signed && deps().clock.elapsed() - signed.askedAt < MAX_AGE_MS ? signed : undefined);
@@ -134,7 +146,7 @@ export function createRevocationList(deps: () => ListDeps): RevocationList {
       const taken = news;
       news = new Map();
       try {
-        return await signList(deps(), Object.fromEntries(taken), false);
+        return await signList(deps(), Object.fromEntries(taken), false, await readNotBefore());
       } catch (error) {
         news = new Map([...taken, ...news]);
         throw error;
@@ -157,9 +169,15 @@ export function createRevocationList(deps: () => ListDeps): RevocationList {
  * It has no `exp`: what is listed stays true, and a copy that a cache has proven by its ETag may be old. Who wants it
  * fresh looks at `iat`.
  */
-function signList(deps: ListDeps, revoked: Readonly<Record<string, number>>, complete: boolean): Promise<string> {
+function signList(
+  deps: ListDeps,
+  revoked: Readonly<Record<string, number>>,
+  complete: boolean,
+  notBefore: Date | undefined,
+): Promise<string> {
   const key = deps.keys.signing();
-  return new SignJWT({ complete, revoked })
+  const since = notBefore ? { not_before: Math.ceil(notBefore.getTime() / 1000) } : {};
+  return new SignJWT({ complete, revoked, ...since })
     .setProtectedHeader({ alg: key.algorithm, kid: key.kid, typ: TYPE })
     .setIssuer(deps.settings.tokens.issuer)
     .setIssuedAt(Math.floor(deps.clock.now().getTime() / 1000))

@@ -7,7 +7,7 @@ export const RevocationsAnswer = t.Object(
     revocations: t.String({
       pattern: JWT,
       description:
-        "A JWT of type revocations+jwt, signed with a key of the key set. Claims: iss, iat, complete (true), and revoked: session ids (sid of access tokens), each with the time in seconds since 1970 from which on no token of it is valid any more.",
+        "A JWT of type revocations+jwt, signed with a key of the key set. Claims: iss, iat, complete (true), and revoked: session ids (sid of access tokens), each with the time in seconds since 1970 from which on no token of it is valid any more. After a restore also not_before: access tokens with an earlier iat count no more.",
     }),
   },
   { description: "The sessions that ended while an access token of theirs may still be valid" },

@@ -15,8 +15,8 @@ export const PERMISSIONS = {
   "sessions:revoke": "Log other users out.",
   "clients:read": "See the service clients.",
   "clients:write": "Register service clients, and replace their secrets.",
-  "jobs:read": "See the background jobs, never what they carry.",
-  "jobs:retry": "Have a background job tried again.",
+  "jobs:read": "See background jobs; never what they carry.",
+  "jobs:retry": "Have background jobs tried again.",
   "reports:read": "Get the daily report and alerts by mail.",
   "monitoring:read": "See health, breakers and counts.",
 } as const;

@@ -1,7 +1,7 @@
 /**
  * A worker as `primer worker` runs one, whose mails are rows of a table: `bun run-jobs.ts HOME PACE`, where PACE is a
  * {@link Pace} in JSON. A mail takes a moment, is there as soon as it was "sent", and what its request id says: "kill"
- * ends this process, "hang" never ends.
+ * ends this process, "hang" never ends, and "block" lets nothing else have its turn for ever.
  */
 
 import { secretsOfInstallation, untilStopped } from "../../../cli/long-running.ts";
@@ -10,6 +10,7 @@ import { createLog } from "../../../config/log.ts";
 import { openDatabase } from "../../../db/open.ts";
 import { systemClock } from "../../../server/ports/clock.ts";
 import { openDeps } from "../../../server/start.ts";
+import { endIfBlocked } from "../../../worker/end-if-blocked.ts";
 import { startWorker } from "../../../worker/run.ts";
 
 const [home = "", pace = "{}"] = process.argv.slice(2);
@@ -26,11 +27,13 @@ const worker = startWorker(deps, {
     async "send-mail"(_, { id, data }) {
       if (data.request_id === "kill") process.kill(process.pid, "SIGKILL");
       if (data.request_id === "hang") await new Promise(() => {});
+      while (data.request_id === "block");
       await Bun.sleep(50 + Math.random() * 150);
       await db.query("INSERT INTO sent (job_id, pid) VALUES ($1, $2)", [id, process.pid]);
     },
   },
 });
+endIfBlocked(3);
 log.info("Working", { event: "worker.started" });
 await stopped;
 await worker.stop();

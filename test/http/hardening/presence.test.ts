@@ -12,9 +12,13 @@ test("processes that are there are counted; one that ends or is killed is not", 
     const deps = { kind: "serve" as const, db, clock, random: systemRandom, log: app.deps.log };
     const [first, second, third] = [announcePresence(deps), announcePresence(deps), announcePresence(deps)];
     const all = [first, second, third];
+    const worker = announcePresence({ ...deps, kind: "worker" }); // shares no limit with those that serve
+    await worker.look();
     for (const one of all) await one.look();
     for (const one of all) await one.look();
     expect(all.map((one) => one.count())).toEqual([3, 3, 3]);
+    expect(worker.count()).toBe(1);
+    await worker.close();
     await third.close();
     await first.look();
     expect(first.count()).toBe(2);

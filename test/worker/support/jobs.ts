@@ -75,6 +75,13 @@ export async function reaches(app: Pick<TestApp, "db">, id: string, state: strin
   }
 }
 
+/** The same for several, one after the other: what waits must not keep the database busy. */
+export async function allReach(app: Pick<TestApp, "db">, ids: readonly string[], state: string): Promise<StoredJob[]> {
+  const jobs: StoredJob[] = [];
+  for (const id of ids) jobs.push(await reaches(app, id, state));
+  return jobs;
+}
+
 /** Waits until something holds. */
 export async function until(what: string, holds: () => boolean | Promise<boolean>, deadlineMs = 10_000): Promise<void> {
   const began = performance.now();

@@ -1,0 +1,19 @@
+import { assertBounded, type HashFormat } from "./format.ts";
+
+const MAX_KIB = 1_048_576;
+const MAX_KIB_PASSES = 4_194_304;
+const LIBRARY = () => import("@node-rs/argon2");
+
+/** argon2i, argon2d and argon2id as PHC strings (RFC 9106); Django writes "argon2" before them. */
+export const ARGON2: readonly HashFormat[] = [
+  {
+    name: "argon2",
+    pattern:
+      /^(?:argon2)?(?<phc>\$argon2(?:id|i|d)\$(?:v=(?:16|19)\$)?m=(?<kib>\d{1,7}),t=(?<passes>\d{1,3}),p=\d{1,2}\$[A-Za-z0-9+/]{11,64}\$[A-Za-z0-9+/]{14,86})$/,
+    read({ phc = "", kib, passes }) {
+      assertBounded("memory in KiB", Number(kib), MAX_KIB);
+      assertBounded("memory in KiB times passes", Number(kib) * Number(passes), MAX_KIB_PASSES);
+      return async (password) => (await LIBRARY()).verify(phc, password);
+    },
+  },
+];
