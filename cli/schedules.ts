@@ -1,6 +1,6 @@
 /** What `primer worker` tells of schedules, and does with them, besides running them when they are due. */
-import { EXIT, failed, misused } from "../config/errors.ts";
-import { createLog } from "../config/log.ts";
+import { failed, misused, OperatorError, textOf } from "../config/errors.ts";
+import { createLog, redactText } from "../config/log.ts";
 import type { Database } from "../db/database.ts";
 import { listScheduleRuns, type ScheduleRunRow } from "../db/queries/schedules.ts";
 import { systemClock } from "../server/ports/clock.ts";
@@ -25,13 +25,21 @@ export async function runSchedule(context: CommandContext, name: string): Promis
     const hint = "Wait for it to end; `primer worker --list` shows when it has. A killed one is over after a minute.";
     throw failed(`${name} is running at this moment.`, hint);
   }
-  const { outcome, details } = result;
+  const { outcome, details, error } = result;
+  if (outcome !== "done") throw failureOf(name, error);
   const amounts = Object.entries(details).map(([what, value]) => `  ${what}: ${value}\n`);
   return {
     json: { schedule: name, outcome, details },
     text: `${name}: ${outcome}\n${amounts.join("")}`,
-    exitCode: outcome === "done" ? EXIT.done : EXIT.failed,
   };
+}
+
+/** Whatever it was, the schedule has failed: exit 1. */
+function failureOf(name: string, error: unknown): OperatorError {
+  const hint = error instanceof OperatorError ? error.hint : undefined;
+  const root = error instanceof Error && error.cause instanceof Error && !hint ? error.cause : error;
+  const why = redactText(textOf(root));
+  return failed(`${name} has failed: ${why}`, hint ?? "Mend that, then run it again.", error);
 }
 
 interface ScheduleView {

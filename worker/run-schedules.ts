@@ -48,6 +48,7 @@ export interface ScheduleResult {
   readonly outcome: ScheduleOutcome;
   readonly details: Details;
   readonly error?: unknown;
+  readonly durationMs: number;
 }
 
 export interface Schedules {
@@ -90,7 +91,9 @@ export function startSchedules(deps: RunnerDeps, home: string, options: Schedule
     const control = new AbortController();
     if (stopping) control.abort(new Interrupted("stopping"));
     const ended = execute(deps, schedule, claim, { home, pace, control, retries: true })
-      .then(async ({ outcome, error }) => {
+      .then(async (result) => {
+        const { outcome, error } = result;
+        tell(deps, claim, result);
         deps.metrics.count("primer.schedules.runs", { schedule: schedule.name, outcome });
         if (outcome === "failed") await tellOfFailure(deps, schedule, error);
       })
@@ -185,7 +188,7 @@ async function execute(
   };
   const timer = setTimeout(() => control.abort(new Interrupted("deadline")), schedule.deadlineMs);
   const keeper = keepClaim(deps, claim, pace, control);
-  let result: ScheduleResult;
+  let result: Omit<ScheduleResult, "durationMs">;
   try {
     if (claim.attempt > PAUSES_MS.length + 1) throw Object.assign(new Error("Its processes died"), { code: "DIED" });
     const details = await untilAborted(signal, () => schedule.run(deps, run));
@@ -203,8 +206,7 @@ async function execute(
     clearTimeout(timer);
     clearInterval(keeper);
   }
-  tell(deps, claim, result, performance.now() - began);
-  return result;
+  return { ...result, durationMs: performance.now() - began };
 }
 
 /** Work that is over when the signal says so, whatever it does; it gets a moment to see that by itself. */
@@ -275,14 +277,14 @@ const SAYINGS: Readonly<Record<ScheduleOutcome, readonly ["info" | "warn" | "err
   failed: ["error", "A schedule failed for good; `primer worker --run-once` tries it again"],
 };
 
-function tell({ log }: ScheduleDeps, claim: ScheduleClaim, { outcome, details, error }: ScheduleResult, ms: number) {
+function tell({ log }: ScheduleDeps, claim: ScheduleClaim, { outcome, details, error, durationMs }: ScheduleResult) {
   const [level, saying] = SAYINGS[outcome];
   log[level](saying, {
     event: `schedule.${outcome}`,
     schedule: claim.name,
     occurrence: claim.occurrence.toISOString(),
     attempt: claim.attempt,
-    duration_ms: Math.round(ms),
+    duration_ms: Math.round(durationMs),
     details,
     ...(error === undefined || error instanceof Interrupted ? {} : { error }),
   });

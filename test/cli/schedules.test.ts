@@ -37,8 +37,7 @@ describe("worker --run-once", () => {
     const home = await scratch.home();
     await change(home, "ALTER TABLE mail_counters RENAME TO elsewhere");
     const ran = await worker(home, "--run-once", "clean-up");
-    expect(ran.exitCode).toBe(1);
-    expect(ran.stdout).toStartWith("clean-up: failed");
+    expect(ran).toMatchObject({ exitCode: 1, stdout: "" });
     expect(ran.stderr).toContain("mail_counters");
     const { findings } = jsonOf(await runPrimer(["doctor", "--json", "--dir", home]));
     expect(findings.find(({ check }: { check: string }) => check === "schedules")).toMatchObject({ state: "warning" });
