@@ -59,8 +59,8 @@ export interface CommandSpec {
   }[];
   readonly options?: readonly OptionSpec[];
   readonly examples: readonly string[];
-  /** Whether a process that owns the embedded database may run it for us. */
-  readonly runsInHolder: boolean;
+  /** Whether a process that owns the embedded database may run it for us; for some only with certain options. */
+  readonly runsInHolder: boolean | ((options: Options) => boolean);
   load(): Promise<Implementation>;
 }
 

@@ -59,9 +59,18 @@ export const COMMANDS: readonly CommandSpec[] = [
   {
     name: "worker",
     summary: "Do background work beside `serve`; on the embedded database `serve` does it itself",
-    options: [{ flags: "--concurrency <n>", description: "Jobs that run at the same time (default 4)" }],
-    examples: ["primer worker", "primer worker --concurrency 8"],
-    runsInHolder: false,
+    options: [
+      { flags: "--concurrency <n>", description: "Jobs that run at the same time (default 4)" },
+      { flags: "--run-once <schedule>", description: "Run one schedule now, and end" },
+      { flags: "--list", description: "List the schedules: when each ran last, how that went, and when it runs next" },
+    ],
+    examples: [
+      "primer worker",
+      "primer worker --concurrency 8",
+      "primer worker --list",
+      "primer worker --run-once clean-up",
+    ],
+    runsInHolder: ({ runOnce, list }) => runOnce !== undefined || list === true,
     load: () => import("./commands/worker.ts"),
   },
   {

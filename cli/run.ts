@@ -48,10 +48,8 @@ export async function runHeldCommand(
   workspace: WorkspaceSource,
 ): Promise<number> {
   try {
-    const spec = [...where.commands, ...INTERNAL_COMMANDS].find(
-      (command) => command.name === name && command.runsInHolder,
-    );
-    if (!spec) throw misused(`The running primer has no command ${name}.`);
+    const spec = [...where.commands, ...INTERNAL_COMMANDS].find((command) => command.name === name);
+    if (!spec || !runsInHolder(spec, invocation)) throw misused(`The running primer has no command ${name}.`);
     return await execute(spec, contextOf(invocation, where, workspace));
   } catch (error) {
     return explain(error, where.io, Boolean(invocation.options.json));
@@ -87,14 +85,18 @@ async function execute(spec: CommandSpec, context: CommandContext): Promise<numb
   return outcome.exitCode ?? EXIT.done;
 }
 
+const runsInHolder = ({ runsInHolder: rule }: CommandSpec, { options }: Invocation): boolean =>
+  typeof rule === "function" ? rule(options) : rule;
+
 async function hereOrInHolder(spec: CommandSpec, context: CommandContext, run: () => Promise<number>): Promise<number> {
-  const deadline = performance.now() + (spec.runsInHolder ? MAX_WAIT_MS : MAX_WAIT_TO_OWN_MS);
+  const mayGoToHolder = runsInHolder(spec, context);
+  const deadline = performance.now() + (mayGoToHolder ? MAX_WAIT_MS : MAX_WAIT_TO_OWN_MS);
   for (;;) {
     try {
       return await run();
     } catch (error) {
       if (!isHeld(error)) throw error;
-      if (spec.runsInHolder && hasSocket(context.home)) {
+      if (mayGoToHolder && hasSocket(context.home)) {
         const invocation = { arguments: context.arguments, options: context.options };
         const exitCode = await runInHolder(context.home, spec.name, invocation, context.io);
         if (exitCode !== undefined) return exitCode;

@@ -187,6 +187,13 @@ export const timeZone: Kind<string> = {
     typeof raw === "string" && attempt(() => new Intl.DateTimeFormat("en", { timeZone: raw })) ? raw : undefined,
 };
 
+/** A time of day in 24 hours: "07:00". */
+export const timeOfDay: Kind<string> = {
+  name: "time of day",
+  expected: 'a time of day such as "07:00"',
+  parse: (raw) => (typeof raw === "string" && /^([01]\d|2[0-3]):[0-5]\d$/.test(raw) ? raw : undefined),
+};
+
 function attempt<T>(work: () => T): T | undefined {
   try {
     return work();

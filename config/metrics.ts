@@ -13,6 +13,17 @@ interface MetricSpec {
 /** The queues of background jobs. */
 const QUEUES = ["send-mail"] as const;
 
+/** What is done again and again. */
+const SCHEDULES = [
+  "backup",
+  "clean-up",
+  "daily-report",
+  "deactivated-accounts",
+  "freshness",
+  "rotate-keys",
+  "unverified-accounts",
+] as const;
+
 /** Where the buckets of durations end. */
 const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
 
@@ -41,6 +52,12 @@ export const METRICS = {
     unit: "s",
     sentence: "Since when the oldest of those jobs has been there.",
     labels: { queue: QUEUES, state: ["waiting", "running", "dead"] },
+  },
+  "primer.schedules.runs": {
+    kind: "counter",
+    unit: "{run}",
+    sentence: "Runs of schedules in this process, by how each ended.",
+    labels: { schedule: SCHEDULES, outcome: ["done", "retry", "failed", "interrupted"] },
   },
 } as const satisfies Readonly<Record<string, MetricSpec>>;
 

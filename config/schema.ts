@@ -17,6 +17,7 @@ import {
   secureUrl,
   someOf,
   text,
+  timeOfDay,
   timestamp,
   timeZone,
   url,
@@ -378,6 +379,19 @@ export const SETTINGS = {
       "Tokens that one service client introspects or revokes and that are not good; one more, and it has to wait.",
     ),
     client_failed: setting(rate, "20/1m", "Failed authentications of service clients from one address."),
+  },
+  worker: {
+    time_zone: setting(timeZone, "UTC", "Time zone of the times of day at which schedules run."),
+  },
+  report: {
+    enabled: setting(flag, true, "Mail the sign-ins of the day before to everybody with the permission reports:read."),
+    time: setting(timeOfDay, "07:00", "When that mail is sent."),
+  },
+  retention: {
+    time: setting(timeOfDay, "03:30", "When what is older than the following is deleted, every day."),
+    logins: setting(duration("30d", "3650d"), "365d", "How long attempts to log in are kept."),
+    audit: setting(duration("30d", "3650d"), "365d", "How long the audit log is kept."),
+    sessions: setting(duration("7d", "3650d"), "30d", "How long sessions are kept after they have ended."),
   },
   backup: {
     key_file: setting(

@@ -14,19 +14,19 @@ import { openKeyRing } from "../../server/features/keys/service.ts";
 import { readFilterFacts } from "../../server/features/passwords/breach-filter.ts";
 import { BREACH_FILTER_FILE, createBreachCheck } from "../../server/features/passwords/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
-import { readGeoFile } from "../../server/ports/geo-file.ts";
+import { OLD_GEOIP_DAYS, readGeoFile } from "../../server/ports/geo-file.ts";
 import { checkMail } from "../check-mail.ts";
 import { checkDatabaseTls, checkTls } from "../check-tls.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { broken, type Finding, ok, warning } from "../findings.ts";
 import { green, type Io, red, yellow } from "../io.ts";
+import { checkSchedules } from "../schedules.ts";
 
 const GIB = 1024 ** 3;
 const LEAST_FREE_BYTES = GIB / 4;
 const LEAST_FREE_SHARE = 0.1;
 const MAX_CLOCK_DIFFERENCE_MS = 5000;
 const OLD_KEY_DAYS = 365;
-const OLD_GEOIP_DAYS = 60;
 const CONNECT_TIMEOUT_MS = 3000;
 const DAY_MS = 86_400_000;
 
@@ -183,7 +183,8 @@ async function checkDatabase(database: Database, loaded: LoadedSettings): Promis
     ];
   }
   findings.push(ok("migrations", "up to date"), await checkClock(database));
-  return [...findings, await checkKeys(database, loaded), ...(await checkBackups(database, loaded.settings))];
+  const backups = await checkBackups(database, loaded.settings);
+  return [...findings, await checkKeys(database, loaded), ...backups, await checkSchedules(database)];
 }
 
 /** A backup that nobody has restored is a hope. In development none is asked for. */

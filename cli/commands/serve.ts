@@ -8,8 +8,9 @@ import type { Deps } from "../../server/deps.ts";
 import { createHashPool } from "../../server/features/passwords/hash-pool.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { openDeps, type RunningServer, startServer } from "../../server/start.ts";
-import { openHandlers } from "../../worker/jobs.ts";
+import { openMail } from "../../worker/mail/open-mail.ts";
 import { startWorker } from "../../worker/run.ts";
+import { startSchedules } from "../../worker/run-schedules.ts";
 import type { CommandContext, Options, Outcome } from "../command.ts";
 import { listenForCommands } from "../holder.ts";
 import { bold } from "../io.ts";
@@ -35,8 +36,9 @@ export async function run(context: CommandContext): Promise<Outcome> {
     const secrets = await secretsOfInstallation(context.home, loaded, db);
     const deps = await openDeps({ home: context.home, settings: loaded.settings, secrets, db, log });
     const socket = embedded ? await hearCommands(context, db) : undefined;
-    const work = isWorker ? openHandlers(deps, context.home) : undefined;
+    const work = isWorker ? openMail(deps, context.home) : undefined;
     const worker = work && startWorker(deps, { handlers: work.handlers });
+    const schedules = isWorker ? startSchedules(deps, context.home) : undefined;
     try {
       const stopped = untilStopped(log); // before anybody is told that there is something to stop
       const server = listen(deps, context.home);
@@ -47,10 +49,10 @@ export async function run(context: CommandContext): Promise<Outcome> {
       });
       announce(context, deps, server);
       await stopped;
-      await Promise.all([server.stop(), worker?.stop()]);
+      await Promise.all([server.stop(), worker?.stop(), schedules?.stop()]);
     } finally {
       socket?.close();
-      await worker?.stop();
+      await Promise.all([worker?.stop(), schedules?.stop()]);
       work?.close();
       await deps.close();
     }

@@ -4,15 +4,26 @@ import { createLog } from "../../config/log.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { openDeps } from "../../server/start.ts";
 import { endIfBlocked } from "../../worker/end-if-blocked.ts";
-import { openHandlers } from "../../worker/jobs.ts";
+import { openMail } from "../../worker/mail/open-mail.ts";
 import { DEFAULT_CONCURRENCY, startWorker } from "../../worker/run.ts";
+import { startSchedules } from "../../worker/run-schedules.ts";
 import type { CommandContext, Options, Outcome } from "../command.ts";
 import { secretsOfInstallation, untilStopped } from "../long-running.ts";
+import { listSchedules, runSchedule } from "../schedules.ts";
 
 const MAX_CONCURRENCY = 100;
 
-/** Does background work until SIGTERM or SIGINT. On an embedded database `serve` does that itself. */
+/** Does background work until SIGTERM or SIGINT, or what is asked of the schedules. */
 export async function run(context: CommandContext): Promise<Outcome> {
+  const { concurrency, runOnce, list } = context.options;
+  const asked = Object.entries({ concurrency, runOnce, list }).filter(([, value]) => value !== undefined);
+  if (asked.length > 1) throw misused("Give --concurrency, --run-once or --list, and not two of them.");
+  if (typeof runOnce === "string") return runSchedule(context, runOnce);
+  return list ? listSchedules(context) : work(context);
+}
+
+/** Works until it is stopped. On an embedded database `serve` does that itself. */
+async function work(context: CommandContext): Promise<Outcome> {
   const concurrency = concurrencyFrom(context.options);
   const { home } = context;
   const loaded = loadSettings(home, context.environment);
@@ -23,16 +34,17 @@ export async function run(context: CommandContext): Promise<Outcome> {
     const secrets = await secretsOfInstallation(home, loaded, db);
     const deps = await openDeps({ home, kind: "worker", settings, secrets, db, log });
     const stopped = untilStopped(log); // before anybody is told that there is something to stop
-    const work = openHandlers(deps, home);
-    const worker = startWorker(deps, { handlers: work.handlers, concurrency });
+    const jobs = openMail(deps, home);
+    const worker = startWorker(deps, { handlers: jobs.handlers, concurrency });
+    const schedules = startSchedules(deps, home);
     const watcher = endIfBlocked();
     context.io.note(`primer works in the background\n  Home      ${home}\n  Database  ${db.address}\n`);
     log.info("Working", { event: "worker.started", home, database: db.kind, concurrency, pid: process.pid });
     try {
       await stopped;
     } finally {
-      await worker.stop();
-      work.close();
+      await Promise.all([worker.stop(), schedules.stop()]);
+      jobs.close();
       watcher.stop();
       await deps.close();
     }

@@ -7,6 +7,7 @@ import m4 from "./0004_roles.sql" with { type: "text" };
 import m5 from "./0005_mail.sql" with { type: "text" };
 import m6 from "./0006_backups.sql" with { type: "text" };
 import m7 from "./0007_invitations.sql" with { type: "text" };
+import m8 from "./0008_schedules.sql" with { type: "text" };
 
 export interface Migration {
   readonly name: string;
@@ -23,4 +24,5 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: "0005_mail", sql: m5 },
   { name: "0006_backups", sql: m6 },
   { name: "0007_invitations", sql: m7 },
+  { name: "0008_schedules", sql: m8 },
 ];

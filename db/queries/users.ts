@@ -1,4 +1,4 @@
-import { and, desc, eq, ilike, inArray, isNull, lt, or, sql } from "drizzle-orm";
+import { and, desc, eq, gt, ilike, inArray, isNull, lt, lte, or, sql } from "drizzle-orm";
 import type { Reader, Tx } from "../database.ts";
 import { invitations } from "../schema/invitations.ts";
 import { knownDevices, loginRecords } from "../schema/logins.ts";
@@ -119,6 +119,47 @@ export function listUsers(
     )
     .orderBy(desc(users.createdAt), desc(users.id))
     .limit(page.limit);
+}
+
+/** A user whose time is over, by the column that says so, the longest over first. */
+export interface OverdueUser extends UserWithRights {
+  readonly since: Date;
+}
+
+/** What keeps an account only for a time: since it waits to be verified, or since its owner gave it up. */
+export const OVERDUE = { pending: users.createdAt, deactivated: users.deactivatedAt } as const;
+
+/** Users of a status since `until` or before, and not erased; after the one given, the longest ones first. */
+export async function listOverdueUsers(
+  tx: Reader,
+  status: keyof typeof OVERDUE,
+  page: { until: Date; limit: number; after?: OverdueUser },
+): Promise<OverdueUser[]> {
+  const since = OVERDUE[status];
+  const { until, limit, after } = page;
+  const isLater = after && or(gt(since, after.since), and(eq(since, after.since), gt(users.id, after.user.id)));
+  const rows = await tx
+    .select({ ...withRights, since })
+    .from(users)
+    .where(and(eq(users.status, status), isNull(users.erasedAt), lte(since, until), isLater))
+    .orderBy(since, users.id)
+    .limit(limit);
+  return rows.map((row) => ({ ...row, since: row.since ?? row.user.createdAt }));
+}
+
+/** Active users who hold one of these roles everywhere, by id. */
+export async function listActiveHolders(tx: Reader, roleNames: readonly string[], limit: number): Promise<string[]> {
+  const holders = tx
+    .select({ id: userRoles.userId })
+    .from(userRoles)
+    .where(inArray(userRoles.role, [...roleNames]));
+  const rows = await tx
+    .select({ id: users.id })
+    .from(users)
+    .where(and(eq(users.status, "active"), inArray(users.id, holders)))
+    .orderBy(users.id)
+    .limit(limit);
+  return rows.map(({ id }) => id);
 }
 
 export const insertUser = (tx: Tx, row: typeof users.$inferInsert) => tx.insert(users).values(row);

@@ -7,5 +7,6 @@ export * from "./keys.ts";
 export * from "./logins.ts";
 export * from "./mail.ts";
 export * from "./processes.ts";
+export * from "./schedules.ts";
 export * from "./sessions.ts";
 export * from "./users.ts";

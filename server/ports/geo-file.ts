@@ -15,6 +15,8 @@ export interface GeoFile {
   placeOf(ip: string): Place | undefined;
 }
 
+/** Addresses move: an older file is too often wrong (days). */
+export const OLD_GEOIP_DAYS = 60;
 /** Larger than any such file, and small enough to be held twice while one replaces the other. */
 const MAX_BYTES = 1024 ** 3;
 

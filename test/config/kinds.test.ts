@@ -19,6 +19,7 @@ import {
   secureUrl,
   someOf,
   text,
+  timeOfDay,
   timeZone,
   url,
 } from "../../config/kinds.ts";
@@ -59,6 +60,16 @@ const CASES: readonly KindCase[] = [
       ["off", null],
     ],
     bad: ["0/1m", "5/0m", "5", "/1m", "5/", "5/1", "-5/1m", "5/1w", "5 per minute", "OFF", "", 5, false, null],
+  },
+  {
+    name: "time of day",
+    kind: timeOfDay,
+    good: [
+      ["00:00", "00:00"],
+      ["07:05", "07:05"],
+      ["23:59", "23:59"],
+    ],
+    bad: ["24:00", "7:05", "07:60", "07:05:00", "07.05", " 07:05", "noon", "", 7, null, undefined],
   },
   {
     name: "list of routes' rates",

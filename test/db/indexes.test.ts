@@ -1,6 +1,17 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { drizzle } from "drizzle-orm/pg-proxy";
 import type { Database, Tx } from "../../db/database.ts";
+import {
+  deleteEndedSessions,
+  deleteErasedUsers,
+  deleteExpiredSessions,
+  deleteExpiredTokens,
+  deleteIdleSessions,
+  deleteOldAudit,
+  deleteOldFailures,
+  deleteOldLogins,
+  deleteOldMailCounters,
+} from "../../db/queries/clean-up.ts";
 import { findClient } from "../../db/queries/clients.ts";
 import {
   advanceRefreshFamily,
@@ -14,7 +25,7 @@ import {
   lockSession,
   revokeSessions,
 } from "../../db/queries/sessions.ts";
-import { findUser, findUserWithPassword, insertUser } from "../../db/queries/users.ts";
+import { findUser, findUserWithPassword, insertUser, listOverdueUsers } from "../../db/queries/users.ts";
 import { openTestDatabase } from "../support/database.ts";
 import { NOW, newId, sessionRows, userRow } from "./rows.ts";
 
@@ -66,6 +77,8 @@ async function planOf({ text, values }: { text: string; values: unknown[] }): Pr
 }
 
 const id = newId();
+const doomed = { from: new Date(0), until: NOW, limit: 100 };
+const overdue = { until: NOW, limit: 100 };
 const family = { id, sessionId: id, generation: 1 };
 const next = { keyId: "key", secretHash: "hash", rotatedAt: NOW, idleExpiresAt: NOW };
 
@@ -99,6 +112,17 @@ describe("an index serves", () => {
     ["a page of a user's sessions", (tx) => listLiveSessions(tx, id, NOW, { limit: 50 }), ["sessions_user_id_idx"]],
     ["how many sessions a user has", (tx) => listLiveSessionIds(tx, id, NOW), ["sessions_user_id_idx"]],
     ["all sessions", (tx) => listUnrevokedSessionIds(tx, { limit: 1000, after: id }), ["sessions_pkey"]],
+    ["the clean-up of tokens", (tx) => deleteExpiredTokens(tx, doomed), ["single_use_tokens_expires_at_idx"]],
+    ["that of ended sessions", (tx) => deleteEndedSessions(tx, doomed), ["sessions_revoked_at_idx"]],
+    ["that of expired sessions", (tx) => deleteExpiredSessions(tx, doomed), ["sessions_expires_at_idx"]],
+    ["that of idle sessions", (tx) => deleteIdleSessions(tx, doomed), ["refresh_families_idle_expires_at_idx"]],
+    ["that of login records", (tx) => deleteOldLogins(tx, doomed), ["login_records_created_at_idx"]],
+    ["that of the audit log", (tx) => deleteOldAudit(tx, doomed), ["audit_log_time_idx"]],
+    ["that of failures", (tx) => deleteOldFailures(100)(tx, doomed), ["failure_counters_last_failure_at_idx"]],
+    ["that of mail counters", (tx) => deleteOldMailCounters(tx, doomed), ["mail_counters_last_at_idx"]],
+    ["that of erased users", (tx) => deleteErasedUsers(tx, doomed), ["users_erased_at_idx"]],
+    ["accounts that nobody verified", (tx) => listOverdueUsers(tx, "pending", overdue), ["users_pending_idx"]],
+    ["deactivated accounts", (tx) => listOverdueUsers(tx, "deactivated", overdue), ["users_deactivated_idx"]],
     ["the end of a user's sessions", (tx) => revokeSessions(tx, { userId: id }, "x", NOW), ["sessions_user_id_idx"]],
   ])("%s", async (_name, query, indexes) => {
     const nodes = await planOf(await statementOf(query));

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { secretKey } from "../../config/secrets.ts";
 import { findLastBackup } from "../../server/features/backups/service.ts";
-import { runScheduledBackup, type ScheduledBackupDeps } from "../../worker/jobs/take-backup.ts";
+import { runScheduledBackup, type ScheduledBackupDeps } from "../../worker/schedules/take-backup.ts";
 import { openTestApp, type TestApp } from "../support/app.ts";
 
 const DAY_MS = 86_400_000;

@@ -1,0 +1,101 @@
+import { and, asc, eq, gte, lt, lte, type SQL, sql } from "drizzle-orm";
+import type { AnyPgColumn, PgTable } from "drizzle-orm/pg-core";
+import type { Tx } from "../database.ts";
+import { auditLog } from "../schema/audit.ts";
+import { invitations } from "../schema/invitations.ts";
+import { secretKeys, signingKeys } from "../schema/keys.ts";
+import { failureCounters, loginRecords } from "../schema/logins.ts";
+import { mailCounters } from "../schema/mail.ts";
+import { processes } from "../schema/processes.ts";
+import { refreshFamilies, sessions, singleUseTokens } from "../schema/sessions.ts";
+import { users } from "../schema/users.ts";
+
+/** Which rows go: at most so many, the oldest first, of a time from `from` up to and including `until`. */
+export interface Doomed {
+  readonly from: Date;
+  readonly until: Date;
+  readonly limit: number;
+}
+
+/** Deletes rows; those that somebody has locked are left for another time. @returns the times of those deleted */
+export type DeleteOld = (tx: Tx, doomed: Doomed) => Promise<Date[]>;
+
+/** By a column that has an index. Where many go, each statement begins where the last one ended and not at what is dead. */
+async function deleteByTime(
+  tx: Tx,
+  table: PgTable,
+  time: AnyPgColumn,
+  { from, until, limit }: Doomed,
+  condition?: SQL,
+): Promise<Date[]> {
+  const chosen = tx
+    .select({ ctid: sql`ctid` })
+    .from(table)
+    .where(and(lte(time, until), gte(time, from), condition))
+    .orderBy(asc(time))
+    .limit(limit)
+    .for("update", { skipLocked: true });
+  const gone = await tx.delete(table).where(sql`ctid = ANY(ARRAY(${chosen}))`).returning({ time });
+  return gone.map((row) => row.time as Date);
+}
+
+/** Used or not: what has expired works no more. */
+export const deleteExpiredTokens: DeleteOld = (tx, doomed) =>
+  deleteByTime(tx, singleUseTokens, singleUseTokens.expiresAt, doomed);
+
+/** By when they were ended; with their refresh tokens. */
+export const deleteEndedSessions: DeleteOld = (tx, doomed) => deleteByTime(tx, sessions, sessions.revokedAt, doomed);
+
+/** By when they were over, however active. */
+export const deleteExpiredSessions: DeleteOld = (tx, doomed) => deleteByTime(tx, sessions, sessions.expiresAt, doomed);
+
+/** By when they were over for want of a refresh. The session is locked first, as whoever changes both does. */
+export async function deleteIdleSessions(tx: Tx, { from, until, limit }: Doomed): Promise<Date[]> {
+  const idle = refreshFamilies.idleExpiresAt;
+  const chosen = tx
+    .select({ id: sessions.id })
+    .from(refreshFamilies)
+    .innerJoin(sessions, eq(sessions.id, refreshFamilies.sessionId))
+    .where(and(lte(idle, until), gte(idle, from)))
+    .orderBy(asc(idle))
+    .limit(limit)
+    .for("update", { of: sessions, skipLocked: true });
+  const time = sql`(SELECT f.idle_expires_at FROM refresh_families f WHERE f.session_id = sessions.id)`.mapWith(idle);
+  const gone = await tx.delete(sessions).where(sql`${sessions.id} = ANY(ARRAY(${chosen}))`).returning({ time });
+  return gone.map((row) => row.time as Date);
+}
+
+export const deleteOldLogins: DeleteOld = (tx, doomed) =>
+  deleteByTime(tx, loginRecords, loginRecords.createdAt, doomed);
+
+export const deleteOldAudit: DeleteOld = (tx, doomed) => deleteByTime(tx, auditLog, auditLog.time, doomed);
+
+/** @param lockAfter from so many failures on a counter locks, and stays; 0: none does */
+export const deleteOldFailures =
+  (lockAfter: number): DeleteOld =>
+  (tx, doomed) =>
+    deleteByTime(
+      tx,
+      failureCounters,
+      failureCounters.lastFailureAt,
+      doomed,
+      lockAfter === 0 ? undefined : lt(failureCounters.failures, lockAfter),
+    );
+
+/** Those that were used too. */
+export const deleteOldInvitations: DeleteOld = (tx, doomed) =>
+  deleteByTime(tx, invitations, invitations.expiresAt, doomed);
+
+export const deleteOldMailCounters: DeleteOld = (tx, doomed) =>
+  deleteByTime(tx, mailCounters, mailCounters.lastAt, doomed);
+
+export const deleteGoneProcesses: DeleteOld = (tx, doomed) => deleteByTime(tx, processes, processes.seenAt, doomed);
+
+/** What is left of users whose data was taken away, with their sessions. */
+export const deleteErasedUsers: DeleteOld = (tx, doomed) => deleteByTime(tx, users, users.erasedAt, doomed);
+
+export const deleteRetiredSigningKeys: DeleteOld = (tx, doomed) =>
+  deleteByTime(tx, signingKeys, signingKeys.retiredAt, doomed, eq(signingKeys.state, "retired"));
+
+export const deleteRetiredSecretKeys: DeleteOld = (tx, doomed) =>
+  deleteByTime(tx, secretKeys, secretKeys.retiredAt, doomed, eq(secretKeys.state, "retired"));

@@ -1,0 +1,111 @@
+import type { LabelsOf } from "../config/metrics.ts";
+import type { Settings } from "../config/schema.ts";
+import type { Tx } from "../db/database.ts";
+import type { Deps } from "../server/deps.ts";
+import { advanceKeys } from "../server/features/keys/service.ts";
+import type { UserDeps } from "../server/features/users/service.ts";
+import { checkFreshness } from "./schedules/check-freshness.ts";
+import { cleanUp } from "./schedules/clean-up.ts";
+import { eraseDeactivated, eraseUnverified } from "./schedules/erase-accounts.ts";
+import { reportSignIns } from "./schedules/report-sign-ins.ts";
+import { runScheduledBackup } from "./schedules/take-backup.ts";
+
+const MINUTE_MS = 60_000;
+
+/** What schedules work with: no server has to run. */
+export type ScheduleDeps = UserDeps & Pick<Deps, "log">;
+
+/** What a run came to, for operators: names with amounts or words, never anything secret. */
+export type Details = Readonly<Record<string, unknown>>;
+
+/** One run of a schedule. */
+export interface ScheduledRun {
+  /** The folder of this process. */
+  readonly home: string;
+  /** When it was due. */
+  readonly occurrence: Date;
+  /** What the last good run came to; null where there was none. */
+  readonly last: Details | null;
+  /** Aborted when its time is up, it was given to another process, or this one stops: whatever comes then does not count. */
+  readonly signal: AbortSignal;
+  /**
+   * Ends it as good inside a transaction of its own work, so that both are there or neither is: what is mailed is mailed
+   * once. Throws where the run was taken away; let that undo the transaction.
+   */
+  finish(tx: Tx, details: Details): Promise<void>;
+}
+
+export type ScheduleName = LabelsOf<"primer.schedules.runs">["schedule"];
+
+/** Something that is done again and again, whoever does it. */
+export interface Schedule {
+  readonly name: ScheduleName;
+  readonly sentence: string;
+  /** When, as a cron expression in the time zone `worker.time_zone`; undefined where it is switched off. */
+  cron(settings: Settings): string | undefined;
+  /** The longest that one run takes (milliseconds). */
+  readonly deadlineMs: number;
+  run(deps: ScheduleDeps, run: ScheduledRun): Promise<Details | undefined>;
+}
+
+/** "07:05" as a cron expression. */
+function daily(time: string): string {
+  const [hour, minute] = time.split(":").map(Number);
+  return `${minute} ${hour} * * *`;
+}
+
+/** Everything that is done by the clock. What is not at a set time is spread over the hour. */
+export const SCHEDULES: readonly Schedule[] = [
+  {
+    name: "backup",
+    sentence: "Takes the backup of the day, and proves it.",
+    cron: ({ backup }) => (backup.folder === "" ? undefined : "15 2 * * *"),
+    deadlineMs: 120 * MINUTE_MS,
+    async run(deps, { home }) {
+      const taken = await runScheduledBackup({ ...deps, home });
+      return taken ? { rows: taken.rows, bytes: taken.bytes } : {};
+    },
+  },
+  {
+    name: "clean-up",
+    sentence: "Deletes what has expired and what was kept long enough.",
+    cron: ({ retention }) => daily(retention.time),
+    deadlineMs: 120 * MINUTE_MS,
+    run: cleanUp,
+  },
+  {
+    name: "daily-report",
+    sentence: "Mails the sign-ins of the day before.",
+    cron: ({ report }) => (report.enabled ? daily(report.time) : undefined),
+    deadlineMs: 10 * MINUTE_MS,
+    run: reportSignIns,
+  },
+  {
+    name: "deactivated-accounts",
+    sentence: "Erases accounts that were deactivated longer than accounts.erase_after ago.",
+    cron: () => "20 * * * *",
+    deadlineMs: 50 * MINUTE_MS,
+    run: eraseDeactivated,
+  },
+  {
+    name: "freshness",
+    sentence: "Looks how old the list of breached passwords and the GeoIP file are.",
+    cron: () => "5 6 * * *",
+    deadlineMs: 5 * MINUTE_MS,
+    run: checkFreshness,
+  },
+  {
+    name: "rotate-keys",
+    sentence: "Takes the steps of key rotations whose time has come, as every server does besides.",
+    cron: () => "40 * * * *",
+    deadlineMs: 5 * MINUTE_MS,
+    run: async (deps) => ({ changed: await advanceKeys(deps) }),
+  },
+  {
+    name: "unverified-accounts",
+    sentence: "Erases accounts that were not verified within a day, so that their names are free again.",
+    cron: () => "10 * * * *",
+    deadlineMs: 50 * MINUTE_MS,
+    run: eraseUnverified,
+  },
+];

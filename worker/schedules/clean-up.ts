@@ -1,0 +1,116 @@
+import {
+  type DeleteOld,
+  deleteEndedSessions,
+  deleteErasedUsers,
+  deleteExpiredSessions,
+  deleteExpiredTokens,
+  deleteGoneProcesses,
+  deleteIdleSessions,
+  deleteOldAudit,
+  deleteOldFailures,
+  deleteOldInvitations,
+  deleteOldLogins,
+  deleteOldMailCounters,
+  deleteRetiredSecretKeys,
+  deleteRetiredSigningKeys,
+} from "../../db/queries/clean-up.ts";
+import { vacuumTables } from "../../db/vacuum.ts";
+import type { Details, ScheduleDeps, ScheduledRun } from "../schedule.ts";
+
+const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
+
+/** Clocks are not the same everywhere: what has expired stays for a day. */
+const EXPIRED_KEPT_MS = DAY_MS;
+/** What counts mails looks back a day. */
+const MAIL_COUNTER_KEPT_MS = 2 * DAY_MS;
+/** Nobody guesses more often than an account allows by waiting: so few a year help no one. */
+const FAILURES_KEPT_MS = 365 * DAY_MS;
+const INVITATIONS_KEPT_MS = 30 * DAY_MS;
+const RETIRED_KEY_KEPT_MS = 365 * DAY_MS;
+/**
+ * A service that verifies tokens by itself hears from the sessions' rows that they have ended. An access token lives an
+ * hour at most, whatever is set, and clocks and signing add two minutes.
+ */
+export const ERASED_KEPT_MS = 2 * HOUR_MS;
+
+/** How long one statement should hold up others (milliseconds): so many rows are deleted at a time. */
+const STATEMENT_MS = 50;
+const FIRST_BATCH = 500;
+const SMALLEST_BATCH = 50;
+const LARGEST_BATCH = 5000;
+/** The least pause between two statements (milliseconds); where they take longer, so does the pause. */
+const LEAST_PAUSE_MS = 10;
+
+interface Kept {
+  readonly what: string;
+  readonly keptMs: number;
+  readonly delete: DeleteOld;
+}
+
+/** What is deleted once it is how old. */
+function listKept({ retention, accounts }: ScheduleDeps["settings"]): readonly Kept[] {
+  const sessions = { what: "sessions", keptMs: retention.sessions };
+  const keys = { what: "keys", keptMs: RETIRED_KEY_KEPT_MS };
+  return [
+    { what: "tokens", keptMs: EXPIRED_KEPT_MS, delete: deleteExpiredTokens },
+    { ...sessions, delete: deleteEndedSessions },
+    { ...sessions, delete: deleteIdleSessions },
+    { ...sessions, delete: deleteExpiredSessions },
+    { what: "logins", keptMs: retention.logins, delete: deleteOldLogins },
+    { what: "audit", keptMs: retention.audit, delete: deleteOldAudit },
+    { what: "failures", keptMs: FAILURES_KEPT_MS, delete: deleteOldFailures(accounts.lock_after) },
+    { what: "invitations", keptMs: INVITATIONS_KEPT_MS, delete: deleteOldInvitations },
+    { what: "mail_counters", keptMs: MAIL_COUNTER_KEPT_MS, delete: deleteOldMailCounters },
+    { what: "processes", keptMs: EXPIRED_KEPT_MS, delete: deleteGoneProcesses },
+    { what: "erased_users", keptMs: ERASED_KEPT_MS, delete: deleteErasedUsers },
+    { ...keys, delete: deleteRetiredSigningKeys },
+    { ...keys, delete: deleteRetiredSecretKeys },
+  ];
+}
+
+/**
+ * Deletes what has expired and what was kept long enough, a few rows at a time, so that whoever logs in meanwhile does
+ * not wait. What is left when it is cut short goes the next time.
+ *
+ * @returns how many rows of what were deleted
+ */
+export async function cleanUp(deps: ScheduleDeps, { signal }: ScheduledRun): Promise<Details> {
+  const now = deps.clock.now().getTime();
+  const deleted: Record<string, number> = {};
+  for (const { what, keptMs, delete: deleteOld } of listKept(deps.settings)) {
+    const count = await deleteUntil(deps, deleteOld, new Date(now - keptMs), signal);
+    deleted[what] = (deleted[what] ?? 0) + count;
+  }
+  if (deps.db.kind === "pglite") await freeRoom(deps, signal);
+  return deleted;
+}
+
+/** A PostgreSQL server does this by itself. */
+async function freeRoom({ db, log }: ScheduleDeps, signal: AbortSignal): Promise<void> {
+  const tables = await vacuumTables(db, signal);
+  if (tables.length === 0) return;
+  const fields = { event: "clean_up.not_vacuumed", tables };
+  log.warn("Tables are too large for the embedded database to reuse their room; move to a PostgreSQL", fields);
+}
+
+async function deleteUntil(
+  deps: ScheduleDeps,
+  deleteOld: DeleteOld,
+  until: Date,
+  signal: AbortSignal,
+): Promise<number> {
+  let count = 0;
+  let limit = FIRST_BATCH;
+  for (let from = new Date(0); ; ) {
+    signal.throwIfAborted();
+    const began = performance.now();
+    const times = await deleteOld(deps.db.orm, { from, until, limit });
+    const took = performance.now() - began;
+    count += times.length;
+    if (times.length < limit) return count;
+    from = new Date(Math.max(...times.map(Number)));
+    limit = Math.round(Math.min(LARGEST_BATCH, 2 * limit, Math.max(SMALLEST_BATCH, (limit * STATEMENT_MS) / took)));
+    await deps.clock.sleep(Math.max(LEAST_PAUSE_MS, took));
+  }
+}
