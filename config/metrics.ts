@@ -53,6 +53,12 @@ export const METRICS = {
     sentence: "Since when the oldest of those jobs has been there.",
     labels: { queue: QUEUES, state: ["waiting", "running", "dead"] },
   },
+  "primer.backup.verified_age": {
+    kind: "gauge",
+    unit: "s",
+    sentence: "How long ago the last backup was taken that has proven itself by a restore; none where there is none.",
+    labels: {},
+  },
   "primer.schedules.runs": {
     kind: "counter",
     unit: "{run}",

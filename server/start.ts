@@ -15,6 +15,7 @@ import type { Deps } from "./deps.ts";
 import { createClientStates } from "./features/clients/service.ts";
 import { measureJobs } from "./features/jobs/service.ts";
 import { keepKeys, openKeyRing } from "./features/keys/service.ts";
+import { measureBackups } from "./features/monitoring/service.ts";
 import { createHashPool } from "./features/passwords/hash-pool.ts";
 import { BREACH_FILTER_FILE, createBreachCheck } from "./features/passwords/service.ts";
 import { createRevocations } from "./features/revocations/service.ts";
@@ -103,6 +104,7 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
   const revocations = createRevocations(() => deps);
   const metrics = createMetrics();
   measureJobs({ db, metrics });
+  measureBackups({ db, metrics, clock });
   const deps: OpenDeps = {
     settings,
     get secrets() {

@@ -58,4 +58,7 @@ test("one that was proven is remembered, and the others make room", async () => 
   const taken = await runScheduledBackup(depsWith({ keep: 1 }));
   expect(files()).toEqual(["notes.txt", "primer-20260305T120000Z.backup"]);
   expect(await findLastBackup(app.db.orm, true)).toMatchObject({ id: taken?.id, verifiedAt: app.clock.now() });
+  app.clock.advance(90_000);
+  const age = (await app.deps.metrics.read()).find(({ name }) => name === "primer.backup.verified_age");
+  expect(age?.points).toEqual([{ labels: {}, value: 90 }]);
 });

@@ -1,5 +1,6 @@
 import type { BreakerState } from "../../../db/breaker.ts";
 import { withinDeadline } from "../../../db/deadline.ts";
+import { findLastBackup } from "../../../db/queries/backups.ts";
 import type { SlotUse } from "../../../db/slots.ts";
 import type { Dependency } from "../../dependencies.ts";
 import type { Deps } from "../../deps.ts";
@@ -35,6 +36,14 @@ export interface SystemHealth {
   readonly status: Health;
   readonly timestamp: string;
   readonly dependencies: Readonly<Record<string, DependencyHealth>>;
+}
+
+/** Shows how old the state is that a restore would bring back for sure, to whoever reads the metrics. */
+export function measureBackups({ metrics, db, clock }: Pick<Deps, "metrics" | "db" | "clock">): void {
+  metrics.observe("primer.backup.verified_age", async () => {
+    const last = await withinDeadline(findLastBackup(db.orm, true), PING_TIMEOUT_MS);
+    return last ? [{ value: (clock.now().getTime() - last.takenAt.getTime()) / 1000, labels: {} }] : [];
+  });
 }
 
 /** The breaker of every dependency. Asks none of them. */
