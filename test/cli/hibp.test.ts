@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { $ } from "bun";
 import { BREACH_FILTER_FILE, isInFilter } from "../../server/features/passwords/breach-filter.ts";
 import { sha1Of } from "../support/range-service.ts";
-import { FROM_SOURCE, plainEnvironment, runPrimer } from "../support/server.ts";
+import { PRIMER, plainEnvironment, runPrimer } from "../support/server.ts";
 import { hashesOf, jsonOf, makeFolder, openScratch } from "./support/home.ts";
 import { type Serving, serve, until } from "./support/serve.ts";
 
@@ -204,7 +204,7 @@ describe("a list that cannot be used is exit 1, and the set that is there stays"
   async function slowImport(): Promise<{ child: Bun.Subprocess; pipe: FileHandle }> {
     const path = scratch.path("pipe");
     await $`mkfifo ${path}`;
-    const child = Bun.spawn([...FROM_SOURCE, "hibp", "import", path, "--dir", where], {
+    const child = Bun.spawn([...PRIMER, "hibp", "import", path, "--dir", where], {
       env: plainEnvironment(),
       stdio: ["ignore", "ignore", "pipe"],
     });

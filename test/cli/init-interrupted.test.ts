@@ -2,7 +2,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { cpSync, existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { createPostgresDatabase } from "../support/database.ts";
-import { FROM_SOURCE, plainEnvironment, runPrimer } from "../support/server.ts";
+import { PRIMER, plainEnvironment, runPrimer } from "../support/server.ts";
 import { jsonOf, openScratch, when } from "./support/home.ts";
 import { standingOf } from "./support/installation.ts";
 
@@ -65,7 +65,7 @@ const SPREAD: readonly Pair[] = Array.from({ length: 16 }, (_, index) => [
 
 /** Runs init and kills it at a moment. Answers what it had written to standard error by then. */
 async function initKilledAt(home: string, args: readonly string[], { reached, afterMs }: Moment): Promise<string> {
-  const child = Bun.spawn([...FROM_SOURCE, ...args], { env: plainEnvironment(), stdio: ["ignore", "ignore", "pipe"] });
+  const child = Bun.spawn([...PRIMER, ...args], { env: plainEnvironment(), stdio: ["ignore", "ignore", "pipe"] });
   let stderr = "";
   const read = (async () => {
     const decoder = new TextDecoder();

@@ -4,7 +4,7 @@ import { createWriteStream, existsSync, readFileSync, statSync, writeFileSync } 
 import { basename, dirname } from "node:path";
 import { createPostgresDatabase } from "../support/database.ts";
 import { EXPORT_PASSWORD, EXPORTS, exportText, FIREBASE_CONFIG } from "../support/moving/exports.ts";
-import { FROM_SOURCE, plainEnvironment, runPrimer } from "../support/server.ts";
+import { PRIMER, plainEnvironment, runPrimer } from "../support/server.ts";
 import { ADMIN, jsonOf, openScratch, when } from "./support/home.ts";
 import { login, type Serving, serve } from "./support/serve.ts";
 
@@ -213,7 +213,7 @@ async function realmOf(users: number): Promise<string> {
 }
 
 function spawnImport(path: string, home: string, environment: Record<string, string> = {}) {
-  return Bun.spawn([...FROM_SOURCE, "users", "import", path, "--format", "keycloak", "--dir", home, "--json"], {
+  return Bun.spawn([...PRIMER, "users", "import", path, "--format", "keycloak", "--dir", home, "--json"], {
     env: plainEnvironment(environment),
     stdin: "ignore",
     stdout: "pipe",
@@ -256,7 +256,7 @@ const MOST_MEMORY = 400 * MB;
 describe("many users", () => {
   test("Ctrl-C also ends what waits for standard input", async () => {
     const home = await scratch.home();
-    const child = Bun.spawn([...FROM_SOURCE, "users", "import", "-", "--format", "csv", "--dir", home], {
+    const child = Bun.spawn([...PRIMER, "users", "import", "-", "--format", "csv", "--dir", home], {
       env: plainEnvironment(),
       cwd: scratch.folder,
       stdin: "pipe",

@@ -3,7 +3,7 @@ import { readdirSync } from "node:fs";
 import { COMMANDS } from "../../cli/commands.ts";
 import { parseCommandLine } from "../../cli/program.ts";
 import { VERSION } from "../../config/version.ts";
-import { FROM_SOURCE, plainEnvironment, runPrimer } from "../support/server.ts";
+import { PRIMER, plainEnvironment, runPrimer } from "../support/server.ts";
 import { jsonOf, makeFolder, openScratch, when } from "./support/home.ts";
 
 const scratch = openScratch();
@@ -111,7 +111,7 @@ describe("--json", () => {
 
   // What is longer than a pipe holds reaches a reader that takes its time.
   test("a slow reader gets all of it", async () => {
-    const child = Bun.spawn(["bash", "-c", `"$@" | (sleep 1; wc -c)`, "-", ...FROM_SOURCE, "openapi"], {
+    const child = Bun.spawn(["bash", "-c", `"$@" | (sleep 1; wc -c)`, "-", ...PRIMER, "openapi"], {
       env: plainEnvironment(),
       stdout: "pipe",
     });

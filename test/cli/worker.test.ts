@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { FROM_SOURCE, plainEnvironment, runPrimer } from "../support/server.ts";
+import { PRIMER, plainEnvironment, runPrimer } from "../support/server.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "primer-worker-"));
 const home = join(folder, "home");
@@ -15,7 +15,7 @@ test("worker needs an installation, works in the background, and ends with 0 whe
 
     const init = ["init", "--yes", "--algorithm", "ES256", "--dir", home];
     expect((await runPrimer(init)).exitCode).toBe(0);
-    const worker = Bun.spawn([...FROM_SOURCE, "worker", "--dir", home], {
+    const worker = Bun.spawn([...PRIMER, "worker", "--dir", home], {
       env: plainEnvironment(),
       stdio: ["ignore", "pipe", "pipe"],
     });

@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { FROM_SOURCE, plainEnvironment, runPrimer, type ServedHome, serveHome, untilReady } from "../support/server.ts";
+import { PRIMER, plainEnvironment, runPrimer, type ServedHome, serveHome, untilReady } from "../support/server.ts";
 import { startSmtp } from "../worker/support/smtp.ts";
 
 const FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
@@ -27,7 +27,7 @@ async function serveAgain({ home, url, pid }: ServedHome, environment: Record<st
       .then(() => undefined)
       .catch(() => true),
   );
-  const child = Bun.spawn([...FROM_SOURCE, "serve"], {
+  const child = Bun.spawn([...PRIMER, "serve"], {
     env: plainEnvironment({ PRIMER_HOME: home, PRIMER_SERVER__PORT: new URL(url).port, ...environment }),
     stdio: ["ignore", "ignore", "ignore"],
   });

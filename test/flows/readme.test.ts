@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { join } from "node:path";
 import { withReference } from "../../cli/build/reference.ts";
-import { FROM_SOURCE, plainEnvironment, type ServedHome, serveHome } from "../support/server.ts";
+import { PRIMER, plainEnvironment, type ServedHome, serveHome } from "../support/server.ts";
 
 const readme = await Bun.file(join(import.meta.dir, "../../README.md")).text();
 
@@ -34,7 +34,7 @@ test("README's first login", async () => {
 // And so does what it shows of introspection and revocation; `primer` is the program from source.
 test("README's introspection and revocation", async () => {
   const script = block("introspection")
-    .replace(/^PRIMER=.*$/m, `PRIMER=${served.url}\nprimer() { ${FROM_SOURCE.join(" ")} "$@"; }`)
+    .replace(/^PRIMER=.*$/m, `PRIMER=${served.url}\nprimer() { ${PRIMER.join(" ")} "$@"; }`)
     .replace(/^PASSWORD=.*$/m, `PASSWORD='${served.password}'`);
   const env = plainEnvironment({ PRIMER_HOME: served.home });
   const shell = Bun.spawn(["sh", "-eu", "-c", script], { env, stdout: "pipe", stderr: "pipe" });

@@ -11,9 +11,9 @@ import { createUser, type NewUser } from "../../server/features/users/service.ts
 import { heldClock } from "../../server/ports/clock.ts";
 import { systemRandom } from "../../server/ports/random.ts";
 import { type OpenDeps, openDeps } from "../../server/start.ts";
-import { openTestDatabase } from "./database.ts";
 import { sharedSigningKey } from "./fixtures.ts";
 import { NO_LIMITS } from "./no-limits.ts";
+import { takeTestDatabase } from "./pooled-database.ts";
 
 /** Tests that need none have no home. */
 const HOME = "/nonexistent";
@@ -99,7 +99,7 @@ export const requestsTo = (app: AnyElysia): TestApp["request"] =>
 
 /** The whole application on a database of its own, with a clock that stands still until it is moved. */
 export async function openTestApp(variables: Record<string, string> = {}): Promise<TestApp> {
-  const db = await openTestDatabase();
+  const db = await takeTestDatabase();
   const clock = heldClock(new Date("2026-03-01T12:00:00.000Z"));
   const logLines: string[] = [];
   const { settings } = loadSettings(HOME, { ...TEST_VARIABLES, ...variables });

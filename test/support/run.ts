@@ -62,7 +62,13 @@ async function runSuite(suite: Suite): Promise<Counts> {
       cwd: root,
       // Suites run at the same time, so each line says whose it is.
       stdio: ["ignore", "pipe", "pipe"],
-      env: { ...process.env, TEST_HOMES: scratch, ...suite.environment, ...(full ? { TEST_FULL: "1" } : {}) },
+      env: {
+        ...process.env,
+        TEST_HOMES: scratch,
+        TEST_PRIMER: join(root, "dist/primer"),
+        ...suite.environment,
+        ...(full ? { TEST_FULL: "1" } : {}),
+      },
     },
   );
   const [exitCode] = await Promise.all([

@@ -6,8 +6,10 @@ import { freePort } from "./services.ts";
 
 const root = join(import.meta.dir, "../..");
 
-/** How primer is started: from source, or a binary. */
-export const FROM_SOURCE: readonly string[] = [process.execPath, join(root, "cli/main.ts")];
+/** How primer is started: the binary that the run has built, or from source where a test file is run by itself. */
+export const PRIMER: readonly string[] = process.env.TEST_PRIMER
+  ? [process.env.TEST_PRIMER]
+  : [process.execPath, join(root, "cli/main.ts")];
 
 /** The variables that a command gets: what a shell has, and nothing that this test run was given. */
 export const plainEnvironment = (more: Record<string, string> = {}): Record<string, string> => ({
@@ -26,7 +28,7 @@ export async function runPrimer(
   args: readonly string[],
   options: { cwd?: string; input?: string; environment?: Record<string, string>; primer?: readonly string[] } = {},
 ): Promise<Ran> {
-  const child = Bun.spawn([...(options.primer ?? FROM_SOURCE), ...args], {
+  const child = Bun.spawn([...(options.primer ?? PRIMER), ...args], {
     cwd: options.cwd ?? tmpdir(),
     env: plainEnvironment(options.environment),
     stdin: new Blob([options.input ?? ""]),
@@ -54,7 +56,7 @@ export async function serveHome(environment: Record<string, string> = {}): Promi
   const variables = { PRIMER_HOME: home, PRIMER_SERVER__PORT: String(port), ...NO_LIMITS, ...environment };
   const init = await runPrimer(["init", "--yes", "--json"], { environment: variables });
   if (init.exitCode !== 0) throw new Error(`init ended with ${init.exitCode}: ${init.stderr}`);
-  const child = Bun.spawn([...FROM_SOURCE, "serve"], {
+  const child = Bun.spawn([...PRIMER, "serve"], {
     env: plainEnvironment(variables),
     stdio: ["ignore", "ignore", "ignore"],
   });

@@ -2,7 +2,7 @@ import { closeSync, openSync, readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { NO_LIMITS } from "../../support/no-limits.ts";
-import { FROM_SOURCE, plainEnvironment, untilReady } from "../../support/server.ts";
+import { PRIMER, plainEnvironment, untilReady } from "../../support/server.ts";
 import { freePort } from "../../support/services.ts";
 
 /** `primer serve` as a process of its own. */
@@ -42,7 +42,7 @@ export async function serve(home: string, options: ServeOptions = {}): Promise<S
   const url = `${options.ca === undefined ? "http" : "https"}://127.0.0.1:${port}`;
   const logPath = `${home}.log`;
   const output = openSync(logPath, "a");
-  const child = Bun.spawn([...(options.primer ?? FROM_SOURCE), "serve", "--dir", home, "--port", String(port)], {
+  const child = Bun.spawn([...(options.primer ?? PRIMER), "serve", "--dir", home, "--port", String(port)], {
     env: plainEnvironment({ ...NO_LIMITS, ...options.environment }),
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     stdin: "ignore",

@@ -1,4 +1,4 @@
-import { FROM_SOURCE, plainEnvironment } from "../../support/server.ts";
+import { PRIMER, plainEnvironment } from "../../support/server.ts";
 import { until } from "./serve.ts";
 
 /** What a person's fingers send. */
@@ -22,7 +22,7 @@ export function openTerminal(args: readonly string[], cwd: string): Session {
   let raw = "";
   let from = 0;
   const decoder = new TextDecoder();
-  const child = Bun.spawn([...FROM_SOURCE, ...args], {
+  const child = Bun.spawn([...PRIMER, ...args], {
     cwd,
     env: plainEnvironment({ TERM: "xterm-256color" }),
     terminal: {
