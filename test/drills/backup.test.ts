@@ -23,7 +23,7 @@ import {
 } from "./processes.ts";
 
 const USERS = FULL ? 100_000 : 1000;
-const KILLS = FULL ? 20 : 2;
+const KILLS = FULL ? 20 : 1;
 const SEED_AT_ONCE = 10_000;
 /** What writers may wait on the embedded database while a backup is taken, with a hundred thousand users. */
 const MAX_WAIT_MS = 2000;
