@@ -8,7 +8,6 @@ import { checkFreshness } from "./schedules/check-freshness.ts";
 import { cleanUp } from "./schedules/clean-up.ts";
 import { eraseDeactivated, eraseUnverified } from "./schedules/erase-accounts.ts";
 import { reportSignIns } from "./schedules/report-sign-ins.ts";
-import { runScheduledBackup } from "./schedules/take-backup.ts";
 
 const MINUTE_MS = 60_000;
 
@@ -62,6 +61,7 @@ export const SCHEDULES: readonly Schedule[] = [
     cron: ({ backup }) => (backup.folder === "" ? undefined : "15 2 * * *"),
     deadlineMs: 120 * MINUTE_MS,
     async run(deps, { home }) {
+      const { runScheduledBackup } = await import("./schedules/take-backup.ts"); // a server that idles does without
       const taken = await runScheduledBackup({ ...deps, home });
       return taken ? { rows: taken.rows, bytes: taken.bytes } : {};
     },

@@ -8,9 +8,6 @@ import type { Deps } from "../../server/deps.ts";
 import { createHashPool } from "../../server/features/passwords/hash-pool.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { openDeps, type RunningServer, startServer } from "../../server/start.ts";
-import { openMail } from "../../worker/mail/open-mail.ts";
-import { startWorker } from "../../worker/run.ts";
-import { startSchedules } from "../../worker/run-schedules.ts";
 import type { CommandContext, Options, Outcome } from "../command.ts";
 import { listenForCommands } from "../holder.ts";
 import { bold } from "../io.ts";
@@ -36,9 +33,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
     const secrets = await secretsOfInstallation(context.home, loaded, db);
     const deps = await openDeps({ home: context.home, settings: loaded.settings, secrets, db, log });
     const socket = embedded ? await hearCommands(context, db) : undefined;
-    const work = isWorker ? openMail(deps, context.home) : undefined;
-    const worker = work && startWorker(deps, { handlers: work.handlers });
-    const schedules = isWorker ? startSchedules(deps, context.home) : undefined;
+    let background: { stop(): Promise<void> } | undefined;
     try {
       const stopped = untilStopped(log); // before anybody is told that there is something to stop
       const server = listen(deps, context.home);
@@ -48,12 +43,15 @@ export async function run(context: CommandContext): Promise<Outcome> {
         deps.geo.reread();
       });
       announce(context, deps, server);
+      if (isWorker) {
+        const { workInBackground } = await import("../../worker/background.ts");
+        background = await workInBackground(deps, context.home);
+      }
       await stopped;
-      await Promise.all([server.stop(), worker?.stop(), schedules?.stop()]);
+      await Promise.all([server.stop(), background?.stop()]);
     } finally {
       socket?.close();
-      await Promise.all([worker?.stop(), schedules?.stop()]);
-      work?.close();
+      await background?.stop();
       await deps.close();
     }
   });

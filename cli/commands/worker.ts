@@ -3,10 +3,9 @@ import { loadSettings } from "../../config/load.ts";
 import { createLog } from "../../config/log.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { openDeps } from "../../server/start.ts";
+import { workInBackground } from "../../worker/background.ts";
 import { endIfBlocked } from "../../worker/end-if-blocked.ts";
-import { openMail } from "../../worker/mail/open-mail.ts";
-import { DEFAULT_CONCURRENCY, startWorker } from "../../worker/run.ts";
-import { startSchedules } from "../../worker/run-schedules.ts";
+import { DEFAULT_CONCURRENCY } from "../../worker/run.ts";
 import type { CommandContext, Options, Outcome } from "../command.ts";
 import { secretsOfInstallation, untilStopped } from "../long-running.ts";
 import { listSchedules, runSchedule } from "../schedules.ts";
@@ -34,17 +33,14 @@ async function work(context: CommandContext): Promise<Outcome> {
     const secrets = await secretsOfInstallation(home, loaded, db);
     const deps = await openDeps({ home, kind: "worker", settings, secrets, db, log });
     const stopped = untilStopped(log); // before anybody is told that there is something to stop
-    const jobs = openMail(deps, home);
-    const worker = startWorker(deps, { handlers: jobs.handlers, concurrency });
-    const schedules = startSchedules(deps, home);
+    const background = await workInBackground(deps, home, { concurrency });
     const watcher = endIfBlocked();
     context.io.note(`primer works in the background\n  Home      ${home}\n  Database  ${db.address}\n`);
     log.info("Working", { event: "worker.started", home, database: db.kind, concurrency, pid: process.pid });
     try {
       await stopped;
     } finally {
-      await Promise.all([worker.stop(), schedules.stop()]);
-      jobs.close();
+      await background.stop();
       watcher.stop();
       await deps.close();
     }

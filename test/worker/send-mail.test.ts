@@ -400,7 +400,7 @@ describe("sending", () => {
 
   // Without a mail server nothing is lost, and the log gives nothing away: it names the mail by its id.
   test("while no mail server is set, mails are kept and named in the log; once there is one they are sent", async () => {
-    expect(openMail(app.deps, "/nonexistent").handlers).toEqual({});
+    expect((await openMail(app.deps, "/nonexistent")).handlers).toEqual({});
     await setPassword(app.deps, ada.id, "another correct horse battery", OPERATOR);
     const [job] = await queued();
     if (!job) throw new Error("No mail was kept");
@@ -408,7 +408,7 @@ describe("sending", () => {
       expect.objectContaining({ event: "mail.kept", mail_id: job.id, template: "password_changed" }),
     );
     const { host, deps } = await rig();
-    const { handlers, close } = openMail({ ...app.deps, settings: deps.settings }, "/nonexistent");
+    const { handlers, close } = await openMail({ ...app.deps, settings: deps.settings }, "/nonexistent");
     cleanUps.push(close);
     await handlers["send-mail"]?.(app.deps, job);
     expect(app.deps.dependencies.list().map(([name]) => name)).toContain("smtp");
