@@ -348,7 +348,7 @@ export const SETTINGS = {
     erase_after: setting(
       duration("0s", "365d"),
       "30d",
-      "A deactivated account can come back by logging in for this long; then it is erased.",
+      "An account that was given up can be taken back by logging in for this long, and then is erased.",
     ),
   },
   cookies: {

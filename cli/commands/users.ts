@@ -1,9 +1,8 @@
 import { password as askPassword, isCancel } from "@clack/prompts";
 import { failed, misused } from "../../config/errors.ts";
 import {
+  changeUser,
   createUser,
-  disableUser,
-  enableUser,
   findUserByAny,
   listUserPage,
   requirePasswordChange,
@@ -95,10 +94,10 @@ export const list: Implementation = {
 export const show = onUser("", async (_deps, user) => user);
 
 export const disable = onUser("Disabled; every session has ended.", (deps, user) =>
-  disableUser(deps, user.id, BY_OPERATOR),
+  changeUser(deps, user.id, { status: "disabled" }, BY_OPERATOR),
 );
 
-export const enable = onUser("Enabled.", (deps, user) => enableUser(deps, user.id, BY_OPERATOR));
+export const enable = onUser("Enabled.", (deps, user) => changeUser(deps, user.id, { status: "active" }, BY_OPERATOR));
 
 export const unlock = onUser("Unlocked; the failed logins are forgotten.", (deps, user) =>
   unlockUser(deps, user.id, BY_OPERATOR),

@@ -2,6 +2,7 @@ import { and, asc, eq, gte, lt, lte, type SQL, sql } from "drizzle-orm";
 import type { AnyPgColumn, PgTable } from "drizzle-orm/pg-core";
 import type { Tx } from "../database.ts";
 import { auditLog } from "../schema/audit.ts";
+import { heldNames } from "../schema/held-names.ts";
 import { invitations } from "../schema/invitations.ts";
 import { secretKeys, signingKeys } from "../schema/keys.ts";
 import { failureCounters, loginRecords } from "../schema/logins.ts";
@@ -81,6 +82,8 @@ export const deleteOldFailures =
       doomed,
       lockAfter === 0 ? undefined : lt(failureCounters.failures, lockAfter),
     );
+
+export const deleteHeldNames: DeleteOld = (tx, doomed) => deleteByTime(tx, heldNames, heldNames.heldUntil, doomed);
 
 /** Those that were used too. */
 export const deleteOldInvitations: DeleteOld = (tx, doomed) =>

@@ -1,5 +1,5 @@
 import { and, eq, sql } from "drizzle-orm";
-import type { Tx } from "../database.ts";
+import type { Reader, Tx } from "../database.ts";
 import { knownDevices } from "../schema/logins.ts";
 
 export type KnownDeviceRow = typeof knownDevices.$inferSelect;
@@ -30,6 +30,18 @@ export const deleteOldestDevices = (tx: Tx, userId: string, keep: number) =>
       SELECT id FROM known_devices WHERE user_id = ${userId} ORDER BY last_seen_at DESC, id DESC OFFSET ${keep}
     )`,
   );
+
+/** All devices of a user that are known, for themselves. */
+export const listDevicesOf = (tx: Reader, userId: string) =>
+  tx
+    .select({
+      user_agent: knownDevices.userAgent,
+      ip: knownDevices.ip,
+      created_at: knownDevices.createdAt,
+      last_seen_at: knownDevices.lastSeenAt,
+    })
+    .from(knownDevices)
+    .where(eq(knownDevices.userId, userId));
 
 export const deleteDevicesOf = (tx: Tx, userId: string) =>
   tx.delete(knownDevices).where(eq(knownDevices.userId, userId));

@@ -38,3 +38,15 @@ export async function deleteInvitationRow(tx: Tx, id: string): Promise<Invitatio
     .returning();
   return row;
 }
+
+/** What somebody was invited to, for themselves. */
+export const listInvitationsTo = (tx: Reader, emailKey: string) =>
+  tx
+    .select({
+      roles: invitations.roles,
+      created_at: invitations.createdAt,
+      expires_at: invitations.expiresAt,
+      used_at: invitations.usedAt,
+    })
+    .from(invitations)
+    .where(eq(invitations.emailKey, emailKey));

@@ -1,5 +1,6 @@
-import { and, asc, desc, eq, gt, lt, or, sql } from "drizzle-orm";
+import { and, asc, desc, eq, gt, isNull, lt, or, sql } from "drizzle-orm";
 import type { Reader, Tx } from "../database.ts";
+import { invitations } from "../schema/invitations.ts";
 import { resourceGrants, roleInclusions, rolePermissions, roles, userRoles } from "../schema/users.ts";
 
 export type RoleRow = typeof roles.$inferSelect;
@@ -63,13 +64,17 @@ export async function replaceRoleRights(
   if (includes.length > 0) await tx.insert(roleInclusions).values(includes.map((name) => ({ role, includes: name })));
 }
 
-/** How many hold a role: users, everywhere or on single things, and roles that include it. */
+/** How many hold a role or are to: users, everywhere or on single things, roles that include it, and the invited. */
 export async function countUses(tx: Tx, role: string): Promise<number> {
   const count = { count: sql<number>`count(*)::int` };
   const uses = [
     ...(await tx.select(count).from(userRoles).where(eq(userRoles.role, role))),
     ...(await tx.select(count).from(resourceGrants).where(eq(resourceGrants.role, role))),
     ...(await tx.select(count).from(roleInclusions).where(eq(roleInclusions.includes, role))),
+    ...(await tx
+      .select(count)
+      .from(invitations)
+      .where(and(isNull(invitations.usedAt), sql`${invitations.roles} @> to_jsonb(${role}::text)`))),
   ];
   return uses.reduce((sum, use) => sum + use.count, 0);
 }

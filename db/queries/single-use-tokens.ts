@@ -1,5 +1,5 @@
 import { and, eq, gt, inArray, isNull, sql } from "drizzle-orm";
-import type { Tx } from "../database.ts";
+import type { Reader, Tx } from "../database.ts";
 import { singleUseTokens } from "../schema/sessions.ts";
 
 export type SingleUseTokenRow = typeof singleUseTokens.$inferSelect;
@@ -66,3 +66,19 @@ export const deleteTokensOf = (tx: Tx, userId: string, purposes: readonly string
         isNull(singleUseTokens.usedAt),
       ),
     );
+
+/** The new address that a user waits to prove; null where there is none. */
+export async function findPendingEmail(tx: Reader, userId: string, now: Date): Promise<string | null> {
+  const [row] = await tx
+    .select({ details: singleUseTokens.details })
+    .from(singleUseTokens)
+    .where(
+      and(
+        eq(singleUseTokens.userId, userId),
+        eq(singleUseTokens.purpose, "verify_email"),
+        isNull(singleUseTokens.usedAt),
+        gt(singleUseTokens.expiresAt, now),
+      ),
+    );
+  return typeof row?.details.email === "string" ? row.details.email : null;
+}

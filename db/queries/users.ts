@@ -1,5 +1,6 @@
-import { and, desc, eq, gt, ilike, inArray, isNull, lt, lte, or, sql } from "drizzle-orm";
+import { and, desc, eq, gt, ilike, inArray, isNull, lt, lte, ne, or, sql } from "drizzle-orm";
 import type { Reader, Tx } from "../database.ts";
+import { auditLog } from "../schema/audit.ts";
 import { invitations } from "../schema/invitations.ts";
 import { knownDevices, loginRecords } from "../schema/logins.ts";
 import { sessions, singleUseTokens } from "../schema/sessions.ts";
@@ -171,19 +172,25 @@ export const updateUser = (tx: Tx, id: string, change: Partial<typeof users.$inf
  * Keeps an account's row locked until the transaction ends: whatever disables it or changes its password meanwhile is
  * either seen here, or comes after and ends the sessions that are made or strengthened here.
  *
- * @returns false where the account's status or password was changed since it was read
+ * @returns false where the account's status or password, or whether that has to be changed, is not as it was read
  */
 export async function lockAccount(tx: Tx, { user, password }: LoginAccount): Promise<boolean> {
-  const active = await tx
+  const same = await tx
     .select({ id: users.id })
     .from(users)
-    .where(and(eq(users.id, user.id), eq(users.status, user.status)))
+    .where(
+      and(
+        eq(users.id, user.id),
+        eq(users.status, user.status),
+        eq(users.passwordChangeRequired, user.passwordChangeRequired),
+      ),
+    )
     .for("no key update");
   const [now] = await tx
     .select({ changedAt: credentials.updatedAt })
     .from(credentials)
     .where(and(eq(credentials.userId, user.id), eq(credentials.kind, "password")));
-  return active.length === 1 && now?.changedAt.getTime() === password?.updatedAt.getTime();
+  return same.length === 1 && now?.changedAt.getTime() === password?.updatedAt.getTime();
 }
 
 /** Sets the password of an account, whether it had one or not. */
@@ -220,7 +227,13 @@ export async function eraseUser(tx: Tx, id: string, at: Date): Promise<void> {
   await tx.delete(knownDevices).where(eq(knownDevices.userId, id));
   await tx.delete(loginRecords).where(eq(loginRecords.userId, id));
   await tx.delete(invitations).where(eq(invitations.emailKey, sql`(SELECT email_key FROM users WHERE id = ${id})`));
+  await tx.delete(invitations).where(and(eq(invitations.invitedBy, id), isNull(invitations.usedAt)));
   await tx.delete(singleUseTokens).where(eq(singleUseTokens.userId, id));
+  await tx.update(auditLog).set({ ip: null, userAgent: null }).where(eq(auditLog.actorId, id));
+  await tx
+    .update(auditLog)
+    .set({ ip: null, userAgent: null, details: sql`${auditLog.details} - 'username'` })
+    .where(and(eq(auditLog.subjectKind, "user"), eq(auditLog.subjectId, id), ne(auditLog.actorKind, "user")));
   await tx
     .update(sessions)
     .set({ deviceName: null, userAgent: null, ip: null, fingerprintHash: null })
@@ -234,6 +247,7 @@ export async function eraseUser(tx: Tx, id: string, at: Date): Promise<void> {
       emailVerifiedAt: null,
       status: "deactivated",
       lastLoginAt: null,
+      reclaimableUntil: null,
       updatedAt: at,
       erasedAt: at,
     })

@@ -20,6 +20,8 @@ export const users = pgTable(
     updatedAt: instant("updated_at").notNull(),
     lastLoginAt: instant("last_login_at"),
     deactivatedAt: instant("deactivated_at"),
+    /** Until when somebody who gave their account up takes it back by logging in; null where it was not they who did. */
+    reclaimableUntil: instant("reclaimable_until"),
     /** Nothing personal is left in the row. It stays until nobody can show a token of its sessions any more. */
     erasedAt: instant("erased_at"),
   },

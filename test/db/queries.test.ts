@@ -12,7 +12,7 @@ import { countActiveHolders, insertUser, replaceUserRoles } from "../../db/queri
 import { refreshFamilies, sessions } from "../../db/schema/sessions.ts";
 import { users } from "../../db/schema/users.ts";
 import { AppError } from "../../server/errors.ts";
-import { disableUser, setRoles } from "../../server/features/users/service.ts";
+import { changeUser, setRoles } from "../../server/features/users/service.ts";
 import { openTestApp, type TestApp } from "../support/app.ts";
 import { later, NOW, sessionRows, userRow } from "./rows.ts";
 
@@ -171,7 +171,7 @@ describe("the last administrator", () => {
   });
 
   const demote = (id: string) => setRoles(app.deps, id, { roles: ["user"] }, byOperator);
-  const disable = (id: string) => disableUser(app.deps, id, byOperator);
+  const disable = (id: string) => changeUser(app.deps, id, { status: "disabled" }, byOperator);
 
   // However two administrators lose their rights at the same moment, one of them keeps them.
   test.each<[string, (id: string) => Promise<unknown>, (id: string) => Promise<unknown>]>([

@@ -5,6 +5,7 @@ import { SETTINGS } from "../../config/schema.ts";
 import { insertSession } from "../../db/queries/sessions.ts";
 import { insertUser } from "../../db/queries/users.ts";
 import { auditLog } from "../../db/schema/audit.ts";
+import { heldNames } from "../../db/schema/held-names.ts";
 import { invitations } from "../../db/schema/invitations.ts";
 import { secretKeys, signingKeys } from "../../db/schema/keys.ts";
 import { failureCounters, loginRecords } from "../../db/schema/logins.ts";
@@ -155,6 +156,17 @@ const KINDS: readonly Kind[] = [
     keptMs: 365 * DAY_MS,
     counted: "failures",
     make: (at) => failures(at, 1, `name:${newId()}`),
+  },
+  {
+    name: "names that are held",
+    table: "held_names",
+    column: "username",
+    keptMs: DAY_MS,
+    counted: "held_names",
+    make: (heldUntil) => {
+      const username = newId();
+      return insert(heldNames, { username, holder: "x", heldUntil }, username);
+    },
   },
   {
     name: "invitations",

@@ -3,7 +3,7 @@ import { insertUser } from "../../db/queries/users.ts";
 import { auditLog } from "../../db/schema/audit.ts";
 import { loginRecords } from "../../db/schema/logins.ts";
 import { createRole } from "../../server/features/roles/service.ts";
-import { disableUser } from "../../server/features/users/service.ts";
+import { changeUser } from "../../server/features/users/service.ts";
 import { newId, userRow } from "../db/rows.ts";
 import { openTestApp, type TestApp } from "../support/app.ts";
 import { changeSettings, queuedMails, runSchedule } from "./support/schedules.ts";
@@ -112,7 +112,7 @@ describe("the daily report", () => {
     await reader("clark", ["clerk"]);
     await reader("una", ["user"]);
     const gone = await reader("dora");
-    await disableUser(app.deps, gone.id, BY_OPERATOR);
+    await changeUser(app.deps, gone.id, { status: "disabled" }, BY_OPERATOR);
     const result = await runSchedule(app, "daily-report");
     expect(result.details).toMatchObject({ mails: 3, sign_ins: 0 });
     const mails = await queuedMails(app, "daily_report");

@@ -3,7 +3,7 @@ import type { Settings } from "../../config/schema.ts";
 import type { MailPayload } from "../../db/jobs.ts";
 import { queueMail } from "../../server/features/mail/service.ts";
 import { issueSingleUseToken, lookAtSingleUseToken, type TokenRequest } from "../../server/features/tokens/service.ts";
-import { disableUser, eraseUser, setPassword } from "../../server/features/users/service.ts";
+import { changeUser, eraseUser, setPassword } from "../../server/features/users/service.ts";
 import { type Job, PermanentFailure, RetryLater } from "../../worker/job.ts";
 import { type SendMailDeps, sendMail } from "../../worker/jobs/send-mail.ts";
 import { findKeptMail } from "../../worker/mail/kept-mail.ts";
@@ -313,7 +313,7 @@ describe("a mail that has become pointless", () => {
       "user_disabled",
       async () => {
         const mail = await reset();
-        await disableUser(app.deps, ada.id, OPERATOR);
+        await changeUser(app.deps, ada.id, { status: "disabled" }, OPERATOR);
         return mail;
       },
     ],
@@ -345,7 +345,7 @@ describe("a mail that has become pointless", () => {
 
   test("a disabled user still hears that the password was changed", async () => {
     const { host, deps } = await rig();
-    await disableUser(app.deps, ada.id, OPERATOR);
+    await changeUser(app.deps, ada.id, { status: "disabled" }, OPERATOR);
     await sendMail(deps, jobOf({ ...base(), template: "password_changed" }));
     expect(host.received).toHaveLength(1);
   });

@@ -1,13 +1,12 @@
 import type { Tx } from "../../../db/database.ts";
 import { violatedUniqueness } from "../../../db/errors.ts";
-import { deleteTokensOf } from "../../../db/queries/single-use-tokens.ts";
-import { findUser, lockUser, type UserRow, updateUser } from "../../../db/queries/users.ts";
+import { deleteUser, findUser, lockUser, type UserRow, updateUser } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { waitForFloor } from "../auth/service.ts";
 import { queueMail } from "../mail/service.ts";
 import { consumeSingleUseToken, hashSecret, issueSingleUseToken } from "../tokens/service.ts";
-import { invalidField, parseEmail, record } from "../users/service.ts";
+import { endLinks, invalidField, parseEmail, record, tellOldAddress } from "../users/service.ts";
 
 /** How long the link in a mail proves an address (milliseconds). It lets nobody in. */
 const VERIFY_LINK_MS = 24 * 3_600_000;
@@ -45,6 +44,7 @@ export const sendChangeVerification = (
     { template: "verify_email", user_id: userId, request_id: caller.requestId },
     {
       emailKey: address.emailKey,
+      causedBy: userId,
       sealed: async () => ({
         to: address.email,
         token: await issueSingleUseToken(tx, deps, {
@@ -84,18 +84,15 @@ async function takeAddress(tx: Tx, deps: Deps, user: UserRow, text: string, call
   const address = parseEmail(text);
   if (!address || user.status !== "active") throw new AppError("LINK_INVALID");
   const now = deps.clock.now();
+  const holder = await findUser(tx, { emailKey: address.emailKey });
+  // A registration that nobody confirmed stands in nobody's way.
+  if (holder?.user.status === "pending") await deleteUser(tx, holder.user.id);
   await updateUser(tx, user.id, { ...address, emailVerifiedAt: now, updatedAt: now }).catch((error) => {
     throw violatedUniqueness(error) === "users_email_key" ? new AppError("LINK_INVALID") : error;
   });
-  // What was mailed to the old address opens nothing any more.
-  await deleteTokensOf(tx, user.id, ["reset_password"]);
+  await endLinks(tx, user);
   await record(tx, deps, "email.changed", user.id, { actor: { kind: "system" }, caller }, {});
-  await queueMail(
-    tx,
-    deps,
-    { template: "email_changed", user_id: user.id, request_id: caller.requestId },
-    { sealed: async () => ({ to: user.email }) },
-  );
+  await tellOldAddress(tx, deps, user, caller);
 }
 
 /**

@@ -1,15 +1,27 @@
+import type { Tx } from "../../../db/database.ts";
 import { listAuditOf } from "../../../db/queries/audit.ts";
+import { listDevicesOf } from "../../../db/queries/devices.ts";
+import { listInvitationsTo } from "../../../db/queries/invitations.ts";
 import { listAllLogins } from "../../../db/queries/logins.ts";
-import { listAllSessions } from "../../../db/queries/sessions.ts";
-import { findUser, lockAccount, updateUser } from "../../../db/queries/users.ts";
+import { findSession, listAllSessions } from "../../../db/queries/sessions.ts";
+import { findPendingEmail } from "../../../db/queries/single-use-tokens.ts";
+import { findUser, lockAccount, lockUser, updateUser } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
-import { type Authenticated, assertSteppedUp, type Proven, provePassword, refuseChanged } from "../auth/service.ts";
+import {
+  type Authenticated,
+  assertSteppedUp,
+  isAlive,
+  type Proven,
+  provePassword,
+  refuseChanged,
+} from "../auth/service.ts";
 import { queueMail } from "../mail/service.ts";
 import { passGuess, releaseGuess } from "../protection/service.ts";
 import {
   type Actor,
   deactivateUser,
+  endLinks,
   explainConflict,
   getUser,
   invalidField,
@@ -18,11 +30,15 @@ import {
   prepareNewPassword,
   record,
   replacePassword,
+  requireUser,
   rightsOf,
+  tellOldAddress,
   USERNAME_RULE,
   type UserView,
 } from "../users/service.ts";
 import { sendChangeVerification } from "./confirm-email.ts";
+
+type Address = NonNullable<ReturnType<typeof parseEmail>>;
 
 const actorOf = ({ principal }: Authenticated, caller: Caller) =>
   ({ actor: { kind: "user", id: principal.id }, rights: principal, caller }) satisfies Actor;
@@ -80,28 +96,54 @@ export async function changeProfile(
   if (change.email !== undefined && !address) throw invalidField("email", "An e-mail address such as ada@example.org");
   const proven = address ? await proveForAddress(deps, who, change, caller) : undefined;
   const by = actorOf(who, caller);
-  await deps.db.change(async (tx) => {
+  const isDone = await deps.db.change(async (tx) => {
+    if (!(await isStillThem(tx, deps, who, proven))) return false;
     if (proven) await passGuess(tx, proven.guess);
-    const now = deps.clock.now();
     if (username !== undefined) {
-      await updateUser(tx, id, { username, updatedAt: now }).catch(explainConflict);
+      await updateUser(tx, id, { username, updatedAt: deps.clock.now() }).catch(explainConflict);
       await record(tx, deps, "user.changed", id, by, { changed: ["username"] });
     }
-    if (!address) return;
-    const holder = await findUser(tx, { emailKey: address.emailKey });
-    if (!deps.settings.registration.verify_email || holder?.user.id === id) {
-      const emailVerifiedAt = holder?.user.id === id ? holder.user.emailVerifiedAt : null;
-      await updateUser(tx, id, { ...address, emailVerifiedAt, updatedAt: now }).catch(explainConflict);
-      await record(tx, deps, "email.changed", id, by, {});
-      return;
-    }
-    await record(tx, deps, "email.change_requested", id, by, {});
-    const isTaken = holder !== undefined && holder.user.status !== "pending";
-    if (!isTaken) return void (await sendChangeVerification(tx, deps, id, address, caller));
-    const mail = { template: "already_registered", user_id: holder.user.id, request_id: caller.requestId } as const;
-    await queueMail(tx, deps, mail, { emailKey: address.emailKey });
+    if (address) await changeAddress(tx, deps, id, address, by);
+    return true;
   });
+  if (!isDone && proven) await refuseChanged(deps, proven, caller);
+  if (!isDone) throw new AppError("AUTH_TOKEN_REVOKED", { internal: "The session has ended meanwhile" });
   return getUser(deps, id);
+}
+
+/** Whether nothing has happened since that would have kept them from asking; until the transaction ends, nothing does. */
+async function isStillThem(tx: Tx, deps: Deps, { principal }: Authenticated, proven: Proven | undefined) {
+  if (proven) return lockAccount(tx, proven.account);
+  await lockUser(tx, principal.id);
+  const found = principal.sessionId === null ? undefined : await findSession(tx, principal.sessionId);
+  return found !== undefined && isAlive(deps, found);
+}
+
+async function changeAddress(
+  tx: Tx,
+  deps: Deps,
+  id: string,
+  address: Address,
+  by: Actor & { readonly caller: Caller },
+): Promise<void> {
+  const { caller } = by;
+  const before = await requireUser(tx, id);
+  const isSame = before.user.email.toLowerCase() === address.email.toLowerCase();
+  if (isSame || !deps.settings.registration.verify_email) {
+    const emailVerifiedAt = isSame ? before.user.emailVerifiedAt : null;
+    await updateUser(tx, id, { ...address, emailVerifiedAt, updatedAt: deps.clock.now() }).catch(explainConflict);
+    await record(tx, deps, "email.changed", id, by, {});
+    if (isSame) return;
+    await endLinks(tx, before.user);
+    await tellOldAddress(tx, deps, before.user, caller);
+    return;
+  }
+  await record(tx, deps, "email.change_requested", id, by, {});
+  const holder = await findUser(tx, { emailKey: address.emailKey });
+  const isTaken = holder !== undefined && holder.user.id !== id && holder.user.status !== "pending";
+  if (!isTaken) return void (await sendChangeVerification(tx, deps, id, address, caller));
+  const mail = { template: "already_registered", user_id: holder.user.id, request_id: caller.requestId } as const;
+  await queueMail(tx, deps, mail, { emailKey: address.emailKey });
 }
 
 /** @returns the proof where the password was given; undefined where whoever asks has just proven who they are */
@@ -135,6 +177,9 @@ export async function exportOwn(deps: Deps, who: Authenticated, caller: Caller) 
     user: await getUser(deps, id),
     rights: await rightsOf(deps, id),
     sessions: await listAllSessions(orm, id),
+    devices: await listDevicesOf(orm, id),
+    pending_email: await findPendingEmail(orm, id, deps.clock.now()),
+    invitations: await listInvitationsTo(orm, found.user.emailKey),
     logins: await listAllLogins(orm, id),
     events: await listAuditOf(orm, id),
   };

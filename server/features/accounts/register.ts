@@ -1,5 +1,9 @@
+import { createHmac } from "node:crypto";
+import { deriveKey } from "../../../config/secrets.ts";
 import type { Tx } from "../../../db/database.ts";
 import { violatedUniqueness } from "../../../db/errors.ts";
+import { holdName } from "../../../db/queries/held-names.ts";
+import { deleteTokensOf } from "../../../db/queries/single-use-tokens.ts";
 import { deleteUser, findUser, insertUser, lockUser, replaceUserRoles, updateUser } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
@@ -18,8 +22,8 @@ export interface Registration {
   readonly invitation?: string;
 }
 
-/** A registration that nobody has confirmed holds its user name for so long (milliseconds). */
-export const UNVERIFIED_HOLDS_NAME_MS = 24 * 3_600_000;
+/** A registration holds its user name for so long, if nobody confirms it (milliseconds). */
+const HOLDS_NAME_MS = 24 * 3_600_000;
 const DEFAULT_ROLES = ["user"] as const;
 
 /**
@@ -57,17 +61,18 @@ async function registerIn(
   caller: Caller,
 ): Promise<UserView | undefined> {
   const { username, email } = prepared;
+  // Before anything is known of the address: a wrong invitation is wrong, and a name held, for every address alike.
+  const invitation =
+    invitationToken === undefined ? undefined : await spendInvitation(tx, deps, invitationToken, email.emailKey);
+  await claimName(tx, deps, username, email.emailKey);
   const known = await findUser(tx, { emailKey: email.emailKey });
   const before = known && (await lockUser(tx, known.user.id));
-  await assertNameFree(tx, deps, username, before?.user.id);
   if (before && before.user.status !== "pending") {
     if (!deps.settings.registration.verify_email) throw new AppError("CONFLICT", { details: { field: "email" } });
     await tellOwner(tx, deps, before.user.id, email.emailKey, caller);
     return undefined;
   }
-  const invitation =
-    invitationToken === undefined ? undefined : await spendInvitation(tx, deps, invitationToken, email.emailKey);
-  const isProven = invitation?.emailKey === email.emailKey;
+  const isProven = invitation !== undefined;
   const isActive = isProven || !deps.settings.registration.verify_email;
   const now = deps.clock.now();
   const id = before?.user.id ?? deps.random.id(now);
@@ -82,9 +87,11 @@ async function registerIn(
   };
   await (before ? updateUser(tx, id, row) : insertUser(tx, row));
   await keepPassword(tx, deps, id, prepared.password, now, now);
+  // A link that was sent for another attempt makes nothing of this one valid, also where no other can be sent.
+  await deleteTokensOf(tx, id, ["verify_email"]);
   await replaceUserRoles(tx, id, invitation?.roles ?? prepared.roles, now);
   const by = { actor: { kind: "system" }, caller } as const;
-  await record(tx, deps, "user.registered", id, by, { username, invited: invitation !== undefined });
+  await record(tx, deps, "user.registered", id, by, { invited: isProven });
   await recordApproval(tx, deps, prepared.approval, { subject: { kind: "user", id }, ...by });
   if (!isActive) {
     await sendVerification(tx, deps, id, email.emailKey, caller);
@@ -94,14 +101,26 @@ async function registerIn(
   return made && viewOf(made);
 }
 
-/** @throws AppError CONFLICT where somebody else has the name, or has asked for it within the last day */
-async function assertNameFree(tx: Tx, { clock }: Deps, username: string, own: string | undefined): Promise<void> {
-  const holder = await findUser(tx, { username });
-  if (!holder || holder.user.id === own) return;
-  const { id, status, createdAt } = holder.user;
-  const isGivenUp = status === "pending" && clock.now().getTime() - createdAt.getTime() >= UNVERIFIED_HOLDS_NAME_MS;
-  if (!isGivenUp) throw new AppError("CONFLICT", { details: { field: "username" } });
-  await deleteUser(tx, id);
+/**
+ * Holds a user name for an address for a day, as an unconfirmed registration does; also where the address has an account.
+ *
+ * @throws AppError CONFLICT where somebody else has the name, or has asked for it within the last day
+ */
+async function claimName(tx: Tx, deps: Deps, username: string, emailKey: string): Promise<void> {
+  const now = deps.clock.now();
+  const holder = { username, holder: holderOf(deps, emailKey), heldUntil: new Date(now.getTime() + HOLDS_NAME_MS) };
+  const isHeld = await holdName(tx, holder, now);
+  const has = await findUser(tx, { username });
+  const isFree = has === undefined || has.user.status === "pending";
+  if (!isHeld || !isFree) throw new AppError("CONFLICT", { details: { field: "username" } });
+  // Somebody asked for it more than a day ago and has not come back, or it is this address's own.
+  if (has && has.user.emailKey !== emailKey) await deleteUser(tx, has.user.id);
+}
+
+/** Nobody reads from the table who has asked for a name. */
+function holderOf({ secrets }: Deps, emailKey: string): string {
+  const key = deriveKey(secrets.pepper[0], "addresses that hold user names");
+  return createHmac("sha256", key).update(emailKey).digest("base64url");
 }
 
 const tellOwner = (tx: Tx, deps: Deps, userId: string, emailKey: string, caller: Caller) =>

@@ -61,6 +61,16 @@ export const ExportAnswer = t.Object(
         ended_reason: t.Nullable(t.String()),
       }),
     ),
+    devices: t.Array(t.Object({ ...origin, created_at: instant, last_seen_at: instant })),
+    pending_email: t.Nullable(t.String({ description: "A new address that its link has not proven yet" })),
+    invitations: t.Array(
+      t.Object({
+        roles: t.Array(t.String()),
+        created_at: instant,
+        expires_at: instant,
+        used_at: t.Nullable(instant),
+      }),
+    ),
     logins: t.Array(t.Object({ time: instant, outcome: t.String(), reason: t.String(), ...origin })),
     events: t.Array(
       t.Object({

@@ -1,5 +1,5 @@
 import type { SessionWithUser } from "../../../db/queries/sessions.ts";
-import { findUserWithPassword } from "../../../db/queries/users.ts";
+import { findUserWithPassword, listGrants } from "../../../db/queries/users.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
@@ -110,7 +110,8 @@ export async function authenticateLegacy(
   const { user, roles, permissions, password } = found;
   // Only the password that came with the account may be known to the token's service; any later one ends the token.
   const changed = password && password.updatedAt > password.createdAt && iat * 1000 < password.updatedAt.getTime();
-  if (user.status !== "active" || changed) throw new AppError("AUTH_TOKEN_REVOKED", { internal: user.status });
+  if (user.status !== "active" || user.passwordChangeRequired || changed)
+    throw new AppError("AUTH_TOKEN_REVOKED", { internal: user.status });
   deps.log.info("A token of the earlier service was accepted", {
     event: "token.legacy_accepted",
     user_id: user.id,
@@ -125,6 +126,7 @@ export async function authenticateLegacy(
       sessionId: null,
       roles,
       permissions,
+      grants: await listGrants(deps.db.orm, user.id),
       amr: [],
       authTime: new Date(iat * 1000),
     },

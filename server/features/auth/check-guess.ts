@@ -3,8 +3,8 @@ import { checkPassword, type PasswordCheck, type StoredPassword } from "../passw
 import { type Guess, releaseGuess } from "../protection/service.ts";
 
 /**
- * Checks the password of a reserved attempt; of a locked account's none is right, after the same work. Where it cannot be checked now, the attempt is not counted: an overloaded
- * service locks nobody out.
+ * Checks the password of a reserved attempt; of a locked account's none is right, after the same work. Where it cannot be
+ * checked now, the attempt is not counted: an overloaded service locks nobody out.
  *
  * @throws AppError SERVICE_UNAVAILABLE when the hash pool is full
  */

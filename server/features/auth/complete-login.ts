@@ -79,7 +79,7 @@ export async function completeLogin(
     await passGuess(tx, login.guess);
     await tellOfUnusual(tx, deps, login, session.id, caller);
     if (login.device.token !== null) await rememberDevice(tx, deps, account.user.id, login.device.token, caller);
-    await updateUser(tx, account.user.id, { lastLoginAt: now, ...(returns ? ACTIVE : {}) });
+    await updateUser(tx, account.user.id, { lastLoginAt: now, ...(returns ? { ...ACTIVE, updatedAt: now } : {}) });
     if (returns)
       await audit(tx, deps, { ...ofUser(account.user.id), action: "user.reactivated", outcome: "success", caller });
     await insertSession(tx, session, family);
@@ -108,7 +108,7 @@ export async function completeLogin(
   return withheld ?? answer;
 }
 
-const ACTIVE = { status: "active", deactivatedAt: null } as const;
+const ACTIVE = { status: "active", deactivatedAt: null, reclaimableUntil: null } as const;
 
 const ofUser = (id: string) => ({ actor: { kind: "user", id }, subject: { kind: "user", id } }) as const;
 

@@ -1,4 +1,4 @@
-import { findUserWithPassword, type LoginAccount } from "../../../db/queries/users.ts";
+import { findUserWithPassword, type LoginAccount, lockAccount } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { assertPasswordBounded } from "../passwords/service.ts";
@@ -97,7 +97,10 @@ async function tryLogin(deps: Deps, input: LoginInput, caller: Caller): Promise<
       device: { token: deviceToken, isKnown: device !== undefined },
     },
     caller,
-  );
+  ).catch(async (error) => {
+    await releaseGuess(deps, guess); // the password was right
+    throw error;
+  });
   if (typeof outcome !== "string") return { tokens: outcome, fingerprint, deviceToken };
   if (outcome === "session_limit") await releaseGuess(deps, guess);
   return recordRefusal(deps, attempt, WITHHELD[outcome], caller);
@@ -118,23 +121,25 @@ async function refusalOf(
   if (!correct) return wrongPassword(account);
   const { user } = account;
   if (isComingBack(deps, user)) return undefined;
-  return REFUSED[user.status] ?? (user.passwordChangeRequired ? mustChangePassword(deps, user.id) : undefined);
+  return REFUSED[user.status] ?? (user.passwordChangeRequired ? mustChangePassword(deps, account) : undefined);
 }
 
 /** Whether somebody takes an account back that they have given up, while it is still there. */
 const isComingBack = (
-  { clock, settings }: Deps,
-  { status, deactivatedAt, passwordChangeRequired }: LoginAccount["user"],
-) =>
-  status === "deactivated" &&
-  !passwordChangeRequired &&
-  deactivatedAt !== null &&
-  clock.now().getTime() < deactivatedAt.getTime() + settings.accounts.erase_after;
+  { clock }: Deps,
+  { status, reclaimableUntil, passwordChangeRequired }: LoginAccount["user"],
+): boolean =>
+  status === "deactivated" && !passwordChangeRequired && reclaimableUntil !== null && clock.now() < reclaimableUntil;
 
-async function mustChangePassword(deps: Deps, userId: string): Promise<Refusal> {
-  const change_token = await deps.db.transaction((tx) =>
-    issueSingleUseToken(tx, deps, { purpose: "change_password", userId, subject: userId, ttlMs: CHANGE_TOKEN_MS }),
+async function mustChangePassword(deps: Deps, account: LoginAccount): Promise<Refusal> {
+  const { id: userId } = account.user;
+  // Somebody whose password was replaced while this one was looked at gets no way to replace it again.
+  const change_token = await deps.db.transaction(async (tx) =>
+    (await lockAccount(tx, account))
+      ? issueSingleUseToken(tx, deps, { purpose: "change_password", userId, subject: userId, ttlMs: CHANGE_TOKEN_MS })
+      : undefined,
   );
+  if (change_token === undefined) return WITHHELD.account_changed;
   return {
     code: "AUTH_PASSWORD_CHANGE_REQUIRED",
     reason: "password_change_required",

@@ -4,6 +4,7 @@ export {
   authenticateLegacy,
   bearerToken,
   findLiveSession,
+  isAlive,
   type Shown,
 } from "./authenticate.ts";
 export type { TokenAnswer } from "./issue-tokens.ts";

@@ -41,7 +41,7 @@ export const invitationRoutes = (deps: Deps) =>
         return invitation;
       },
       {
-        access: { permission: "users:write" },
+        access: { permission: "users:write", stepUp: true },
         body: InvitationBody,
         detail: describe({
           tag,
@@ -51,7 +51,7 @@ export const invitationRoutes = (deps: Deps) =>
           bearer: true,
           takesBody: true,
           answers: { 201: InvitationAnswer },
-          errors: ["FORBIDDEN"],
+          errors: ["FORBIDDEN", "AUTH_STEP_UP_REQUIRED"],
           example: { ...example, token: "AuM0…" },
         }),
       },

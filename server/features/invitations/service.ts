@@ -7,10 +7,12 @@ import {
   spendInvitationRow,
 } from "../../../db/queries/invitations.ts";
 import { listAllRoles } from "../../../db/queries/roles.ts";
+import { findUser } from "../../../db/queries/users.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
 import { audit } from "../audit/service.ts";
+import { can } from "../rights/service.ts";
 import { assertMayGive, permissionsOf } from "../roles/service.ts";
 import { hashSecret } from "../tokens/service.ts";
 import { type Actor, assertRolesExist, invalidField, parseEmail } from "../users/service.ts";
@@ -87,6 +89,7 @@ export async function deleteInvitation(deps: Pick<Deps, "db" | "clock" | "random
   await deps.db.transaction(async (tx) => {
     const deleted = isId(id) ? await deleteInvitationRow(tx, id) : undefined;
     if (!deleted) throw new AppError("NOT_FOUND");
+    assertMayGive(by, permissionsOf(await listAllRoles(tx), deleted.roles));
     await record(tx, deps, "invitation.deleted", id, by, {});
   });
 }
@@ -94,7 +97,7 @@ export async function deleteInvitation(deps: Pick<Deps, "db" | "clock" | "random
 /**
  * Uses an invitation up, in the transaction of the registration.
  *
- * @throws AppError LINK_INVALID where it is wrong, used, expired or for another address
+ * @throws AppError LINK_INVALID where it is wrong, used, expired, for another address, or not its inviter's to give any more
  */
 export async function spendInvitation(
   tx: Tx,
@@ -103,8 +106,17 @@ export async function spendInvitation(
   emailKey: string,
 ): Promise<InvitationRow> {
   const row = await spendInvitationRow(tx, hashSecret(token), clock.now());
-  if (row?.emailKey !== emailKey) throw new AppError("LINK_INVALID");
+  if (row?.emailKey !== emailKey || !(await isStillGiven(tx, row))) throw new AppError("LINK_INVALID");
   return row;
+}
+
+/** Whether there are those roles, and whoever invited is still there and could give them now. */
+async function isStillGiven(tx: Tx, { roles, invitedBy }: InvitationRow): Promise<boolean> {
+  const all = await listAllRoles(tx);
+  if (roles.some((name) => !all.some(({ role }) => role.name === name))) return false;
+  if (invitedBy === null) return true;
+  const inviter = await findUser(tx, { id: invitedBy });
+  return inviter?.user.status === "active" && permissionsOf(all, roles).every((permission) => can(inviter, permission));
 }
 
 const record = (

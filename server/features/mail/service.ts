@@ -34,6 +34,8 @@ type MailToQueue = MailPayload extends infer M
 export interface QueuedMail {
   /** The key of the address it goes to, for mails that strangers can cause: those are counted by address. */
   readonly emailKey?: string;
+  /** Whoever has it sent to an address of their choice: they have as much room for that as an address has. */
+  readonly causedBy?: string;
   /** Makes what only the mail may know, such as the token of a link. Not called where no mail is sent. */
   readonly sealed?: () => Promise<SealedMail>;
 }
@@ -50,13 +52,16 @@ export async function queueMail(
   tx: Tx,
   deps: MailDeps,
   mail: MailToQueue,
-  { emailKey, sealed }: QueuedMail = {},
+  { emailKey, causedBy, sealed }: QueuedMail = {},
 ): Promise<boolean> {
   const { template, user_id } = mail;
   const now = deps.clock.now();
   const isNotice = !BY_STRANGERS.has(template);
   const recipient = emailKey === undefined ? `user:${user_id}` : addressKey(deps, emailKey);
   const counter = { recipient, template };
+  if (causedBy !== undefined && !(await takeMailRoom(tx, { recipient: `by:${causedBy}`, template }, LIMITS, now))) {
+    return false;
+  }
   const times = UNCOUNTED.has(template)
     ? [now]
     : await takeMailRoom(tx, counter, isNotice ? NOTICE_LIMITS : LIMITS, now);

@@ -84,7 +84,8 @@ async function lookAtAccessToken(deps: Deps, token: string): Promise<ActiveAcces
     sid: session.id,
     iat: claims.iat,
     exp: claims.exp,
-    auth_time: seconds(session.authTime),
+    // The token's own: one from before a step-up gains nothing by it.
+    auth_time: claims.auth_time,
     ...(claims.cnf ? { cnf: claims.cnf } : {}),
   };
 }

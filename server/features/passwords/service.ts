@@ -62,10 +62,11 @@ export async function checkPassword(
     await deps.hashPool.run(() => computeHash(withPepper(password, deps.secrets.pepper[0]), deps.settings.password));
     return { correct: false, rehashed: undefined };
   }
-  let correct = false;
-  for (const spelling of spellings) {
-    correct ||= await deps.hashPool.run(() => hash.verify(Buffer.from(spelling)).catch(() => false));
-  }
+  // All of it as one piece of work: how long that takes is what other refusals are made to take.
+  const correct = await deps.hashPool.run(async () => {
+    for (const spelling of spellings) if (await hash.verify(Buffer.from(spelling)).catch(() => false)) return true;
+    return false;
+  });
   const outdated = stored.pepperId !== deps.secrets.pepper[0].id || isOutdated(stored.secret, deps.settings.password);
   if (!correct || !outdated) return { correct, rehashed: undefined };
   // A full pool must not turn a right password into a failure: the hash is renewed next time.

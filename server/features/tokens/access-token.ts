@@ -41,6 +41,7 @@ export interface AccessTokenClaims extends JWTPayload {
   readonly jti: string;
   readonly iat: number;
   readonly exp: number;
+  readonly auth_time: number;
   readonly cnf?: Confirmation;
 }
 
@@ -160,7 +161,8 @@ const isTime = (value: unknown): value is number =>
   typeof value === "number" && Number.isSafeInteger(value) && value > 0;
 
 function checkedClaims(payload: JWTPayload): AccessTokenClaims {
-  const { sub, sid, jti, iat, exp } = payload;
-  if (!isId(sub) || !isId(sid) || !isText(jti) || !isTime(iat) || !isTime(exp)) throw invalid("A claim is malformed");
-  return { ...payload, sub, sid, jti, iat, exp };
+  const { sub, sid, jti, iat, exp, auth_time } = payload;
+  const isWhole = isId(sub) && isId(sid) && isText(jti) && isTime(iat) && isTime(exp) && isTime(auth_time);
+  if (!isWhole) throw invalid("A claim is malformed");
+  return { ...payload, sub, sid, jti, iat, exp, auth_time };
 }

@@ -76,7 +76,7 @@ export async function insertPreparedUser(tx: Tx, deps: UserDeps, user: PreparedU
   await insertUser(tx, row).catch(explainConflict);
   await keepPassword(tx, deps, id, user.password, now, now);
   await replaceUserRoles(tx, id, user.roles, now);
-  await record(tx, deps, "user.created", id, by, { username: user.username, roles: user.roles });
+  await record(tx, deps, "user.created", id, by, { roles: user.roles });
   await recordApproval(tx, deps, user.approval, { subject: { kind: "user", id }, ...by });
   return viewOf(await requireUser(tx, id));
 }

@@ -1,19 +1,21 @@
 import type { Tx } from "../../../db/database.ts";
 import { deleteDevicesOf } from "../../../db/queries/devices.ts";
 import { revokeSessions } from "../../../db/queries/sessions.ts";
-import { eraseUser as eraseUserRows, lockUser, type UserWithRights, updateUser } from "../../../db/queries/users.ts";
+import { eraseUser as eraseUserRows, updateUser } from "../../../db/queries/users.ts";
 import { AppError } from "../../errors.ts";
 import { assertUnchanged } from "../../etag.ts";
-import { isId } from "../../ports/random.ts";
 import { clearFailures } from "../protection/service.ts";
+import { tellOldAddress } from "./move-address.ts";
 import { parseEmail, parseUsername } from "./names.ts";
 import {
   type Actor,
   assertAdministratorRemains,
   assertMayManage,
+  endLinks,
   explainConflict,
   invalidField,
   record,
+  requireLocked,
   requireUser,
   USERNAME_RULE,
   type UserDeps,
@@ -29,15 +31,10 @@ export interface UserChange {
   readonly status?: "active" | "disabled";
 }
 
-async function requireLocked(tx: Tx, id: string): Promise<UserWithRights> {
-  const found = isId(id) ? await lockUser(tx, id) : undefined;
-  if (!found) throw new AppError("NOT_FOUND");
-  return found;
-}
-
 /**
  * Changes the fields given. A user who is disabled is logged out everywhere, and so is one whose address changes: with it
- * changes who can reset the password.
+ * changes who can reset the password. The old address is told, and links that were mailed before are dead. Nobody who has
+ * not confirmed their registration is enabled: whoever made it may not be who owns the address.
  *
  * @param ifMatch see {@link assertUnchanged}
  * @throws AppError NOT_FOUND, VALIDATION_FAILED, PRECONDITION_FAILED, CONFLICT with `details.field` or for the last active
@@ -56,11 +53,16 @@ export async function changeUser(
     assertUnchanged(ifMatch, viewOf(before));
     await assertMayManage(tx, id, by);
     const row = rowOf(change, now);
+    if (change.status === "active" && before.user.status === "pending") {
+      throw new AppError("CONFLICT", { details: { reason: "email_not_verified" } });
+    }
     const disables = change.status === "disabled" && before.user.status !== "disabled";
     if (disables) await assertAdministratorRemains(tx, before);
     const moves = row.emailKey !== undefined && row.emailKey !== before.user.emailKey;
     await updateUser(tx, id, { ...row, updatedAt: now }).catch(explainConflict);
     const reason = disables ? "user_disabled" : moves ? "email_changed" : undefined;
+    if (reason) await endLinks(tx, before.user);
+    if (moves) await tellOldAddress(tx, deps, before.user, by.caller);
     const ended = reason ? await revokeSessions(tx, { userId: id }, reason, now) : [];
     const details = { changed: Object.keys(change).sort(), sessions_ended: ended.length };
     const action = { disabled: "user.disabled", active: "user.enabled", none: "user.changed" } as const;
@@ -78,12 +80,14 @@ function rowOf({ username, email, status }: UserChange, now: Date) {
     ...(name === undefined ? {} : { username: name }),
     ...(address ? { ...address, emailVerifiedAt: now } : {}),
     ...(status === undefined ? {} : { status }),
+    ...(status === undefined ? {} : { reclaimableUntil: null }),
     ...(status === "active" ? { deactivatedAt: null } : {}),
   };
 }
 
 /**
- * Takes an account out of use; its owner can take it back by logging in within `accounts.erase_after`, then it is erased.
+ * Takes an account out of use, and everything personal away after `accounts.erase_after`. An owner who does this can take
+ * it back until then by logging in; where it was somebody else, they can. One that was never confirmed is erased at once.
  *
  * @throws AppError NOT_FOUND, PRECONDITION_FAILED, FORBIDDEN, CONFLICT for the last active administrator
  */
@@ -97,9 +101,13 @@ export async function deactivateUser(
   await deps.db.change(async (tx) => {
     const before = await requireLocked(tx, id);
     assertUnchanged(ifMatch, viewOf(before));
-    if (by.actor.kind !== "user" || by.actor.id !== id) await assertMayManage(tx, id, by);
+    const isOwn = by.actor.kind === "user" && by.actor.id === id;
+    if (!isOwn) await assertMayManage(tx, id, by);
+    if (before.user.status === "pending") return erase(tx, deps, id, by);
     await assertAdministratorRemains(tx, before);
-    await updateUser(tx, id, { status: "deactivated", deactivatedAt: now, updatedAt: now });
+    const reclaimableUntil = isOwn ? new Date(now.getTime() + deps.settings.accounts.erase_after) : null;
+    await updateUser(tx, id, { status: "deactivated", deactivatedAt: now, reclaimableUntil, updatedAt: now });
+    await endLinks(tx, before.user);
     const ended = await revokeSessions(tx, { userId: id }, "user_deactivated", now);
     await record(tx, deps, "user.deactivated", id, by, { sessions_ended: ended.length });
   });
@@ -112,25 +120,30 @@ export async function deactivateUser(
  * @throws AppError NOT_FOUND, PRECONDITION_FAILED, FORBIDDEN, CONFLICT for the last active administrator
  */
 export async function eraseUser(deps: UserDeps, id: string, by: Actor, ifMatch: string | null = null): Promise<void> {
-  const now = deps.clock.now();
   await deps.db.change(async (tx) => {
     const before = await requireLocked(tx, id);
     assertUnchanged(ifMatch, viewOf(before));
     await assertMayManage(tx, id, by);
     await assertAdministratorRemains(tx, before);
-    const ended = await revokeSessions(tx, { userId: id }, "user_erased", now);
-    await clearFailures(tx, id);
-    await eraseUserRows(tx, id, now);
-    await record(tx, deps, "user.erased", id, by, { sessions_ended: ended.length });
+    await erase(tx, deps, id, by);
   });
+}
+
+async function erase(tx: Tx, deps: UserDeps, id: string, by: Actor): Promise<void> {
+  const now = deps.clock.now();
+  const ended = await revokeSessions(tx, { userId: id }, "user_erased", now);
+  await clearFailures(tx, id);
+  await eraseUserRows(tx, id, now);
+  await record(tx, deps, "user.erased", id, by, { sessions_ended: ended.length });
 }
 
 /** The next login asks for a new password, and every session ends. @throws AppError NOT_FOUND, FORBIDDEN */
 export async function requirePasswordChange(deps: UserDeps, id: string, by: Actor): Promise<void> {
   const now = deps.clock.now();
   await deps.db.change(async (tx) => {
-    await requireLocked(tx, id);
+    const { user } = await requireLocked(tx, id);
     await assertMayManage(tx, id, by);
+    await endLinks(tx, user);
     await updateUser(tx, id, { passwordChangeRequired: true, updatedAt: now });
     await deleteDevicesOf(tx, id);
     const ended = await revokeSessions(tx, { userId: id }, "password_change_required", now);
@@ -138,38 +151,10 @@ export async function requirePasswordChange(deps: UserDeps, id: string, by: Acto
   });
 }
 
-/**
- * Disables a user: every session ends with it, in the same transaction.
- *
- * @throws AppError NOT_FOUND, or CONFLICT where it is the last active administrator
- */
-export async function disableUser(deps: UserDeps, id: string, by: Actor): Promise<UserView> {
-  const now = deps.clock.now();
-  return deps.db.change(async (tx) => {
-    await assertMayManage(tx, id, by);
-    await assertAdministratorRemains(tx, await requireUser(tx, id));
-    await updateUser(tx, id, { status: "disabled", updatedAt: now });
-    const ended = await revokeSessions(tx, { userId: id }, "user_disabled", now);
-    await record(tx, deps, "user.disabled", id, by, { sessions_ended: ended.length });
-    return viewOf(await requireUser(tx, id));
-  });
-}
-
-/** Lets a disabled or deactivated user log in again. @throws AppError NOT_FOUND */
-export async function enableUser(deps: UserDeps, id: string, by: Actor): Promise<UserView> {
-  return deps.db.change(async (tx) => {
-    await requireUser(tx, id);
-    await assertMayManage(tx, id, by);
-    await updateUser(tx, id, { status: "active", deactivatedAt: null, updatedAt: deps.clock.now() });
-    await record(tx, deps, "user.enabled", id, by, {});
-    return viewOf(await requireUser(tx, id));
-  });
-}
-
 /** Forgets the failed logins of a user, who can try again at once. @throws AppError NOT_FOUND */
 export async function unlockUser(deps: UserDeps, id: string, by: Actor): Promise<UserView> {
   return deps.db.transaction(async (tx) => {
-    const found = await requireUser(tx, id);
+    const found = await requireLocked(tx, id);
     await assertMayManage(tx, id, by);
     await clearFailures(tx, id);
     await record(tx, deps, "user.unlocked", id, by, {});

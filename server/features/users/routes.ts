@@ -25,6 +25,8 @@ const ALL = "Users";
 const PATH = "/api/v1/users";
 const READ = { permission: "users:read" };
 const WRITE = { permission: "users:write" };
+/** What gives or takes an account asks who it is once more, like the same for one's own. */
+const PROVEN_WRITE = { ...WRITE, stepUp: true };
 const user = {
   id: "019b76da-a800-7000-8000-000000000000",
   username: "ada",
@@ -164,7 +166,7 @@ const adminRoutes = (deps: Deps) =>
       async ({ body, params, principal, request, set }) =>
         tagged(set, await changeUser(deps, params.id, body, actorOf(principal, request), ifMatchOf(request))),
       {
-        access: WRITE,
+        access: PROVEN_WRITE,
         params: IdParams,
         body: UserBody,
         detail: describe({
@@ -175,7 +177,7 @@ const adminRoutes = (deps: Deps) =>
           bearer: true,
           takesBody: true,
           answers: { 200: UserAnswer },
-          errors: ["FORBIDDEN", "NOT_FOUND", "CONFLICT", "PRECONDITION_FAILED"],
+          errors: ["FORBIDDEN", "AUTH_STEP_UP_REQUIRED", "NOT_FOUND", "CONFLICT", "PRECONDITION_FAILED"],
           example: user,
         }),
       },
@@ -188,17 +190,24 @@ const adminRoutes = (deps: Deps) =>
         set.status = 204;
       },
       {
-        access: WRITE,
+        access: PROVEN_WRITE,
         params: IdParams,
         query: EraseQuery,
         detail: describe({
           tag: ALL,
           summary: "Take a user out of use, or erase one",
           description:
-            "Permission users:write. Logs the user out everywhere. One out of use can come back by logging in within accounts.erase_after; with ?erase=true everything personal is gone for good.",
+            "Permission users:write. Logs the user out everywhere. One out of use is erased after accounts.erase_after, and enabled again until then; with ?erase=true everything personal is gone at once and for good.",
           bearer: true,
           answers: { 204: "Done" },
-          errors: ["FORBIDDEN", "NOT_FOUND", "CONFLICT", "PRECONDITION_FAILED", "VALIDATION_FAILED"],
+          errors: [
+            "FORBIDDEN",
+            "AUTH_STEP_UP_REQUIRED",
+            "NOT_FOUND",
+            "CONFLICT",
+            "PRECONDITION_FAILED",
+            "VALIDATION_FAILED",
+          ],
         }),
       },
     )
@@ -207,7 +216,7 @@ const adminRoutes = (deps: Deps) =>
       async ({ body, params, principal, request, set }) =>
         tagged(set, await setRoles(deps, params.id, body, actorOf(principal, request))),
       {
-        access: { permission: "roles:write" },
+        access: { permission: "roles:write", stepUp: true },
         params: IdParams,
         body: RolesBody,
         detail: describe({
@@ -218,7 +227,7 @@ const adminRoutes = (deps: Deps) =>
           bearer: true,
           takesBody: true,
           answers: { 200: UserAnswer },
-          errors: ["FORBIDDEN", "NOT_FOUND", "CONFLICT"],
+          errors: ["FORBIDDEN", "AUTH_STEP_UP_REQUIRED", "NOT_FOUND", "CONFLICT"],
           example: user,
         }),
       },

@@ -3,13 +3,12 @@ export { findUserByAny, getUser, listLoginPage, listUserPage, rightsOf } from ".
 export {
   changeUser,
   deactivateUser,
-  disableUser,
-  enableUser,
   eraseUser,
   requirePasswordChange,
   type UserChange,
   unlockUser,
 } from "./manage-users.ts";
+export { tellOldAddress } from "./move-address.ts";
 export { parseEmail, parseIdentifier, parseUsername } from "./names.ts";
 export { keepPassword, type NewPassword, prepareNewPassword, replacePassword, setPassword } from "./set-password.ts";
 export { type GivenRoles, setRoles } from "./set-roles.ts";
@@ -19,9 +18,11 @@ export {
   assertAdministratorRemains,
   assertMayManage,
   assertRolesExist,
+  endLinks,
   explainConflict,
   invalidField,
   record,
+  requireLocked,
   requireUser,
   USERNAME_RULE,
   type UserDeps,

@@ -1,7 +1,6 @@
 import type { Tx } from "../../../db/database.ts";
 import { deleteDevicesOf } from "../../../db/queries/devices.ts";
 import { revokeSessions } from "../../../db/queries/sessions.ts";
-import { deleteTokensOf } from "../../../db/queries/single-use-tokens.ts";
 import { type UserRow, updateUser, upsertPassword } from "../../../db/queries/users.ts";
 import { queueMail } from "../mail/service.ts";
 import {
@@ -12,7 +11,17 @@ import {
   type StoredPassword,
 } from "../passwords/service.ts";
 import { clearFailures } from "../protection/service.ts";
-import { type Actor, assertMayManage, record, requireUser, type UserDeps, type UserView, viewOf } from "./user.ts";
+import {
+  type Actor,
+  assertMayManage,
+  endLinks,
+  record,
+  requireLocked,
+  requireUser,
+  type UserDeps,
+  type UserView,
+  viewOf,
+} from "./user.ts";
 
 /** `since` is when the user was made: a password that came later shows by being newer than that. */
 export const keepPassword = (
@@ -41,9 +50,9 @@ export async function setPassword(deps: UserDeps, id: string, password: string, 
   const { user } = await requireUser(deps.db.orm, id);
   const fresh = await prepareNewPassword(deps, user, password);
   return deps.db.change(async (tx) => {
-    await requireUser(tx, id);
+    const locked = await requireLocked(tx, id);
     await assertMayManage(tx, id, by);
-    await replacePassword(tx, deps, user, fresh, by);
+    await replacePassword(tx, deps, locked.user, fresh, by);
     return viewOf(await requireUser(tx, id));
   });
 }
@@ -80,7 +89,7 @@ export async function replacePassword(
   await keepPassword(tx, deps, id, stored, user.createdAt, now);
   await clearFailures(tx, id);
   await deleteDevicesOf(tx, id);
-  await deleteTokensOf(tx, id, ["reset_password", "change_password"]);
+  await endLinks(tx, user);
   const which = { userId: id, ...(keepSession === undefined ? {} : { except: keepSession }) };
   const ended = await revokeSessions(tx, which, "password_changed", now);
   await record(tx, deps, "password.changed", id, by, { sessions_ended: ended.length });

@@ -10,6 +10,7 @@ import {
   assertRolesExist,
   invalidField,
   record,
+  requireLocked,
   requireUser,
   type UserDeps,
   type UserView,
@@ -33,7 +34,7 @@ export async function setRoles(deps: UserDeps, id: string, given: GivenRoles, by
   const now = deps.clock.now();
   const wanted = [...new Set(given.roles)].sort();
   return deps.db.change(async (tx) => {
-    const before = await requireUser(tx, id);
+    const before = await requireLocked(tx, id);
     const grants = given.grants ?? (await listGrants(tx, id));
     const malformed = grants.find(({ resource }) => !isResource(resource));
     if (malformed) throw invalidField("grants", `Expected things such as tenants/acme, not ${malformed.resource}`);

@@ -1,10 +1,12 @@
 import type { Tx } from "../../../db/database.ts";
 import { violatedUniqueness } from "../../../db/errors.ts";
+import { deleteTokensOf } from "../../../db/queries/single-use-tokens.ts";
 import {
   countActiveHolders,
   findUser,
   listGrants,
   listRoleNames,
+  lockUser,
   type UserRow,
   type UserWithRights,
 } from "../../../db/queries/users.ts";
@@ -80,6 +82,17 @@ export async function requireUser(tx: Tx, id: string): Promise<UserWithRights> {
   if (!found) throw new AppError("NOT_FOUND");
   return found;
 }
+
+/** The same, with the row locked until the transaction ends. @throws AppError NOT_FOUND */
+export async function requireLocked(tx: Tx, id: string): Promise<UserWithRights> {
+  const found = isId(id) ? await lockUser(tx, id) : undefined;
+  if (!found) throw new AppError("NOT_FOUND");
+  return found;
+}
+
+/** What was mailed to somebody opens nothing any more; the link that a registration waits for stays. */
+export const endLinks = (tx: Tx, { id, status }: UserRow) =>
+  deleteTokensOf(tx, id, ["reset_password", "change_password", ...(status === "pending" ? [] : ["verify_email"])]);
 
 /**
  * Nobody changes a user who may do more than they: else a new address or password would be a way to those rights.

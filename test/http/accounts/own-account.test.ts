@@ -1,10 +1,12 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { changeUser, requirePasswordChange } from "../../../server/features/users/service.ts";
 import { PASSWORD, type TestAnswer } from "../../support/app.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { takeMails, tokenIn } from "./support.ts";
 
 const ME = "/api/v1/users/me";
 const AUTH = "/api/v1/auth";
+const OPERATOR = { actor: { kind: "operator" } } as const;
 const DAY = 24 * 3_600_000;
 const QUICK = { PRIMER_PASSWORD__FAILURE_FLOOR: "0ms", PRIMER_RATE_LIMITS__MAIL_ADDRESS: "off" };
 
@@ -57,6 +59,58 @@ describe("PUT /users/me", () => {
     const free = await ask("PUT", ME, { email: "free@example.test", current_password: PASSWORD });
     expect([taken.status, taken.text]).toEqual([free.status, free.text]);
     expect((await takeMails(app)).map(({ template }) => template)).toEqual(["already_registered", "verify_email"]);
+  });
+
+  // Whoever had the account for a moment does not keep it by a link that waits in their mailbox.
+  test.each([
+    [
+      "a reset of the password",
+      async () => {
+        await post("forgot-password", { email: "ada@example.test" });
+        const mails = await takeMails(app);
+        const reset = mails.find(({ template }) => template === "password_reset")?.sealed?.token;
+        await post("reset-password", { token: reset, new_password: `${PASSWORD} 2` });
+      },
+    ],
+    [
+      "a change of the password",
+      async () => {
+        await ask("PATCH", `${ME}/password`, { current_password: PASSWORD, new_password: `${PASSWORD} 2` });
+      },
+    ],
+    ["an administrator who asks for a new password", () => requirePasswordChange(app.deps, id, OPERATOR)],
+    ["an administrator who changes the address", () => changeUser(app.deps, id, { email: "by@admin.test" }, OPERATOR)],
+    ["an administrator who disables the account", () => changeUser(app.deps, id, { status: "disabled" }, OPERATOR)],
+  ] as const)("a link to another address is dead after %s", async (_name, happens) => {
+    await ask("PUT", ME, { email: "evil@example.org", current_password: PASSWORD });
+    const link = await tokenIn(app, "verify_email");
+    await happens();
+    expect(codeOf(await post("verify-email", { token: link }))).toBe("400 LINK_INVALID");
+  });
+
+  test("an administrator's change of the address is told to the old one, whose links are dead", async () => {
+    await post("forgot-password", { email: "ada@example.test" });
+    const reset = await tokenIn(app, "password_reset");
+    await changeUser(app.deps, id, { email: "new@example.org" }, OPERATOR);
+    expect(await takeMails(app)).toMatchObject([{ template: "email_changed", sealed: { to: "ada@example.test" } }]);
+    expect(codeOf(await post("reset-password", { token: reset, new_password: PASSWORD }))).toBe("400 LINK_INVALID");
+  });
+
+  // Nobody has primer write to strangers at will.
+  test("one account has only so many mails sent to addresses of its choice", async () => {
+    for (let count = 0; count < 20; count++) {
+      const body = { email: `stranger${count}@example.org`, current_password: PASSWORD };
+      expect((await ask("PUT", ME, body)).status).toBe(200);
+    }
+    expect((await takeMails(app)).length).toBeLessThanOrEqual(3);
+  });
+
+  test("somebody else's unconfirmed registration with the new address stands in nobody's way", async () => {
+    await ask("PUT", ME, { email: "new@example.org", current_password: PASSWORD });
+    const link = await tokenIn(app, "verify_email");
+    await post("register", { username: "mallory", email: "new@example.org", password: PASSWORD });
+    expect(codeOf(await post("verify-email", { token: link }))).toBe("204");
+    expect((await ask("GET", ME)).body.email).toBe("new@example.org");
   });
 
   test("an address that somebody has taken meanwhile", async () => {

@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { disableUser, requirePasswordChange } from "../../../server/features/users/service.ts";
+import { changeUser, requirePasswordChange, setPassword } from "../../../server/features/users/service.ts";
 import { PASSWORD, type TestAnswer } from "../../support/app.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
+import { replaceDeps } from "../support/observe.ts";
 import { takeMails, tokenIn } from "./support.ts";
 
 const AUTH = "/api/v1/auth";
@@ -45,7 +46,7 @@ describe("a forgotten password", () => {
   // Neither the answer nor what is done for it tells whether an address has an account.
   test("known, unknown and disabled addresses get the same answer, and only the first a mail", async () => {
     const { id: gone } = await app.createUser({ username: "dora" });
-    await disableUser(app.deps, gone, OPERATOR);
+    await changeUser(app.deps, gone, { status: "disabled" }, OPERATOR);
     const answers = [await forgot(), await forgot("nobody@example.test"), await forgot("dora@example.test")];
     expect(new Set(answers.map(({ status, text }) => `${status} ${text}`)).size).toBe(1);
     expect((await takeMails(app)).map(({ user_id }) => user_id)).toEqual([id]);
@@ -119,6 +120,40 @@ describe("a password that has to be changed", () => {
     expect(codeOf(await reset(change_token))).toBe(INVALID);
     expect(codeOf(await logIn(FRESH))).toBe("200");
     expect(await app.db.query("SELECT id FROM sessions WHERE user_id = $1", [id])).toHaveLength(1);
+  });
+
+  // Somebody with the old password, who came a moment before the owner's reset, gets no way to replace the new one.
+  test("none for whoever was being looked at while the password was replaced", async () => {
+    await requirePasswordChange(app.deps, id, OPERATOR);
+    const restore = replaceDeps(app.deps, {
+      hashPool: {
+        ...app.deps.hashPool,
+        async run(work) {
+          const done = await work();
+          restore();
+          await setPassword(app.deps, id, FRESH, OPERATOR);
+          return done;
+        },
+      },
+    });
+    const answer = await logIn(PASSWORD);
+    expect([codeOf(answer), answer.body.error.details]).toEqual(["401 AUTH_INVALID_CREDENTIALS", undefined]);
+  });
+
+  test("no session for a login that was under way when it was asked for", async () => {
+    const restore = replaceDeps(app.deps, {
+      hashPool: {
+        ...app.deps.hashPool,
+        async run(work) {
+          const done = await work();
+          restore();
+          await requirePasswordChange(app.deps, id, OPERATOR);
+          return done;
+        },
+      },
+    });
+    expect(codeOf(await logIn(PASSWORD))).toBe("401 AUTH_INVALID_CREDENTIALS");
+    expect(await app.db.query("SELECT id FROM sessions WHERE user_id = $1", [id])).toEqual([]);
   });
 
   test("for ten minutes", async () => {

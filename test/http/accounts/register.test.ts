@@ -214,3 +214,81 @@ describe("by invitation", () => {
     expect(codeOf(await ask(["nobody"]))).toBe("422 VALIDATION_FAILED");
   });
 });
+
+// Nothing about registering tells whether an address has an account: each of these is asked for one that has and one that
+// has not.
+describe("what registering does not tell", () => {
+  const ask = (body: object) => post("register", { password: PASSWORD, ...body });
+  beforeEach(async () => {
+    await app.createUser({ username: "ada", email: "ada@example.org" });
+  });
+  const both = async (questions: (email: string) => Promise<string[]>) => {
+    const [known, unknown] = [await questions("ada@example.org"), await questions("nobody@example.org")];
+    expect(known).toEqual(unknown);
+    return known;
+  };
+
+  test("a made-up invitation", async () => {
+    const asked = async (email: string) => [
+      codeOf(await ask({ username: `u${email.length}`, email, invitation: "x" })),
+    ];
+    expect(await both(asked)).toEqual(["400 LINK_INVALID"]);
+  });
+
+  test("the user name of an account", async () => {
+    expect(await both(async (email) => [codeOf(await ask({ username: "ada", email }))])).toEqual(["409 CONFLICT"]);
+  });
+
+  test("whether a name was held by asking for it", async () => {
+    let count = 0;
+    const codes = await both(async (email) => {
+      const username = `probe${++count}`;
+      const first = codeOf(await ask({ username, email }));
+      return [first, codeOf(await ask({ username, email: `mine${count}@example.org` }))];
+    });
+    expect(codes).toEqual(["202", "409 CONFLICT"]);
+  });
+});
+
+// A link is good for what it was sent for, also where the mailbox has had as many mails as it may.
+test("past the limit of mails no link makes another attempt valid", async () => {
+  const email = "victim@example.org";
+  const attempt = (username: string, password: string) => post("register", { username, email, password });
+  await attempt("mallory", OTHER);
+  await attempt("mallory", OTHER);
+  await takeMails(app);
+  await attempt("victim", PASSWORD);
+  const token = await tokenIn(app, "verify_email");
+  expect(codeOf(await attempt("mallory", OTHER))).toBe("202");
+  expect(await takeMails(app)).toEqual([]);
+  expect(codeOf(await post("verify-email", { token }))).toBe("400 LINK_INVALID");
+  expect(codeOf(await logIn("mallory", OTHER))).toBe("403 AUTH_EMAIL_NOT_VERIFIED");
+});
+
+describe("an invitation is worth what its inviter may give", () => {
+  let admin: string;
+  beforeEach(async () => {
+    await app.createUser({ username: "root", roles: ["admin"] });
+    admin = (await app.login("root")).access_token;
+  });
+  const invite = async (token: string, roles: string[]) =>
+    (await app.request("POST", "/api/v1/invitations", { token, body: { email: "guest@example.org", roles } })).body
+      .token;
+  const guest = (invitation: string) =>
+    post("register", { username: "guest", email: "guest@example.org", password: PASSWORD, invitation });
+
+  test("not once they are disabled", async () => {
+    const { id } = await app.createUser({ username: "boss", roles: ["admin"] });
+    const invitation = await invite((await app.login("boss")).access_token, ["admin"]);
+    await app.request("PUT", `/api/v1/users/${id}`, { token: admin, body: { status: "disabled" } });
+    expect(codeOf(await guest(invitation))).toBe("400 LINK_INVALID");
+  });
+
+  test("a role that somebody is invited to stays", async () => {
+    await app.request("POST", "/api/v1/roles", { token: admin, body: { name: "editor", permissions: [] } });
+    const invitation = await invite(admin, ["editor"]);
+    expect((await app.request("DELETE", "/api/v1/roles/editor", { token: admin })).status).toBe(409);
+    expect(codeOf(await guest(invitation))).toBe("201");
+    expect((await app.request("DELETE", "/api/v1/roles/editor", { token: admin })).status).toBe(409);
+  });
+});

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { insertLoginRecord } from "../../../db/queries/logins.ts";
 import { assessSignIn, type Signal } from "../../../server/features/protection/service.ts";
-import { disableUser, setPassword, unlockUser } from "../../../server/features/users/service.ts";
+import { changeUser, setPassword, unlockUser } from "../../../server/features/users/service.ts";
 import { openTestApp, PASSWORD, type TestAnswer, type TestApp, type TestNode } from "../../support/app.ts";
 import { replaceDeps } from "../support/observe.ts";
 
@@ -136,7 +136,7 @@ describe("wrong passwords in a row", () => {
   });
 
   test("a disabled account and one without a password count the same", async () => {
-    await disableUser(app.deps, ada.id, OPERATOR);
+    await changeUser(app.deps, ada.id, { status: "disabled" }, OPERATOR);
     expect((await fail(6))[5]).toBe(LIMITED);
     const { id } = await app.createUser({ username: "rolf" });
     await app.db.query("DELETE FROM credentials WHERE user_id = $1", [id]);

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { decodeJwt } from "jose";
-import { disableUser, setPassword, setRoles } from "../../../server/features/users/service.ts";
+import { changeUser, setPassword, setRoles } from "../../../server/features/users/service.ts";
 import { PASSWORD, type TestAnswer } from "../../support/app.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { countRows, play, type Scenario } from "../support/scenario.ts";
@@ -219,7 +219,7 @@ describe("POST /auth/refresh", () => {
   });
 
   const ENDINGS: Readonly<Record<string, (user: { id: string }, sessionId: string) => Promise<unknown>>> = {
-    "the user is disabled": (user) => disableUser(app.deps, user.id, OPERATOR),
+    "the user is disabled": (user) => changeUser(app.deps, user.id, { status: "disabled" }, OPERATOR),
     "the user's status is changed in the database": (user) =>
       app.db.query("UPDATE users SET status = 'disabled' WHERE id = $1", [user.id]),
     "the password is set anew": (user) => setPassword(app.deps, user.id, `${PASSWORD} anew`, OPERATOR),

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { decodeJwt } from "jose";
 import { createClient } from "../../../server/features/clients/service.ts";
-import { disableUser, enableUser, setRoles } from "../../../server/features/users/service.ts";
+import { changeUser, setRoles } from "../../../server/features/users/service.ts";
+import { PASSWORD } from "../../support/app.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { type Credentials, introspect, revoke } from "../support/oauth.ts";
 import { brokenDatabase, replaceDeps, stepsOf } from "../support/observe.ts";
@@ -58,6 +59,16 @@ describe("POST /oauth2/introspect", () => {
     });
   });
 
+  // A token that was stolen earlier is no fresher here than at home once its owner has proven who they are.
+  test("auth_time is the token's own, also after a step-up", async () => {
+    const { access_token } = await app.login("ada");
+    const before = seconds();
+    app.clock.advance(300_000);
+    await app.request("POST", "/api/v1/auth/step-up", { token: access_token, body: { password: PASSWORD } });
+    expect((await look(access_token)).body.auth_time).toBe(before);
+    app.clock.advance(-300_000);
+  });
+
   test("a refresh token", async () => {
     const tokens = await app.login("ada");
     expect((await look(tokens.refresh_token)).body).toEqual({
@@ -102,8 +113,8 @@ describe("POST /oauth2/introspect", () => {
     {
       name: "disabling the user",
       async end() {
-        await disableUser(app.deps, ada.id, BY);
-        await enableUser(app.deps, ada.id, BY);
+        await changeUser(app.deps, ada.id, { status: "disabled" }, BY);
+        await changeUser(app.deps, ada.id, { status: "active" }, BY);
       },
     },
     {

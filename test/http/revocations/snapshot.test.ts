@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { disableUser, setPassword } from "../../../server/features/users/service.ts";
+import { changeUser, setPassword } from "../../../server/features/users/service.ts";
 import { PASSWORD } from "../../support/app.ts";
 import { listedIn, verifyList } from "../../support/revocations.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
@@ -51,7 +51,7 @@ type Tokens = Awaited<ReturnType<User["login"]>>;
 const WAYS: Readonly<Record<string, { ends: number; end(user: User, tokens: Tokens): Promise<unknown> }>> = {
   logout: { ends: 1, end: (_, tokens) => logout(tokens) },
   "logout of all": { ends: 2, end: (_, tokens) => logout(tokens, { all: true }) },
-  "disabling the user": { ends: 2, end: ({ id }) => disableUser(app.deps, id, BY) },
+  "disabling the user": { ends: 2, end: ({ id }) => changeUser(app.deps, id, { status: "disabled" }, BY) },
   "a new password": { ends: 2, end: ({ id }) => setPassword(app.deps, id, "a wholly different sentence", BY) },
   "a refresh token used twice": {
     ends: 1,

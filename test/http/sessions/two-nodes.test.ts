@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import type { ChangeFeed } from "../../../db/database.ts";
 import { createSessionStates } from "../../../server/features/sessions/service.ts";
-import { disableUser, setPassword, setRoles } from "../../../server/features/users/service.ts";
+import { changeUser, setPassword, setRoles } from "../../../server/features/users/service.ts";
 import { PASSWORD, type TestApp, type TestNode } from "../../support/app.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 
@@ -85,7 +85,7 @@ const WAYS: readonly Way[] = [
     end: async (on, _, { id }) =>
       on.request("DELETE", `/api/v1/users/${id}/sessions`, { token: (await on.login("root")).access_token }),
   },
-  { name: "the account disabled", end: (on, _, { id }) => disableUser(on.deps, id, OPERATOR) },
+  { name: "the account disabled", end: (on, _, { id }) => changeUser(on.deps, id, { status: "disabled" }, OPERATOR) },
   {
     name: "a new password",
     end: (on, _, { id }) => setPassword(on.deps, id, "a new horse battery staple", OPERATOR),

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { exportSPKI, importJWK, type JWTPayload, SignJWT } from "jose";
-import { disableUser, setPassword } from "../../../server/features/users/service.ts";
+import { changeUser, setPassword } from "../../../server/features/users/service.ts";
 import { PASSWORD } from "../../support/app.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { replaceDeps } from "../support/observe.ts";
@@ -172,7 +172,7 @@ describe("a token of the service before", () => {
     expect(await codeOf(token)).toBe("401 AUTH_TOKEN_REVOKED");
     const fresh = await sign({ user_name: "rolf", iat: seconds() + 1 });
     expect(await codeOf(fresh)).toBe("ok");
-    await disableUser(app.deps, other, OPERATOR);
+    await changeUser(app.deps, other, { status: "disabled" }, OPERATOR);
     expect(await codeOf(fresh)).toBe("401 AUTH_TOKEN_REVOKED");
   });
 

@@ -143,6 +143,59 @@ test("403 for whatever would change a user who may do more", async () => {
   expect((await app.login("boss")).session_id).toBeString();
 });
 
+// Whoever steals an administrator's token cannot make an account theirs with it once a few minutes have passed.
+test("403 AUTH_STEP_UP_REQUIRED for what gives or takes an account, one's own too, unless proven lately", async () => {
+  const { id } = await newUser();
+  const { access_token: stolen } = await app.login("root");
+  app.clock.advance(6 * 60_000);
+  const tries: [string, string, unknown?][] = [
+    ["PUT", `/${rootId}`, { email: "thief@example.test" }],
+    ["PUT", `/${id}`, { email: "thief@example.test" }],
+    ["PUT", `/${id}/roles`, { roles: ["admin"] }],
+    ["DELETE", `/${id}`],
+    ["DELETE", `/${rootId}?erase=true`],
+  ];
+  for (const [method, path, body] of tries) {
+    expect(codeOf(await ask(method, path, stolen, body))).toBe("403 AUTH_STEP_UP_REQUIRED");
+  }
+  const body = { email: "thief@example.test", roles: ["admin"] };
+  const invitation = await app.request("POST", "/api/v1/invitations", { token: stolen, body });
+  expect(codeOf(invitation)).toBe("403 AUTH_STEP_UP_REQUIRED");
+  admin = (await app.login("root")).access_token;
+  helper = (await app.login("hal")).access_token;
+});
+
+// Taking an account out of use never lets anybody in who was not let in before.
+describe("what was taken out of use", () => {
+  const logIn = async (username: string) =>
+    codeOf(await app.request("POST", "/api/v1/auth/login", { body: { username, password: PASSWORD } }));
+
+  test("by an administrator: its owner does not come back, an administrator brings them back", async () => {
+    const { id, username } = await newUser();
+    expect((await ask("DELETE", `/${id}`, helper)).status).toBe(204);
+    expect(await logIn(username)).toBe("403 AUTH_ACCOUNT_DISABLED");
+    expect((await ask("PUT", `/${id}`, helper, { status: "active" })).status).toBe(200);
+    expect(await logIn(username)).toBe(200);
+  });
+
+  test("a disabled one stays out", async () => {
+    const { id, username } = await newUser();
+    await ask("PUT", `/${id}`, helper, { status: "disabled" });
+    await ask("DELETE", `/${id}`, helper);
+    expect(await logIn(username)).toBe("403 AUTH_ACCOUNT_DISABLED");
+  });
+
+  test("one that was never confirmed is gone, and is enabled by nobody", async () => {
+    const body = { username: "unproven", email: "ceo@example.test", password: PASSWORD };
+    await app.request("POST", "/api/v1/auth/register", { body });
+    const [found] = (await ask("GET", "?q=unproven", helper)).body.data;
+    const enabled = await ask("PUT", `/${found.id}`, helper, { status: "active" });
+    expect([codeOf(enabled), enabled.body.error.details.reason]).toEqual(["409 CONFLICT", "email_not_verified"]);
+    expect((await ask("DELETE", `/${found.id}`, helper)).status).toBe(204);
+    expect(await logIn("unproven")).toBe("401 AUTH_INVALID_CREDENTIALS");
+  });
+});
+
 describe("DELETE /users/{id}", () => {
   test("out of use: dead at once, and still there", async () => {
     const { id, username } = await newUser();
@@ -166,6 +219,9 @@ describe("DELETE /users/{id}", () => {
       expect(JSON.stringify(rows)).not.toContain(username);
       expect(JSON.stringify(rows)).not.toMatch(/argon2|127\.0\.0\.1|Mozilla/);
     }
+    const events = await app.db.query("SELECT * FROM audit_log WHERE actor_id = $1 OR subject_id = $1", [id]);
+    expect(events.length).toBeGreaterThan(1);
+    expect(JSON.stringify(events)).not.toContain(username);
     const ended = await app.db.query("SELECT id FROM sessions WHERE id = $1 AND revoked_at IS NOT NULL", [session_id]);
     expect(ended).toHaveLength(1);
     await app.createUser({ username });
