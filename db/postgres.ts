@@ -115,33 +115,68 @@ function connectionOptions(settings: Settings["database"]) {
   } satisfies postgres.Options<Record<string, never>>;
 }
 
-/** A transaction that may take as long as it needs, on a connection that no request waits for. */
+/**
+ * A connection that no request waits for. The driver would go on with another one where it is lost, outside of the
+ * transaction and without the lock that it had: so its loss ends the work.
+ */
+function ownConnection(
+  url: string,
+  options: ReturnType<typeof connectionOptions>,
+  settings: Partial<ReturnType<typeof connectionOptions>["connection"]>,
+  { deadlineMs, signal }: { readonly deadlineMs: number; readonly signal?: AbortSignal | undefined },
+) {
+  let opened = false;
+  let lost = false;
+  const client = postgres(url, {
+    ...options,
+    max: 1,
+    idle_timeout: 0,
+    max_lifetime: null,
+    connection: { ...options.connection, ...settings },
+    onclose: () => {
+      lost = opened;
+    },
+  });
+  const query: Connection["query"] = (statement, values = []) => {
+    if (lost)
+      throw unreachable("The connection to PostgreSQL was lost; its transaction is undone.", "Run the command again.");
+    signal?.throwIfAborted();
+    return withinDeadline(run(client, statement, values), deadlineMs);
+  };
+  return {
+    client,
+    query,
+    /** One that is still being made is not cut off. @throws the driver's error where there is none in time */
+    async open() {
+      await withinDeadline(run(client, "SELECT 1", []), EXCLUSIVE_TIMEOUT_MS);
+      opened = true;
+    },
+    giveUp: () => void client.end({ timeout: 0 }).catch(() => {}),
+    close: () => client.end({ timeout: 5 }),
+  };
+}
+
+/** A transaction that may take as long as it needs. Undone whole where it fails, or its connection is lost. */
 async function inLongTransaction<T>(
   url: string,
   options: ReturnType<typeof connectionOptions>,
   mode: string,
   work: (connection: Connection) => Promise<T>,
 ): Promise<T> {
-  const alone = postgres(url, {
-    ...options,
-    max: 1,
-    idle_timeout: 0,
-    max_lifetime: null,
-    connection: { ...options.connection, statement_timeout: 0, idle_in_transaction_session_timeout: LONGEST_PAUSE_MS },
-  });
-  const query: Connection["query"] = (statement, values = []) =>
-    withinDeadline(run(alone, statement, values), EXCLUSIVE_STATEMENT_MS);
+  const settings = { statement_timeout: 0, idle_in_transaction_session_timeout: LONGEST_PAUSE_MS };
+  const alone = ownConnection(url, options, settings, { deadlineMs: EXCLUSIVE_STATEMENT_MS });
   try {
-    await query(`BEGIN ${mode}`);
-    const result = await work({ query });
-    await query("COMMIT");
+    await alone.open();
+    await alone.query(`BEGIN ${mode}`);
+    const result = await work(alone);
+    await alone.query("COMMIT");
     return result;
   } finally {
-    await alone.end({ timeout: 5 }); // what was not committed is undone with the connection
+    await alone.close(); // what was not committed is undone with the connection
   }
 }
 
-/** An advisory lock lives as long as its connection, so this one is never given back, and its loss ends the work. */
+/** An advisory lock lives as long as its connection, so this one is never given back. */
 async function onLockedConnection<T>(
   url: string,
   options: ReturnType<typeof connectionOptions>,
@@ -150,36 +185,17 @@ async function onLockedConnection<T>(
   { statementMs = EXCLUSIVE_STATEMENT_MS, signal }: ExclusiveBounds = {},
 ): Promise<T> {
   signal?.throwIfAborted();
-  let held = false;
-  let lost = false;
-  const alone = postgres(url, {
-    ...options,
-    max: 1,
-    idle_timeout: 0,
-    max_lifetime: null,
-    connection: { ...options.connection, statement_timeout: statementMs, lock_timeout: EXCLUSIVE_TIMEOUT_MS },
-    onclose: () => {
-      lost = held;
-    },
-  });
-  const giveUp = () => void alone.end({ timeout: 0 }).catch(() => {});
+  const settings = { statement_timeout: statementMs, lock_timeout: EXCLUSIVE_TIMEOUT_MS };
+  const alone = ownConnection(url, options, settings, { deadlineMs: statementMs + ANSWER_MARGIN_MS, signal });
   try {
-    await withinDeadline(run(alone, "SELECT 1", []), EXCLUSIVE_TIMEOUT_MS); // one that is still being made is not cut off
+    await alone.open();
     signal?.throwIfAborted();
-    signal?.addEventListener("abort", giveUp);
-    await takeLock(alone, lock);
-    held = true;
-    return await work({
-      query(statement, values = []) {
-        if (lost) throw unreachable(`The connection that held the lock "${lock}" was lost.`, "Run the command again.");
-        signal?.throwIfAborted();
-        return withinDeadline(run(alone, statement, values), statementMs + ANSWER_MARGIN_MS);
-      },
-    });
+    signal?.addEventListener("abort", alone.giveUp);
+    await takeLock(alone.client, lock);
+    return await work(alone);
   } finally {
-    signal?.removeEventListener("abort", giveUp);
-    held = false;
-    await alone.end({ timeout: 5 });
+    signal?.removeEventListener("abort", alone.giveUp);
+    await alone.close();
   }
 }
 
