@@ -305,9 +305,9 @@ export const SETTINGS = {
       "Where that service is asked: its own address or a mirror's.",
     ),
     algorithm: setting(oneOf("argon2id", "bcrypt"), "argon2id", "How new passwords are hashed."),
-    memory_kib: setting(integer(12_288, 4_194_304), 19_456, "argon2id: memory of one hash, in KiB."),
-    iterations: setting(integer(1, 100), 2, "argon2id: passes over that memory."),
-    bcrypt_cost: setting(integer(10, 16), 12, "bcrypt: cost; one more doubles the time."),
+    memory_kib: setting(integer(12_288, 262_144), 19_456, "argon2id: memory of one hash, in KiB."),
+    iterations: setting(integer(1, 8), 2, "argon2id: passes over that memory."),
+    bcrypt_cost: setting(integer(10, 14), 12, "bcrypt: cost; one more doubles the time."),
     hash_slots: setting(integer(0, 256), 0, "Hashes computed at the same time. 0: one per processor core."),
     hash_queue: setting(
       integer(1, 10_000),

@@ -4,6 +4,7 @@ import { type LoadedSettings, loadSettings } from "../../config/load.ts";
 import { createLog, type Log } from "../../config/log.ts";
 import type { Database } from "../../db/database.ts";
 import { isEmbedded } from "../../db/open.ts";
+import { assertRoutesKnown, routeLimits } from "../../server/app.ts";
 import type { Deps } from "../../server/deps.ts";
 import { createHashPool } from "../../server/features/passwords/hash-pool.ts";
 import { systemClock } from "../../server/ports/clock.ts";
@@ -125,6 +126,10 @@ function reload(
     const changed = changedKeys(deps.settings, load().settings);
     const address = ADDRESS.map((name) => [`server.${name}`, String(deps.settings.server[name])]);
     const { settings } = load(Object.fromEntries(address));
+    assertRoutesKnown(
+      settings,
+      routeLimits().map(({ route }) => route),
+    );
     deps.settings = settings;
     current.settings = settings;
     if (changed.some((key) => key.startsWith("password.")))

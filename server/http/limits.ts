@@ -73,30 +73,39 @@ export async function enforceLimits(
   limited: Limited,
 ): Promise<Readonly<Record<string, string>>> {
   counted.add(limited.request);
-  const checks = checksOf(deps.settings, route, limited);
-  if (checks.length === 0) return {};
-  const rooms = await deps.limiter.take(checks);
-  const over = rooms.findIndex(({ waitMs }) => waitMs > 0);
-  const isShadow = deps.settings.rate_limits.mode === "shadow";
-  if (over >= 0) report(deps, limited.request, checks[over], isShadow);
-  const longest = Math.max(...rooms.map(({ waitMs }) => waitMs));
-  const strictest = checks[rooms.findIndex(({ waitMs }) => waitMs === longest)];
-  if (longest > 0 && strictest && !isShadow) throw rateLimited(longest, strictest.rate.limit);
-  return headersOf(checks, rooms);
+  return takeAll(deps, checksOf(deps.settings, route, limited), limited.request);
 }
 
 /**
- * Counts a request that was refused before its limits were looked at: it is of no user, names nothing and asks for too
- * much as any other one.
+ * Counts a request that was refused before its limits were looked at, as one of its address. By itself: what clients with
+ * old tokens are refused leaves the others of that address, who refresh theirs, as much room as before.
+ *
+ * @returns as {@link enforceLimits}  @throws AppError RATE_LIMIT_EXCEEDED
  */
 export async function enforceLimitsOfRefused(
   deps: LimitDeps,
   route: LimitedRoute,
   request: Request,
 ): Promise<Readonly<Record<string, string>>> {
-  if (counted.has(request)) return {};
-  const limits = route.limits.filter((name) => name === "general");
-  return enforceLimits(deps, { name: route.name, limits }, { request, body: undefined });
+  const rate = deps.settings.rate_limits.general;
+  if (counted.has(request) || route.limits.length === 0 || rate === null) return {};
+  return takeAll(deps, [{ key: `refused:ip:${addressKey(contextOf(request).ip)}`, rate }], request);
+}
+
+async function takeAll(
+  deps: LimitDeps,
+  checks: readonly Check[],
+  request: Request,
+): Promise<Readonly<Record<string, string>>> {
+  if (checks.length === 0) return {};
+  const rooms = await deps.limiter.take(checks);
+  const over = rooms.findIndex(({ waitMs }) => waitMs > 0);
+  const isShadow = deps.settings.rate_limits.mode === "shadow";
+  if (over >= 0) report(deps, request, checks[over], isShadow);
+  const longest = Math.max(...rooms.map(({ waitMs }) => waitMs));
+  const strictest = checks[rooms.findIndex(({ waitMs }) => waitMs === longest)];
+  if (longest > 0 && strictest && !isShadow) throw rateLimited(longest, strictest.rate.limit);
+  return headersOf(checks, rooms);
 }
 
 function report({ log }: LimitDeps, request: Request, check: Check | undefined, isShadow: boolean): void {

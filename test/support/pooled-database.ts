@@ -14,6 +14,7 @@ interface Pristine {
  */
 const free: TestDatabase[] = [];
 let pristine: Pristine | undefined;
+const QUEUES = "jobs.queue";
 afterAll(async () => {
   for (const database of free.splice(0)) await database.close();
 });
@@ -23,11 +24,16 @@ export async function takeTestDatabase(): Promise<TestDatabase> {
   if (TEST_DATABASE !== "pglite") return openTestDatabase();
   const database = free.pop() ?? (await openTestDatabase());
   pristine ??= await lookAt(database);
+  const giveBack = async () => {
+    if (await emptied(database).catch(() => false)) free.push(database);
+    else await database.close();
+  };
+  let closing: Promise<void> | undefined;
   return {
     ...database,
-    async close() {
-      if (await emptied(database).catch(() => false)) free.push(database);
-      else await database.close();
+    close() {
+      closing ??= giveBack();
+      return closing;
     },
   };
 }
@@ -52,7 +58,7 @@ async function lookAt(database: TestDatabase): Promise<Pristine> {
   const names = await database.query<{ name: string }>(
     "SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'schema_migrations' ORDER BY 1",
   );
-  const tables = names.map(({ name }) => name);
+  const tables = [...names.map(({ name }) => name), QUEUES];
   const rows = [];
   for (const table of tables) {
     const [found] = await database.query<{ rows: unknown }>(`SELECT json_agg(t) AS rows FROM ${table} t`);
@@ -68,8 +74,10 @@ async function emptied(database: TestDatabase): Promise<boolean> {
   const restored = pristine.rows.map(
     ({ table, rows }) => `INSERT INTO ${table} SELECT * FROM json_populate_recordset(NULL::${table}, ${text(rows)});`,
   );
+  const emptiable = pristine.tables.filter((table) => table !== QUEUES);
   // As a replica does, without looking at references: they come in any order.
   await database.query(`BEGIN; SET LOCAL session_replication_role = replica;
-    TRUNCATE ${pristine.tables.join(", ")}; DELETE FROM jobs.job; ${restored.join(" ")} COMMIT;`);
+    TRUNCATE ${emptiable.join(", ")}; DELETE FROM jobs.job; DELETE FROM jobs.queue; ${restored.join(" ")} COMMIT;`);
+  await database.query("DISCARD ALL");
   return true;
 }

@@ -207,6 +207,20 @@ describe("requests that are refused early", () => {
     expect(codeOf(await ask())).toBe(code);
   });
 
+  test("malformed registrations count, though the route has a limit of its own", async () => {
+    const ask = () => app.request("POST", "/api/v1/auth/register", { body: "{" });
+    const answers = await Promise.all(Array.from({ length: 110 }, ask));
+    expect(answers.map(codeOf).filter((code) => code === LIMITED)).toHaveLength(10);
+  });
+
+  // Whoever comes with an old token is told so, and can go on: what was refused is counted by itself.
+  test("they leave refreshes of the same address their room", async () => {
+    const { refresh_token } = await app.login("ada");
+    const refused = () => app.request("GET", "/api/v1/users/me/sessions", { token: "a.b.c" });
+    await Promise.all(Array.from({ length: 110 }, refused));
+    expect(codeOf(await app.request("POST", "/api/v1/auth/refresh", { body: { refresh_token } }))).toBe("ok");
+  });
+
   test("tokens that verify refuses are not counted", async () => {
     for (let count = 0; count < 110; count++) {
       const { status } = await app.request("GET", "/api/v1/auth/verify?permission=a&permission=b", { token: "a.b.c" });

@@ -1,10 +1,12 @@
 import { createCipheriv, type ScryptOptions, scrypt, timingSafeEqual } from "node:crypto";
 import { assertBounded, assertDigest, base64, type HashFormat, HashRefused, unpadded, type Verify } from "./format.ts";
 
-/** N times r times p: about a second of work and 512 MiB. */
+/** N times r times p: about a second of work. */
 const MAX_WORK = 2 ** 22;
-/** What Node.js may allocate: 128 · N · r, and 128 · r · p and a little beside it. */
-const MAX_MEMORY = 2 ** 30;
+/** 128 · N · r, which is 256 MiB. */
+const MAX_MEMORY = 2 ** 28;
+/** What Node.js allocates beside it. */
+const MORE_MEMORY = 2 ** 24;
 const AES_BLOCK_BYTES = 16;
 const AES_KEY_BYTES = 32;
 
@@ -17,12 +19,13 @@ interface Cost {
 function assertCost({ N, r, p }: Cost): void {
   if (!Number.isInteger(Math.log2(N)) || N < 2) throw new HashRefused(`its N is ${N}, which is no power of two`);
   assertBounded("work (N times r times p)", N * r * p, MAX_WORK);
+  assertBounded("memory (128 times N times r)", 128 * N * r, MAX_MEMORY);
 }
 
 /** @returns `length` bytes (RFC 7914) */
 const derive = (password: Buffer, salt: Buffer, length: number, cost: Cost): Promise<Buffer> =>
   new Promise((resolve, reject) => {
-    const options: ScryptOptions = { ...cost, maxmem: MAX_MEMORY };
+    const options: ScryptOptions = { ...cost, maxmem: MAX_MEMORY + MORE_MEMORY };
     scrypt(password, salt, length, options, (error, key) => (error ? reject(error) : resolve(key)));
   });
 
