@@ -1,6 +1,6 @@
 import type { Log } from "../config/log.ts";
 import type { Database } from "../db/database.ts";
-import { countProcesses, deleteProcess, deleteProcessesSeenBefore, upsertProcess } from "../db/queries/processes.ts";
+import { countProcesses, deleteProcess, deleteSilentProcesses, upsertProcess } from "../db/queries/processes.ts";
 import type { Clock } from "./ports/clock.ts";
 import type { Random } from "./ports/random.ts";
 
@@ -34,29 +34,33 @@ export function announcePresence(deps: {
   const startedAt = clock.now();
   const id = random.id(startedAt);
   let known = 1;
-  let busy = false;
+  let isClosed = false;
+  let looking: Promise<void> | undefined;
 
+  async function lookNow(): Promise<void> {
+    await upsertProcess(db.orm, { id, kind, startedAt });
+    await deleteSilentProcesses(db.orm, GONE_AFTER_MS);
+    known = Math.max(1, await countProcesses(db.orm, kind, GONE_AFTER_MS));
+  }
+  /** One look at a time; of a process that has said that it goes, none. */
   async function look(): Promise<void> {
-    const now = clock.now();
-    const gone = new Date(now.getTime() - GONE_AFTER_MS);
-    await upsertProcess(db.orm, { id, kind, startedAt, seenAt: now });
-    await deleteProcessesSeenBefore(db.orm, gone);
-    known = Math.max(1, await countProcesses(db.orm, kind, gone));
+    if (isClosed) return;
+    looking ??= lookNow().finally(() => {
+      looking = undefined;
+    });
+    await looking;
   }
   const timer = setInterval(() => {
-    if (busy) return;
-    busy = true;
-    look()
-      .catch((error) => log.debug("Other processes could not be counted", { event: "presence.unknown", error }))
-      .finally(() => {
-        busy = false;
-      });
+    look().catch((error) => log.debug("Other processes could not be counted", { event: "presence.unknown", error }));
   }, SAY_EVERY_MS);
   return {
     count: () => known,
     look,
     async close() {
+      isClosed = true;
       clearInterval(timer);
+      // A look under way would bring the row back.
+      await looking?.catch(() => {});
       await deleteProcess(db.orm, id).catch(() => {});
     },
   };

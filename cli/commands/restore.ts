@@ -134,8 +134,10 @@ async function hasBackups(db: Database): Promise<boolean> {
 async function assertNobodyServes(db: Database): Promise<void> {
   if (db.kind === "pglite") return; // whoever has the embedded database is its only process
   const { countProcesses } = await import("../../db/queries/processes.ts");
-  const since = new Date(systemClock.now().getTime() - SEEN_WITHIN_MS);
-  const serving = (await countProcesses(db.orm, "serve", since)) + (await countProcesses(db.orm, "worker", since));
+  const [serve, work] = await Promise.all(
+    (["serve", "worker"] as const).map((kind) => countProcesses(db.orm, kind, SEEN_WITHIN_MS)),
+  );
+  const serving = (serve ?? 0) + (work ?? 0);
   if (serving === 0) return;
   throw failed(
     `${serving} processes of primer serve from ${db.address}. Nothing was changed.`,
