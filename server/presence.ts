@@ -1,12 +1,16 @@
 import type { Log } from "../config/log.ts";
 import type { Database } from "../db/database.ts";
-import { countProcesses, deleteProcess, deleteSilentProcesses, upsertProcess } from "../db/queries/processes.ts";
+import {
+  countProcesses,
+  deleteGoneProcesses,
+  deleteProcess,
+  GONE_AFTER_MS,
+  upsertProcess,
+} from "../db/queries/processes.ts";
 import type { Clock } from "./ports/clock.ts";
 import type { Random } from "./ports/random.ts";
 
-const SAY_EVERY_MS = 5000;
-/** A process that was not seen for this long is gone. */
-const GONE_AFTER_MS = 3 * SAY_EVERY_MS;
+const SAY_EVERY_MS = GONE_AFTER_MS / 3;
 
 /** What a process is there for. */
 export type ProcessKind = "serve" | "worker";
@@ -39,8 +43,8 @@ export function announcePresence(deps: {
 
   async function lookNow(): Promise<void> {
     await upsertProcess(db.orm, { id, kind, startedAt });
-    await deleteSilentProcesses(db.orm, GONE_AFTER_MS);
-    known = Math.max(1, await countProcesses(db.orm, kind, GONE_AFTER_MS));
+    await deleteGoneProcesses(db.orm);
+    known = Math.max(1, await countProcesses(db.orm, kind));
   }
   /** One look at a time; of a process that has said that it goes, none. */
   async function look(): Promise<void> {

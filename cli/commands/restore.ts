@@ -2,6 +2,7 @@ import { confirm, isCancel } from "@clack/prompts";
 import { failed, misused } from "../../config/errors.ts";
 import { loadSettings } from "../../config/load.ts";
 import { readSecrets } from "../../config/secrets.ts";
+import { assertNobodyServes } from "../../db/backup/load.ts";
 import type { Database } from "../../db/database.ts";
 import { isEmbedded, openDatabase } from "../../db/open.ts";
 import {
@@ -121,7 +122,7 @@ async function stateOf(db: Database, options: Options, inspected: InspectedBacku
       "Restore into another home or an empty database, or add --force to replace it.",
     );
   }
-  await assertNobodyServes(db);
+  await assertNobodyServes(db); // asked again once nobody can come; here it is told before the work
   return "free";
 }
 
@@ -129,23 +130,6 @@ async function hasBackups(db: Database): Promise<boolean> {
   const [row] = await db.query<{ found: string | null }>("SELECT to_regclass('backups')::text AS found");
   return Boolean(row?.found);
 }
-
-/** They would go on with what they have in memory. One that was killed is seen for a few seconds more. */
-async function assertNobodyServes(db: Database): Promise<void> {
-  if (db.kind === "pglite") return; // whoever has the embedded database is its only process
-  const { countProcesses } = await import("../../db/queries/processes.ts");
-  const [serve, work] = await Promise.all(
-    (["serve", "worker"] as const).map((kind) => countProcesses(db.orm, kind, SEEN_WITHIN_MS)),
-  );
-  const serving = (serve ?? 0) + (work ?? 0);
-  if (serving === 0) return;
-  throw failed(
-    `${serving} processes of primer serve from ${db.address}. Nothing was changed.`,
-    `Stop them first; one that was killed counts for ${SEEN_WITHIN_MS / 1000} seconds more.`,
-  );
-}
-
-const SEEN_WITHIN_MS = 15_000;
 
 function describe(file: string, { address, changed }: Restored, { manifest, rows }: InspectedBackup): Outcome {
   const { id, taken_at, primer } = manifest;

@@ -74,7 +74,8 @@ function assertUnlocks(
  * Fills a database with a backup that was inspected before, in the transaction of `connection`. Afterwards no session,
  * refresh token, link or code from before counts, nor any access token: neither those in the backup nor later ones.
  *
- * @throws OperatorError (exit 1) where the rows are not what was backed up; then nothing has changed
+ * @throws OperatorError (exit 1) where the rows are not what was backed up, or processes are at work on the database;
+ * then nothing has changed
  */
 export async function restoreInto(
   connection: Connection,
