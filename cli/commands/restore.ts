@@ -16,6 +16,7 @@ import { findInstalled } from "../../server/features/installation/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { systemRandom } from "../../server/ports/random.ts";
 import type { CommandContext, Options, Outcome } from "../command.ts";
+import { untilInterrupted } from "../interrupt.ts";
 import { rowProgress } from "../progress.ts";
 import { stageFiles } from "../restored-files.ts";
 
@@ -35,7 +36,9 @@ const CONSEQUENCE = "Everybody is logged out by a restore, and logs in again wit
  * Brings a backup back: reads it whole and tries passphrase and secrets first, then fills an empty database, or with
  * --force replaces what is there. Cut off anywhere, there is the old or the new, whole; the next run finishes.
  */
-export async function run(context: CommandContext): Promise<Outcome> {
+export const run = (context: CommandContext): Promise<Outcome> => untilInterrupted((stop) => restore(context, stop));
+
+async function restore(context: CommandContext, stop: AbortSignal): Promise<Outcome> {
   const { options, home, environment } = context;
   if (!options.yes) throw misused(`A restore needs --yes. ${CONSEQUENCE}`);
   const file = context.arguments[0] ?? "";
@@ -47,7 +50,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
       home,
       early.settings,
     );
-    const backup = { file, passphrase, secrets: readSecrets(early.variables) };
+    const backup = { file, passphrase, secrets: readSecrets(early.variables), stop };
     const inspected = await inspectBackup(backup);
     staged.addSettings(inspected.manifest.settings);
     const { settings } = loadSettings(staged.folder, environment, staged.flags);
