@@ -3,11 +3,7 @@ declare module "*.tgz" {
   const path: string;
   export default path;
 }
-declare module "*.wasm" {
-  const path: string;
-  export default path;
-}
-declare module "*.data" {
+declare module "*.zst" {
   const path: string;
   export default path;
 }

@@ -18,7 +18,7 @@ const DISK_FULL = "53100";
 /** SQLSTATE of a wait for a lock that took too long. */
 const LOCK_NOT_AVAILABLE = "55P03";
 /** A statement that waits for a table makes everybody wait who comes after it, so it waits no longer than this. */
-export const MIGRATION_LOCK_TIMEOUT_MS = 400;
+export const MIGRATION_LOCK_TIMEOUT_MS = 300;
 /** For how long a table that others hold is tried for, and the pause in which they get on. */
 const TRY_FOR_MS = 60_000;
 const RETRY_AFTER_MS = 1000;
@@ -28,12 +28,19 @@ const hashOf = (migration: Migration) => createHash("sha256").update(migration.s
 /** The statements of a migration, in order. */
 export const statementsOf = (migration: Migration): string[] => migration.sql.split("--> statement-breakpoint");
 
+/**
+ * A migration with this line takes something away that versions without it still use: they may not serve on what it leaves.
+ * All others only add, so that the version before goes on serving, and may be gone back to.
+ */
+const CONTRACTS = /^-- contracts$/m;
+
 /** What records that a migration was applied. */
 export const recordOf = (migration: Migration, now: Date): string =>
-  `INSERT INTO schema_migrations VALUES ('${migration.name}', '${hashOf(migration)}', '${now.toISOString()}')`;
+  `INSERT INTO schema_migrations (name, hash, applied_at, contracts)
+   VALUES ('${migration.name}', '${hashOf(migration)}', '${now.toISOString()}', ${CONTRACTS.test(migration.sql)})`;
 
-export const CREATE_RECORDS =
-  "CREATE TABLE IF NOT EXISTS schema_migrations (name text PRIMARY KEY, hash text NOT NULL, applied_at timestamptz NOT NULL)";
+export const CREATE_RECORDS = `CREATE TABLE IF NOT EXISTS schema_migrations
+  (name text PRIMARY KEY, hash text NOT NULL, applied_at timestamptz NOT NULL, contracts boolean NOT NULL DEFAULT false)`;
 
 /**
  * Brings the schema up to date. One process at a time does it, the others wait; each migration is one transaction
@@ -88,15 +95,20 @@ function rolledBack(name: string, error: unknown) {
   return failed(`Migration ${name} failed and was rolled back: ${why}`, hint, error);
 }
 
+type Applied = {
+  readonly name: string;
+  readonly hash: string;
+  readonly applied_at: Date | string;
+  readonly contracts: boolean;
+};
+
 /** What was applied to this database, in order; nothing where nothing was. */
-export async function appliedMigrations(connection: Connection) {
+export async function appliedMigrations(connection: Connection): Promise<Applied[]> {
   const tables = await connection.query<{ found: string | null }>(
     "SELECT to_regclass('schema_migrations')::text AS found",
   );
   if (!tables[0]?.found) return [];
-  return connection.query<{ name: string; hash: string; applied_at: Date | string }>(
-    "SELECT name, hash, applied_at FROM schema_migrations ORDER BY name",
-  );
+  return connection.query<Applied>("SELECT name, hash, applied_at, contracts FROM schema_migrations ORDER BY name");
 }
 
 /**
@@ -132,7 +144,11 @@ export function missingFrom(applied: readonly { name: string; hash: string }[], 
 
 /** Every migration with its state, in order. Changes nothing. */
 export async function migrationStatus(database: Database): Promise<MigrationStatus[]> {
-  const applied = new Map((await appliedMigrations(database)).map((record) => [record.name, record.applied_at]));
+  return statusAfter(await appliedMigrations(database), database);
+}
+
+async function statusAfter(records: readonly Applied[], database: Database): Promise<MigrationStatus[]> {
+  const applied = new Map(records.map((record) => [record.name, record.applied_at]));
   const tables = MIGRATIONS.map(({ name }) => statusOf(name, applied.get(name)));
   const jobs: MigrationStatus = {
     name: JOB_TABLES,
@@ -148,7 +164,20 @@ const statusOf = (name: string, appliedAt: Date | string | undefined): Migration
   applied_at: appliedAt ? new Date(appliedAt).toISOString() : null,
 });
 
-/** Whether the schema is the one that this primer was made for. */
+/**
+ * Whether the schema has everything that this primer was made for. What a later one added beside it does no harm.
+ *
+ * @throws OperatorError (exit 1) where a later one took something away that this one uses
+ */
 export async function isMigrated(database: Database): Promise<boolean> {
-  return (await migrationStatus(database)).every((migration) => migration.state === "applied");
+  const applied = await appliedMigrations(database);
+  const carried = new Set(MIGRATIONS.map(({ name }) => name));
+  const contracted = applied.find(({ name, contracts }) => contracts && !carried.has(name));
+  if (contracted) {
+    throw failed(
+      `A newer primer has taken away what this one uses in the database (${contracted.name}).`,
+      "Run the newer version of primer here too, or restore a backup from before the upgrade.",
+    );
+  }
+  return (await statusAfter(applied, database)).every((migration) => migration.state === "applied");
 }

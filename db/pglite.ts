@@ -3,11 +3,11 @@ import { cp } from "node:fs/promises";
 import { join } from "node:path";
 import { PGlite, type PGliteOptions, type Transaction } from "@electric-sql/pglite";
 import { NodeFS } from "@electric-sql/pglite/nodefs";
-import dataBundle from "@electric-sql/pglite/pglite.data" with { type: "file" };
-import wasmFile from "@electric-sql/pglite/pglite.wasm" with { type: "file" };
 import { drizzle } from "drizzle-orm/pglite";
 import { EXIT, failed, OperatorError, textOf } from "../config/errors.ts";
+import dataFile from "./build/pglite-data.zst" with { type: "file" };
 import templateFile from "./build/pglite-template.tgz" with { type: "file" };
+import wasmFile from "./build/pglite-wasm.zst" with { type: "file" };
 import { CHANGE_CHANNEL, type Connection, type Database, type Orm, parseChange, type Row } from "./database.ts";
 import { syncFolder } from "./files.ts";
 import { lockHolder, tryLockFolder } from "./lock.ts";
@@ -29,7 +29,7 @@ const LEAST_ROOM_BYTES = 64 * 1024 * 1024;
 const START_PARAMETERS = [
   ...PGlite.defaultStartParams.filter((parameter) => parameter !== "-F"),
   ...["fsync=on", "synchronous_commit=on", "full_page_writes=on", "wal_sync_method=fsync"].flatMap(flag),
-  ...["shared_buffers=16MB", "wal_buffers=1MB", "max_wal_size=64MB", "temp_buffers=1MB", "work_mem=4MB"].flatMap(flag),
+  ...["shared_buffers=4MB", "wal_buffers=1MB", "max_wal_size=64MB", "temp_buffers=1MB", "work_mem=4MB"].flatMap(flag),
 ];
 
 function flag(assignment: string): [string, string] {
@@ -107,18 +107,20 @@ class YieldingPglite extends PGlite {
   }
 }
 
+const unpacked = async (file: string) => new Uint8Array(await Bun.zstdDecompress(await Bun.file(file).bytes()));
+
 /** A second database in the process, such as the one that a backup is read from, is there the sooner for it. */
 let compiled: Promise<WebAssembly.Module> | undefined;
 
 async function createPglite(fs: PGliteOptions["fs"], loadDataDir?: Blob): Promise<PGlite> {
-  compiled ??= Bun.file(wasmFile).arrayBuffer().then(WebAssembly.compile);
+  compiled ??= unpacked(wasmFile).then(WebAssembly.compile);
   const pglite = new YieldingPglite({
     ...(fs ? { fs } : {}),
     ...(loadDataDir ? { loadDataDir } : {}),
     startParams: START_PARAMETERS,
     pgliteWasmModule: await compiled,
     initdbWasmModule: new WebAssembly.Module(NO_INITDB),
-    fsBundle: Bun.file(dataBundle),
+    fsBundle: new Blob([await unpacked(dataFile)]),
   });
   await pglite.waitReady;
   return pglite;

@@ -80,11 +80,23 @@ describe("migrate", () => {
   // An older program does not touch what a newer one has made.
   test("a migration that only a newer primer knows is refused, and nothing is changed", async () => {
     await migrate(db, now);
-    await db.query("INSERT INTO schema_migrations VALUES ('9999_from_the_future', 'hash', now())");
+    await db.query("INSERT INTO schema_migrations VALUES ('9999_from_the_future', 'hash', now(), false)");
     const [tables, records] = [await tablesNow(), await recordsNow()];
     const error = await thrownBy(migrate(db, now));
     expect(error).toMatchObject({ name: "OperatorError", exitCode: 1, hint: expect.any(String) });
     expect([await tablesNow(), await recordsNow()]).toEqual([tables, records]);
+  });
+
+  // What a later version adds does no harm. Where it takes something away, this one would fail at every turn.
+  test.each([
+    [false, true],
+    [true, undefined],
+  ])("a later version's migration that contracts: %p", async (contracts, isUsable) => {
+    await migrate(db, now);
+    await db.query(`INSERT INTO schema_migrations VALUES ('9999_from_the_future', 'hash', now(), ${contracts})`);
+    const looked = isMigrated(db);
+    if (isUsable) expect(await looked).toBe(true);
+    else expect(await thrownBy(looked)).toMatchObject({ exitCode: 1, hint: expect.any(String) });
   });
 
   // What was applied is what this program carries, to the letter.
@@ -98,9 +110,9 @@ describe("migrate", () => {
 
   test("what is refused before anything was applied applies nothing", async () => {
     await db.query(
-      "CREATE TABLE schema_migrations (name text PRIMARY KEY, hash text NOT NULL, applied_at timestamptz)",
+      "CREATE TABLE schema_migrations (name text PRIMARY KEY, hash text NOT NULL, applied_at timestamptz, contracts boolean)",
     );
-    await db.query("INSERT INTO schema_migrations VALUES ('9999_from_the_future', 'hash', now())");
+    await db.query("INSERT INTO schema_migrations VALUES ('9999_from_the_future', 'hash', now(), false)");
     expect(await thrownBy(migrate(db, now))).toMatchObject({ exitCode: 1 });
     expect(await tablesNow()).toEqual(["public.schema_migrations"]);
   });

@@ -105,7 +105,7 @@ test.if(onServer)("a migration tries again until the table is free, and blocks n
   const other = await openPostgresAt(made.url);
   try {
     await other.query(
-      "CREATE TABLE schema_migrations (name text PRIMARY KEY, hash text NOT NULL, applied_at timestamptz NOT NULL)",
+      "CREATE TABLE schema_migrations (name text PRIMARY KEY, hash text NOT NULL, applied_at timestamptz NOT NULL, contracts boolean)",
     );
     let migrated: Promise<unknown> | undefined;
     await other.longTransaction(async (connection) => {

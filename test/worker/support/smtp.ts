@@ -31,7 +31,7 @@ export interface SmtpOptions {
   readonly onMailFrom?: () => SmtpAnswer | undefined;
   readonly onRecipient?: (address: string) => SmtpAnswer | undefined;
   /** Once the message is there. */
-  readonly onMessage?: () => SmtpAnswer | undefined;
+  readonly onMessage?: () => SmtpAnswer | undefined | Promise<undefined>;
 }
 
 export interface SmtpHost {
@@ -80,7 +80,7 @@ export async function startSmtp(options: SmtpOptions = {}, port = 0): Promise<Sm
       const chunks: Buffer[] = [];
       stream.on("data", (chunk: Buffer) => chunks.push(chunk));
       stream.on("end", async () => {
-        const answer = options.onMessage?.();
+        const answer = await options.onMessage?.();
         if (answer) return done(refusal(answer));
         const { mailFrom, rcptTo } = session.envelope;
         const raw = Buffer.concat(chunks).toString("utf8");
