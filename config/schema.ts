@@ -141,9 +141,13 @@ export const SETTINGS = {
     sentinels: setting(
       hostList,
       [],
-      "Redis Sentinels, as host:port. They say where the server is; the URL gives user and password.",
+      "Redis Sentinels, as host:port. They say where the server is; the URL gives that one's user and password.",
     ),
     sentinel_master: setting(text(255), "mymaster", "The name under which the Sentinels watch it."),
+    sentinel_username: setting(text(255), "", "Whom the Sentinels know, where they ask for more than a password."),
+    sentinel_password: setting(text(1024), "", "What the Sentinels ask for. Empty: they ask for nothing.", {
+      secret: true,
+    }),
   },
   mail: {
     smtp_url: setting(

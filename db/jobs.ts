@@ -100,7 +100,7 @@ export function pauseAfterFailure(queue: QueueName, nth: number, chance: number)
 
 /** A job runs no longer than this, whatever it does (milliseconds). */
 export const JOB_DEADLINE_MS = 300_000;
-/** A job waits for its consumer for ten years: it is kept until one exists. */
+/** The library removes a job that waits without a trace, so it never gets to: what waits for too long is declared dead before. */
 const KEEP_WAITING_SECONDS = 3650 * DAY_SECONDS;
 export const KEEP_DONE_SECONDS = 7 * DAY_SECONDS;
 export const KEEP_DEAD_SECONDS = 90 * DAY_SECONDS;

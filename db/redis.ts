@@ -50,7 +50,8 @@ export function openRedis(settings: Settings["redis"]): RedisScripts {
   };
 }
 
-function connect({ url, cluster, sentinels, sentinel_master }: Settings["redis"]): Redis | Cluster {
+function connect(settings: Settings["redis"]): Redis | Cluster {
+  const { url, cluster, sentinels, sentinel_master, sentinel_username, sentinel_password } = settings;
   const common = {
     commandTimeout: COMMAND_TIMEOUT_MS,
     connectTimeout: CONNECT_TIMEOUT_MS,
@@ -85,6 +86,8 @@ function connect({ url, cluster, sentinels, sentinel_master }: Settings["redis"]
       // The server's name is what the Sentinels say it is; its certificate is checked against that.
       ...(isTls ? { tls: {}, enableTLSForSentinelMode: true } : {}),
       sentinels: nodes,
+      ...(sentinel_username ? { sentinelUsername: sentinel_username } : {}),
+      ...(sentinel_password ? { sentinelPassword: sentinel_password } : {}),
       name: sentinel_master,
       retryStrategy: retry,
       sentinelRetryStrategy: retry,

@@ -32,10 +32,14 @@ const BLOCKS: Readonly<Record<string, BlockingLock["blocks"]>> = {
   AccessExclusiveLock: "reads and writes",
 };
 
-/** While it rehearses, a table that it changes is locked as well: so no statement goes on for longer than this. */
-const STATEMENT_TIMEOUT_MS = 2000;
+/**
+ * While it rehearses, whoever needs a table that it changes is kept waiting, until all of it is undone. So it holds such
+ * tables for no longer than this altogether, and no statement takes longer before it holds any.
+ */
+const HOLD_MS = 2000;
+const TOO_LONG = `the rehearsal would keep others waiting for longer than ${HOLD_MS / 1000} s; restore a backup to another database and run it there`;
 const PROBLEMS: Readonly<Record<string, string>> = {
-  "57014": `a statement takes longer than ${STATEMENT_TIMEOUT_MS / 1000} s here; rehearse it on a restored backup`,
+  "57014": TOO_LONG,
   "55P03": "another transaction holds a table that it changes; the migration itself would try again",
 };
 
@@ -48,7 +52,8 @@ class Undone extends Error {
 
 /**
  * Applies what is pending in a transaction that is undone, and tells of each migration how long it took and whom it
- * would keep waiting. Ends at the first that does not go through. Nothing is changed.
+ * would keep waiting. Ends at the first that does not go through, or when it has kept anybody waiting for two seconds.
+ * Nothing is changed.
  *
  * @throws OperatorError (exit 1) where the database was written by a newer primer
  */
@@ -59,13 +64,14 @@ export async function rehearseMigrations(
   try {
     return await database.longTransaction(async (connection) => {
       await connection.query(`SET LOCAL lock_timeout = ${MIGRATION_LOCK_TIMEOUT_MS}`);
-      await connection.query(`SET LOCAL statement_timeout = ${STATEMENT_TIMEOUT_MS}`);
+      await connection.query(`SET LOCAL statement_timeout = ${HOLD_MS}`);
+      await connection.query(`SET LOCAL idle_in_transaction_session_timeout = ${HOLD_MS}`);
       const before = await tablesIn(connection);
       const steps = await stepsOf(connection, pending ?? (await pendingMigrations(connection)));
-      const known = new Set<string>();
+      const holding: Holding = { before, known: new Set(), since: undefined };
       const seen: RehearsedMigration[] = [];
       for (const { name, statements } of steps) {
-        seen.push(await rehearse(connection, name, statements, { before, known }));
+        seen.push(await rehearse(connection, name, statements, holding));
         if (seen.at(-1)?.problem) break;
       }
       throw new Undone(seen);
@@ -97,18 +103,33 @@ const tablesIn = async (connection: Connection): Promise<Set<number>> => {
   return new Set(rows.map(({ oid }) => oid));
 };
 
+/** What a rehearsal holds of others' tables. */
+interface Holding {
+  /** The tables that there were before. */
+  readonly before: ReadonlySet<number>;
+  /** Each lock that was seen. */
+  readonly known: Set<string>;
+  /** From when on somebody is kept waiting. */
+  since: number | undefined;
+}
+
 async function rehearse(
   connection: Connection,
   name: string,
   statements: Step["statements"],
-  { before, known }: { before: ReadonlySet<number>; known: Set<string> },
+  holding: Holding,
 ): Promise<RehearsedMigration> {
+  const { before, known } = holding;
   const began = performance.now();
   const takenAt = new Map<string, { lock: LockRow; at: number }>();
   let problem: string | null = null;
   for (const run of statements) {
     const at = performance.now();
     try {
+      if (holding.since !== undefined && !(await limitTo(connection, holding.since + HOLD_MS - at))) {
+        problem = TOO_LONG;
+        break;
+      }
       await run(connection);
     } catch (error) {
       problem = PROBLEMS[codeOf(error) ?? ""] ?? textOf(error);
@@ -116,7 +137,10 @@ async function rehearse(
     }
     for (const lock of await ownLocks(connection)) {
       const key = `${lock.table} ${lock.mode}`;
-      if (before.has(lock.oid) && !known.has(key)) takenAt.set(key, { lock, at });
+      if (before.has(lock.oid) && !known.has(key)) {
+        takenAt.set(key, { lock, at });
+        if (BLOCKS[lock.mode]) holding.since ??= at;
+      }
       known.add(key);
     }
   }
@@ -126,6 +150,13 @@ async function rehearse(
     return blocks ? [{ table, mode, blocks, held_ms: Math.ceil(end - at) }] : [];
   });
   return { name, ms: Math.ceil(end - began), locks, problem };
+}
+
+/** Lets the next statement take so long and no longer. @returns false where no time is left for it */
+async function limitTo(connection: Connection, ms: number): Promise<boolean> {
+  if (ms < 1) return false;
+  await connection.query(`SET LOCAL statement_timeout = ${Math.ceil(ms)}`);
+  return true;
 }
 
 interface LockRow {

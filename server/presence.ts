@@ -1,12 +1,16 @@
 import type { Log } from "../config/log.ts";
 import type { Database } from "../db/database.ts";
-import { countProcesses, deleteProcess, deleteProcessesSeenBefore, upsertProcess } from "../db/queries/processes.ts";
+import {
+  countProcesses,
+  deleteGoneProcesses,
+  deleteProcess,
+  GONE_AFTER_MS,
+  upsertProcess,
+} from "../db/queries/processes.ts";
 import type { Clock } from "./ports/clock.ts";
 import type { Random } from "./ports/random.ts";
 
-const SAY_EVERY_MS = 5000;
-/** A process that was not seen for this long is gone. */
-const GONE_AFTER_MS = 3 * SAY_EVERY_MS;
+const SAY_EVERY_MS = GONE_AFTER_MS / 3;
 
 /** What a process is there for. */
 export type ProcessKind = "serve" | "worker";
@@ -34,29 +38,33 @@ export function announcePresence(deps: {
   const startedAt = clock.now();
   const id = random.id(startedAt);
   let known = 1;
-  let busy = false;
+  let isClosed = false;
+  let looking: Promise<void> | undefined;
 
+  async function lookNow(): Promise<void> {
+    await upsertProcess(db.orm, { id, kind, startedAt });
+    await deleteGoneProcesses(db.orm);
+    known = Math.max(1, await countProcesses(db.orm, kind));
+  }
+  /** One look at a time; of a process that has said that it goes, none. */
   async function look(): Promise<void> {
-    const now = clock.now();
-    const gone = new Date(now.getTime() - GONE_AFTER_MS);
-    await upsertProcess(db.orm, { id, kind, startedAt, seenAt: now });
-    await deleteProcessesSeenBefore(db.orm, gone);
-    known = Math.max(1, await countProcesses(db.orm, kind, gone));
+    if (isClosed) return;
+    looking ??= lookNow().finally(() => {
+      looking = undefined;
+    });
+    await looking;
   }
   const timer = setInterval(() => {
-    if (busy) return;
-    busy = true;
-    look()
-      .catch((error) => log.debug("Other processes could not be counted", { event: "presence.unknown", error }))
-      .finally(() => {
-        busy = false;
-      });
+    look().catch((error) => log.debug("Other processes could not be counted", { event: "presence.unknown", error }));
   }, SAY_EVERY_MS);
   return {
     count: () => known,
     look,
     async close() {
+      isClosed = true;
       clearInterval(timer);
+      // A look under way would bring the row back.
+      await looking?.catch(() => {});
       await deleteProcess(db.orm, id).catch(() => {});
     },
   };

@@ -29,7 +29,7 @@ import { openGeo } from "./ports/geo.ts";
 import { createMemoryLimiter } from "./ports/limiter.ts";
 import { type Random, systemRandom } from "./ports/random.ts";
 import { createRedisLimiter } from "./ports/redis-limiter.ts";
-import { alone, announcePresence, type ProcessKind } from "./presence.ts";
+import { alone, announcePresence, type Presence, type ProcessKind } from "./presence.ts";
 
 export interface Assembly {
   /** The folder of this process, for what is kept in files beside the database. */
@@ -51,9 +51,19 @@ export interface OpenDeps extends Deps {
 
 /** Everything that services work with, from a migrated and initialised database. */
 export async function openDeps(parts: Assembly): Promise<OpenDeps> {
-  const { settings, db, log } = parts;
-  const clock = parts.clock ?? systemClock;
-  const random = parts.random ?? systemRandom;
+  const { db, log, kind = "serve", clock = systemClock, random = systemRandom } = parts;
+  const presence = db.kind === "pglite" ? alone : announcePresence({ kind, db, clock, random, log });
+  try {
+    await presence.look(); // before anything is read: see the restore of a backup
+    return await openPresent({ ...parts, clock, random }, presence);
+  } catch (error) {
+    await presence.close();
+    throw error;
+  }
+}
+
+async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, presence: Presence): Promise<OpenDeps> {
+  const { settings, db, log, clock, random } = parts;
   const keys = await openKeyRing(db.orm, parts.secrets, clock);
   const jobs = await openJobQueue(db, {
     ring: () => keys.secrets().master,
@@ -73,9 +83,6 @@ export async function openDeps(parts: Assembly): Promise<OpenDeps> {
       else log.warn("Changes are not heard of; rows are read instead", { event: "changes.not_heard", error });
     },
   });
-  const { kind = "serve" } = parts;
-  const presence = db.kind === "pglite" ? alone : announcePresence({ kind, db, clock, random, log });
-  await presence.look();
   const ownLimiter = createMemoryLimiter(clock, presence.count);
   const redis = settings.redis.url === "" ? undefined : redisOf(settings.redis);
   const onRead = staleReadsTold(log);

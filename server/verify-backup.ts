@@ -1,11 +1,12 @@
 import { statfsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { failed } from "../config/errors.ts";
 import type { Log } from "../config/log.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Database } from "../db/database.ts";
+import { removeLeftOvers, withTemporary } from "../db/left-overs.ts";
 import { createApp } from "./app.ts";
 import { type BackupFile, type InspectedBackup, inspectBackup, restoreInto } from "./features/backups/service.ts";
 import { createUser } from "./features/users/service.ts";
@@ -27,7 +28,7 @@ export interface VerifiedBackup extends InspectedBackup {
 /**
  * Proves a backup by using it: reads it whole, restores it to an embedded database in a temporary folder, makes a user
  * there, and has them log in, refresh and be verified by the application itself. The installation is not touched, and
- * nothing is left.
+ * nothing is left; what killed processes have left goes too.
  *
  * @throws OperatorError saying what does not hold: exit 1, or exit 2 where passphrase or secrets are not the ones
  */
@@ -39,8 +40,9 @@ export async function verifyBackup(
   const began = deps.clock.elapsed();
   const inspected = await inspectBackup(backup);
   assertRoom(backup.file);
-  const scratch = await mkdtemp(join(tmpdir(), "primer-verify-"));
-  try {
+  await removeLeftOvers(tmpdir(), deps.clock.now(), (name) => name.startsWith(SCRATCH));
+  await withTemporary(join(tmpdir(), `${SCRATCH}${deps.random.id(deps.clock.now())}`), async (scratch) => {
+    await mkdir(scratch, { mode: 0o700 });
     const { openPglite } = await import("../db/pglite.ts");
     const db = await openPglite(scratch);
     try {
@@ -49,11 +51,11 @@ export async function verifyBackup(
     } finally {
       await db.close();
     }
-  } finally {
-    await rm(scratch, { recursive: true, force: true });
-  }
+  });
   return { ...inspected, seconds: Math.round(deps.clock.elapsed() - began) / 1000 };
 }
+
+const SCRATCH = "primer-verify-";
 
 /** Rows with their indexes, uncompressed, and what an empty database takes with its log. */
 const TIMES_ITS_SIZE = 10;

@@ -1,6 +1,7 @@
 import { type QueueName, superviseJobs } from "../db/jobs.ts";
 import { recoverJobs, updateHeartbeats } from "../db/queries/jobs.ts";
 import { resealJobs } from "../server/features/keys/service.ts";
+import { expireMails } from "./expire-mails.ts";
 import type { WorkerDeps } from "./job.ts";
 import type { Pace, Running } from "./run.ts";
 import { Interrupted } from "./run-job.ts";
@@ -61,6 +62,7 @@ export function keepJobs(deps: WorkerDeps, { queues, pace, running }: Kept): Job
 
   async function tidy(): Promise<void> {
     await superviseJobs(deps.db, stopping.signal);
+    if (!stopping.signal.aborted) await expireMails(deps);
     if (!stopping.signal.aborted) await resealJobs(deps);
   }
 

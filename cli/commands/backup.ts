@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { OperatorError } from "../../config/errors.ts";
+import { failed, OperatorError } from "../../config/errors.ts";
 import { type LoadedSettings, loadSettings, SETTINGS_FILE } from "../../config/load.ts";
 import { createLog } from "../../config/log.ts";
 import { readSecrets, type Secrets } from "../../config/secrets.ts";
@@ -11,6 +11,7 @@ import { systemRandom } from "../../server/ports/random.ts";
 import { verifyBackup } from "../../server/verify-backup.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { hasSocket, runInHolder } from "../holder.ts";
+import { untilInterrupted } from "../interrupt.ts";
 import { rowProgress } from "../progress.ts";
 import { readSecretsAt } from "../restored-files.ts";
 
@@ -39,8 +40,14 @@ async function take(
     await openSecrets(db.orm, readSecrets(loaded.variables));
     const settingsPath = join(context.home, SETTINGS_FILE);
     const settingsText = existsSync(settingsPath) ? readFileSync(settingsPath, "utf8") : null;
-    const told = rowProgress(context.io, "Reading");
-    const taken = await takeBackup({ db, ...PARTS }, { file, passphrase, settingsText, actor: BY_OPERATOR, told });
+    const progress = rowProgress(context.io, "Reading");
+    const taken = await untilInterrupted((stop) => {
+      const told = (rows: number) => {
+        if (stop.aborted) throw failed("Interrupted; no backup was written.");
+        progress(rows);
+      };
+      return takeBackup({ db, ...PARTS }, { file, passphrase, settingsText, actor: BY_OPERATOR, told });
+    });
     const { id, takenAt, rows, bytes, sha256, seconds, tables } = taken;
     const counts = Object.fromEntries(Object.entries(tables).map(([table, sum]) => [table, sum.rows]));
     return {
@@ -60,8 +67,9 @@ async function verify(
   const secrets = secretsFrom(textOption(context.options.secrets), loaded);
   const log = createLog(() => "error", { write: (line) => context.io.note(line) }, systemClock.now);
   const told = rowProgress(context.io, "Restoring to a scratch place");
-  const backup = { file, passphrase, secrets };
-  const verified = await verifyBackup({ settings: loaded.settings, log, ...PARTS }, backup, told);
+  const verified = await untilInterrupted((stop) =>
+    verifyBackup({ settings: loaded.settings, log, ...PARTS }, { file, passphrase, secrets, stop }, told),
+  );
   const { id, taken_at, primer } = verified.manifest;
   const recorded = await recordAnywhere(context, loaded, id);
   const { rows, seconds } = verified;

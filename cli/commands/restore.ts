@@ -2,6 +2,7 @@ import { confirm, isCancel } from "@clack/prompts";
 import { failed, misused } from "../../config/errors.ts";
 import { loadSettings } from "../../config/load.ts";
 import { readSecrets } from "../../config/secrets.ts";
+import { assertNobodyServes } from "../../db/backup/load.ts";
 import type { Database } from "../../db/database.ts";
 import { isEmbedded, openDatabase } from "../../db/open.ts";
 import {
@@ -15,6 +16,7 @@ import { findInstalled } from "../../server/features/installation/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { systemRandom } from "../../server/ports/random.ts";
 import type { CommandContext, Options, Outcome } from "../command.ts";
+import { untilInterrupted } from "../interrupt.ts";
 import { rowProgress } from "../progress.ts";
 import { stageFiles } from "../restored-files.ts";
 
@@ -34,7 +36,9 @@ const CONSEQUENCE = "Everybody is logged out by a restore, and logs in again wit
  * Brings a backup back: reads it whole and tries passphrase and secrets first, then fills an empty database, or with
  * --force replaces what is there. Cut off anywhere, there is the old or the new, whole; the next run finishes.
  */
-export async function run(context: CommandContext): Promise<Outcome> {
+export const run = (context: CommandContext): Promise<Outcome> => untilInterrupted((stop) => restore(context, stop));
+
+async function restore(context: CommandContext, stop: AbortSignal): Promise<Outcome> {
   const { options, home, environment } = context;
   if (!options.yes) throw misused(`A restore needs --yes. ${CONSEQUENCE}`);
   const file = context.arguments[0] ?? "";
@@ -46,7 +50,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
       home,
       early.settings,
     );
-    const backup = { file, passphrase, secrets: readSecrets(early.variables) };
+    const backup = { file, passphrase, secrets: readSecrets(early.variables), stop };
     const inspected = await inspectBackup(backup);
     staged.addSettings(inspected.manifest.settings);
     const { settings } = loadSettings(staged.folder, environment, staged.flags);
@@ -121,7 +125,7 @@ async function stateOf(db: Database, options: Options, inspected: InspectedBacku
       "Restore into another home or an empty database, or add --force to replace it.",
     );
   }
-  await assertNobodyServes(db);
+  await assertNobodyServes(db); // asked again once nobody can come; here it is told before the work
   return "free";
 }
 
@@ -129,21 +133,6 @@ async function hasBackups(db: Database): Promise<boolean> {
   const [row] = await db.query<{ found: string | null }>("SELECT to_regclass('backups')::text AS found");
   return Boolean(row?.found);
 }
-
-/** They would go on with what they have in memory. One that was killed is seen for a few seconds more. */
-async function assertNobodyServes(db: Database): Promise<void> {
-  if (db.kind === "pglite") return; // whoever has the embedded database is its only process
-  const { countProcesses } = await import("../../db/queries/processes.ts");
-  const since = new Date(systemClock.now().getTime() - SEEN_WITHIN_MS);
-  const serving = (await countProcesses(db.orm, "serve", since)) + (await countProcesses(db.orm, "worker", since));
-  if (serving === 0) return;
-  throw failed(
-    `${serving} processes of primer serve from ${db.address}. Nothing was changed.`,
-    `Stop them first; one that was killed counts for ${SEEN_WITHIN_MS / 1000} seconds more.`,
-  );
-}
-
-const SEEN_WITHIN_MS = 15_000;
 
 function describe(file: string, { address, changed }: Restored, { manifest, rows }: InspectedBackup): Outcome {
   const { id, taken_at, primer } = manifest;

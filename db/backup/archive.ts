@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { type FileHandle, open, rename } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -8,6 +8,7 @@ import { Decrypter, Encrypter } from "age-encryption";
 import { codeOf, failed, misused, OperatorError, textOf } from "../../config/errors.ts";
 import type { RandomBytes } from "../../config/secrets.ts";
 import { syncFolder } from "../files.ts";
+import { withTemporary } from "../left-overs.ts";
 import { passphraseIdentity, passphraseRecipient } from "./passphrase.ts";
 
 /**
@@ -17,6 +18,9 @@ import { passphraseIdentity, passphraseRecipient } from "./passphrase.ts";
  */
 export type PutLine = (line: string) => Promise<void>;
 
+/** What the name of a backup goes on with until it is whole. */
+export const PARTIAL = ".partial";
+
 export interface WrittenFile {
   readonly bytes: number;
   /** Of the file as it lies there. */
@@ -24,7 +28,7 @@ export interface WrittenFile {
 }
 
 /**
- * Writes a backup: to FILE.partial, brought to the disk, then renamed, readable to its owner alone. What goes wrong
+ * Writes a backup: beside its place, brought to the disk, then renamed, readable to its owner alone. What goes wrong
  * leaves no FILE and no part of it.
  *
  * @throws OperatorError (exit 1) where the disk is full or the folder cannot be written
@@ -35,27 +39,26 @@ export async function writeArchive(
   random: RandomBytes,
   produce: (put: PutLine) => Promise<void>,
 ): Promise<WrittenFile> {
-  const partial = `${path}.partial`;
-  let file: FileHandle | undefined;
-  try {
-    await rm(partial, { force: true });
-    file = await open(partial, "wx", 0o600);
-    const written = await encryptInto(file, passphrase, random, produce);
-    await file.sync();
-    await file.close();
-    await rename(partial, path);
-    syncFolder(dirname(resolve(path)));
-    return written;
-  } catch (error) {
-    await file?.close().catch(() => {});
-    await rm(partial, { force: true }).catch(() => {});
-    if (error instanceof OperatorError || codeOf(error)?.startsWith("E") !== true) throw error;
-    throw failed(
-      `${path} cannot be written: ${codeOf(error) === "ENOSPC" ? "the disk is full" : textOf(error)}`,
-      "Free some space or choose another place; nothing was left there.",
-      error,
-    );
-  }
+  return withTemporary(`${resolve(path)}${PARTIAL}`, async (partial) => {
+    let file: FileHandle | undefined;
+    try {
+      file = await open(partial, "wx", 0o600);
+      const written = await encryptInto(file, passphrase, random, produce);
+      await file.sync();
+      await file.close();
+      await rename(partial, path);
+      syncFolder(dirname(resolve(path)));
+      return written;
+    } catch (error) {
+      await file?.close().catch(() => {});
+      if (error instanceof OperatorError || codeOf(error)?.startsWith("E") !== true) throw error;
+      throw failed(
+        `${path} cannot be written: ${codeOf(error) === "ENOSPC" ? "the disk is full" : textOf(error)}`,
+        "Free some space or choose another place; nothing was left there.",
+        error,
+      );
+    }
+  });
 }
 
 async function encryptInto(

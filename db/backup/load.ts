@@ -3,16 +3,18 @@ import type { Connection } from "../database.ts";
 import { installJobTablesWithin } from "../jobs.ts";
 import { CREATE_RECORDS, missingFrom, recordOf, statementsOf } from "../migrate.ts";
 import { MIGRATIONS } from "../migrations/index.ts";
+import { GONE_AFTER_MS } from "../queries/processes.ts";
 import { type Line, type Manifest, quoted, quotedTable, type TableHead, type TableSum } from "./format.ts";
 import { ownTables, sumOf } from "./read.ts";
 
 /**
  * Brings a backup's rows into a database, in one transaction: what is there of ours makes room, the schema is made as it
- * was when the backup was taken, the rows are put in and summed up, and the schema is brought up to date.
+ * was when the backup was taken, the rows are put in and summed up, and the schema is brought up to date. A process of
+ * primer that starts meanwhile waits for the end.
  *
  * @param lines of a backup that was read to its end before
  * @param afterwards the last that happens in the transaction, on the schema of this primer
- * @throws OperatorError (exit 1) where the rows are not what was backed up
+ * @throws OperatorError (exit 1) where the rows are not what was backed up, or processes are at work on the database
  */
 export async function loadBackup(
   connection: Connection,
@@ -54,7 +56,38 @@ export async function loadBackup(
 /** @throws OperatorError (exit 1) where the backup was taken by a newer primer */
 export const pendingOf = (manifest: Manifest | undefined) => missingFrom(manifest?.migrations ?? [], "The backup");
 
+/**
+ * Processes that run on a database would go on with what they have in memory, were it replaced under them.
+ *
+ * @throws OperatorError (exit 1) where there are any
+ */
+export async function assertNobodyServes(connection: Connection): Promise<void> {
+  if (!(await hasProcesses(connection))) return;
+  const [row] = await connection.query<{ count: number }>(
+    `SELECT count(*)::int AS count FROM processes WHERE seen_at > now() - ${GONE_AFTER_MS / 1000} * interval '1 second'`,
+  );
+  if (!row?.count) return;
+  throw failed(
+    `There are ${row.count} processes of primer at work on this database (serve or worker). Nothing was changed.`,
+    `Stop them first; one that was killed counts for ${GONE_AFTER_MS / 1000} seconds more.`,
+  );
+}
+
+async function hasProcesses(connection: Connection): Promise<boolean> {
+  const [row] = await connection.query<{ found: string | null }>(
+    "SELECT to_regclass('public.processes')::text AS found",
+  );
+  return Boolean(row?.found);
+}
+
+/** A process says that it is there before it reads anything. Until the restore's end none can, so none is in between. */
+async function keepOthersOut(connection: Connection): Promise<void> {
+  if (await hasProcesses(connection)) await connection.query("LOCK TABLE processes IN ACCESS EXCLUSIVE MODE");
+  await assertNobodyServes(connection);
+}
+
 async function makeSchema(connection: Connection, manifest: Manifest): Promise<void> {
+  await keepOthersOut(connection);
   await dropOwn(connection);
   await connection.query(CREATE_RECORDS);
   const pending = pendingOf(manifest);

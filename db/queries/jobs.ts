@@ -1,4 +1,4 @@
-import { and, asc, desc, eq, gt, inArray, lt, ne, or, type SQL, sql } from "drizzle-orm";
+import { and, asc, desc, eq, gt, inArray, lt, ne, not, or, type SQL, sql } from "drizzle-orm";
 import { boolean, integer, jsonb, pgSchema, text, timestamp, uuid } from "drizzle-orm/pg-core";
 import type { Reader, Tx } from "../database.ts";
 import { type Claim, KEEP_DEAD_SECONDS, KEEP_DONE_SECONDS, type QueueName, SUSPECT_PRIORITY } from "../jobs.ts";
@@ -214,6 +214,39 @@ export const killJob = (tx: Tx, id: string, error: JobError) =>
     .update(jobs)
     .set(changeOf({ outcome: "dead", error }))
     .where(eq(jobs.id, id));
+
+/**
+ * Declares jobs dead that have waited for longer than a time (milliseconds), as many as the limit says.
+ *
+ * @param which.templates of mails: those with these templates; with `but` all others
+ * @returns how many
+ */
+export async function expireJobs(
+  tx: Tx,
+  which: { queue: QueueName; templates: readonly string[]; but?: boolean; waitedMs: number; limit: number },
+  error: JobError,
+): Promise<number> {
+  const isOfThese = sql`${jobs.data} ->> 'template' = ANY(${`{${which.templates.join(",")}}`}::text[])`;
+  const overdue = tx
+    .select({ id: jobs.id })
+    .from(jobs)
+    .where(
+      and(
+        eq(jobs.name, which.queue),
+        sql`${jobs.state} IN ('created', 'retry')`, // written out, so that the index counts
+        lt(jobs.createdOn, later(-which.waitedMs)),
+        which.but ? not(isOfThese) : isOfThese,
+      ),
+    )
+    .limit(which.limit)
+    .for("update", { skipLocked: true });
+  const rows = await tx
+    .update(jobs)
+    .set(changeOf({ outcome: "dead", error }))
+    .where(and(eq(jobs.name, which.queue), inArray(jobs.id, overdue)))
+    .returning({ id: jobs.id });
+  return rows.length;
+}
 
 export const deleteJobs = (tx: Tx, ids: readonly string[]) => tx.delete(jobs).where(inArray(jobs.id, [...ids]));
 

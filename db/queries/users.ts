@@ -127,7 +127,7 @@ export interface OverdueUser extends UserWithRights {
   readonly since: Date;
 }
 
-/** What keeps an account only for a time: since it waits to be verified, or since its owner gave it up. */
+/** What keeps an account only for a time: since it waits to be verified, or since it was given up or taken out of use. */
 export const OVERDUE = { pending: users.createdAt, deactivated: users.deactivatedAt } as const;
 
 /** Users of a status since `until` or before, and not erased; after the one given, the longest ones first. */

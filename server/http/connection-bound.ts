@@ -69,12 +69,17 @@ export function boundConnections(
       log.info("Accepting connections again", { event: "connections.accepted_again", connections });
     }
   }
+  /** One line when it begins and one when it ends: looks come fifty times a second. */
+  let isFailing = false;
   const timer = setInterval(
     () => {
       try {
         look();
+        if (isFailing) log.info("Connections are looked after again", { event: "connections.bounded_again" });
+        isFailing = false;
       } catch (error) {
-        log.error("Connections could not be looked after", { event: "connections.not_bounded", error });
+        if (!isFailing) log.error("Connections could not be looked after", { event: "connections.not_bounded", error });
+        isFailing = true;
       }
     },
     folderSize() > 0 ? LOOK_EVERY_MS : LOOK_AT_EACH_EVERY_MS,

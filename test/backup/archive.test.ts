@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { Decrypter } from "age-encryption";
 import { type Secrets, secretKey } from "../../config/secrets.ts";
@@ -48,6 +48,53 @@ describe("a backup", () => {
     expect(tables["public.users"]?.rows).toBe(1001);
     expect(rows).toBe(taken.rows);
     expect(tables).toEqual(taken.tables);
+  });
+
+  // What killed processes have left goes with the next backup; what another one is still writing stays.
+  test("takes away the parts that processes have left which are gone", async () => {
+    const host = hostname().replace(/[^A-Za-z0-9-]/g, "-");
+    const [dead, living] = [Bun.spawn(["true"]), Bun.spawn(["sleep", "60"])];
+    await dead.exited;
+    const folder = mkdtempSync(join(tmpdir(), "primer-left-"));
+    try {
+      const names = {
+        gone: `a.backup.partial.${host}.${dead.pid}`,
+        own: `b.backup.partial.${host}.${process.pid}`,
+        old: `c.backup.partial.elsewhere.${dead.pid}`,
+        others: `d.backup.partial.elsewhere.${dead.pid}`,
+        underWay: `e.backup.partial.${host}.${living.pid}`,
+        notOurs: `f.backup.${host}.${dead.pid}`,
+      };
+      for (const name of Object.values(names)) writeFileSync(join(folder, name), "x");
+      const longAgo = app.clock.now().getTime() / 1000 - 2 * 86_400;
+      utimesSync(join(folder, names.old), longAgo, longAgo);
+      const options = { file: join(folder, "new.backup"), passphrase: PASSPHRASE, settingsText: null, told() {} };
+      await takeBackup(app.deps, { ...options, actor: { kind: "operator" } });
+      expect(readdirSync(folder).sort()).toEqual([names.others, names.underWay, names.notOurs, "new.backup"]);
+    } finally {
+      living.kill();
+      await living.exited;
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
+  // The database that goes away at this moment may not come back: its youngest backup is not thrown away.
+  test("that cannot be recorded stays, is whole, and says so", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "primer-unrecorded-"));
+    try {
+      const options = { file: join(folder, "kept.backup"), passphrase: PASSPHRASE, settingsText: null, told() {} };
+      const transaction = () => Promise.reject(new Error("Connection terminated"));
+      const work = takeBackup(
+        { ...app.deps, db: { ...app.db, transaction } },
+        { ...options, actor: { kind: "operator" } },
+      );
+      const refused = await work.catch((error) => error);
+      expect([refused.exitCode, refused.message]).toEqual([1, expect.stringContaining("is whole")]);
+      expect(readdirSync(folder)).toEqual(["kept.backup"]);
+      expect((await inspect(options.file)).rows).toBeGreaterThan(1000);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
   });
 
   // It stands where the installation stands: a table that is forgotten is lost on the day it is needed.

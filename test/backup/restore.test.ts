@@ -13,6 +13,7 @@ import { MIGRATIONS } from "../../db/migrations/index.ts";
 import { openPgliteInMemory } from "../../db/pglite.ts";
 import { createApp } from "../../server/app.ts";
 import { type InspectedBackup, inspectBackup, restoreInto, takeBackup } from "../../server/features/backups/service.ts";
+import { announcePresence } from "../../server/presence.ts";
 import { openDeps } from "../../server/start.ts";
 import { canRun } from "../drills/processes.ts";
 import { openTestApp, requestsTo, type TestApp } from "../support/app.ts";
@@ -172,6 +173,48 @@ describe.each(kinds)(`a backup of ${TEST_DATABASE}, restored to %s`, (kind) => {
     });
     expect(await failing.then(String, (error) => error.message)).toBe("the disk is full");
     expect(await contentOf(db)).toEqual(held);
+  });
+});
+
+// Whoever is at work would go on with keys and sessions that there are no more.
+describe.if(hasPostgres)("processes on the database that is replaced", () => {
+  test("one that came after the command had looked is seen, and nothing is changed", async () => {
+    const db = await emptyDatabase("PostgreSQL");
+    await restore(db);
+    const { clock, random, log } = source.deps;
+    const presence = announcePresence({ kind: "worker", db, clock, random, log });
+    ends.push(() => presence.close());
+    await presence.look();
+    await db.query("UPDATE users SET username = 'kept' WHERE username = 'ada'");
+    expect(await restore(db).then(String, (error) => error.exitCode)).toBe(1);
+    expect(await db.query("SELECT id FROM users WHERE username = 'kept'")).toHaveLength(1);
+    await presence.close();
+    await restore(db);
+    expect(await db.query("SELECT id FROM users WHERE username = 'kept'")).toEqual([]);
+  });
+
+  test("one that starts while it is replaced reads nothing before the end", async () => {
+    const db = await emptyDatabase("PostgreSQL");
+    await restore(db);
+    const { settings, secrets, log, clock, random } = source.deps;
+    const order: string[] = [];
+    let starting: Promise<unknown> | undefined;
+    const start = () =>
+      openDeps({ home: folder, settings, secrets, log, clock, random, db }).then(
+        async (deps) => {
+          order.push("started");
+          await deps.close();
+        },
+        () => order.push("refused"),
+      );
+    await db.longTransaction(async (connection) => {
+      await restoreInto(connection, source.deps, backup, inspected, () => {
+        starting ??= start();
+      });
+      order.push("restored");
+    });
+    await starting;
+    expect(order[0]).toBe("restored");
   });
 });
 

@@ -56,6 +56,19 @@ describe("rehearseMigrations", () => {
     expect(await shape(db)).toEqual(before);
   });
 
+  // However many migrations there are, nobody waits for the rehearsal longer than two seconds.
+  test("all of them together hold tables for two seconds at most, and it says what to do instead", async () => {
+    const slow = (name: string) => ({ name, sql: `ALTER TABLE users ADD COLUMN "${name}" text; SELECT pg_sleep(0.9)` });
+    const before = await shape(db);
+    const began = performance.now();
+    const seen = await rehearseMigrations(db, ["a", "b", "c", "d", "e"].map(slow));
+    expect(performance.now() - began).toBeLessThan(3500);
+    expect(seen.length).toBeLessThan(5);
+    expect(seen.at(-1)?.problem).toContain("restore a backup");
+    expect(seen.slice(0, -1).filter(({ problem }) => problem !== null)).toEqual([]);
+    expect(await shape(db)).toEqual(before);
+  });
+
   test("nothing pending: nothing to tell", async () => {
     expect(await rehearseMigrations(db)).toEqual([]);
   });

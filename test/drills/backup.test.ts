@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { cpSync, existsSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readArchive } from "../../db/backup/archive.ts";
 import { parseLines } from "../../db/backup/format.ts";
@@ -138,7 +138,7 @@ test(`backup killed ${KILLS} times`, async () => {
     const again = await backupTo(file).finished;
     expect([again.exitCode, again.notes.replace(/Reading: \d+ rows\n/g, "")]).toEqual([0, ""]);
   }
-  expect(existsSync(`${file}.partial`)).toBe(false);
+  expect(readdirSync(scratch.path).filter((name) => name.includes("partial"))).toEqual([]);
   expect(readdirSync(home).filter((name) => name.includes("snapshot"))).toEqual([]);
 });
 
@@ -175,6 +175,38 @@ test(`restore --force killed ${KILLS} times`, async () => {
     `measured: a restore takes ${Math.round(takes)} ms; after kills there was: ${outcomes.join(", ")}\n`,
   );
   expect(readdirSync(home).filter((name) => /snapshot|restor|replaced/.test(name))).toEqual([]);
+});
+
+// Ctrl-C leaves nothing half-written, whenever it comes: it was done, or it was not and says so.
+describe("interrupted", () => {
+  const temporary = join(scratch.path, "tmp");
+  const left = () =>
+    [scratch.path, temporary, home]
+      .flatMap((folder) => readdirSync(folder))
+      .filter((name) => /partial|primer-verify|snapshot|restor|replaced|unfinished/.test(name));
+  const file = join(scratch.path, "interrupted.backup");
+  const withPassphrase = ["--passphrase-file", passphrase, "--json"];
+
+  test.each([
+    ["SIGINT", "backup", ["backup", join(scratch.path, "second.backup")]],
+    ["SIGTERM", "backup", ["backup", join(scratch.path, "third.backup")]],
+    ["SIGINT", "backup --verify", ["backup", "--verify", file]],
+    ["SIGINT", "restore", ["restore", file, "--yes", "--force"]],
+  ] as const)("by %s: %s", async (signal, _, words) => {
+    mkdirSync(temporary, { recursive: true });
+    if (!existsSync(file)) expect((await backupTo(file).finished).exitCode).toBe(0);
+    const child = primer(home, [...words, ...withPassphrase], { ...variables, TMPDIR: temporary });
+    for (const deadline = performance.now() + 20_000; left().length === 0; await Bun.sleep(2))
+      if (!child.running() || performance.now() > deadline) break;
+    child.signal(signal);
+    const { exitCode, out } = await child.finished;
+    expect([0, 1]).toContain(exitCode);
+    if (exitCode === 1) expect(JSON.parse(out).error.message).toStartWith("Interrupted");
+    expect(left()).toEqual([]);
+    const db = await open();
+    expect(await db.query("SELECT id FROM users WHERE username = 'admin'")).toHaveLength(1);
+    await db.close();
+  });
 });
 
 // A swap that was cut off between its two renames is carried out by whoever opens the home next.

@@ -146,15 +146,27 @@ describe.if(possible)("a Redis that is away", () => {
 });
 
 describe.if(possible)("other kinds of Redis", () => {
-  test("found through a Sentinel", async () => {
-    const sentinel = await ownSentinel(redis.port);
-    try {
-      const limiter = await open({ PRIMER_REDIS__SENTINELS: `127.0.0.1:${sentinel.port}` });
-      expect(await admittedOf([limiter], newCheck(), 20)).toBe(RATE.limit);
-    } finally {
-      await sentinel.remove();
-    }
-  });
+  for (const [how, password] of [
+    ["", undefined],
+    [" that asks for a password of its own", "of-the-sentinels"],
+    [" that asks for a user and a password", "of-the-sentinels"],
+  ] as const) {
+    test(`found through a Sentinel${how}`, async () => {
+      const sentinel = await ownSentinel(redis.port, password);
+      lines.length = 0;
+      try {
+        const limiter = await open({
+          PRIMER_REDIS__SENTINELS: `127.0.0.1:${sentinel.port}`,
+          ...(password ? { PRIMER_REDIS__SENTINEL_PASSWORD: password } : {}),
+          ...(how.includes("user") ? { PRIMER_REDIS__SENTINEL_USERNAME: "default" } : {}),
+        });
+        expect(await admittedOf([limiter], newCheck(), 20)).toBe(RATE.limit);
+        expect(lines.filter((line) => line.includes('"breaker.opened"'))).toEqual([]);
+      } finally {
+        await sentinel.remove();
+      }
+    });
+  }
 
   test("a cluster, in which all keys of a request are in one slot", async () => {
     const node = await ownRedis(["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"]);

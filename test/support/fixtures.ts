@@ -7,14 +7,14 @@ import { existsSync, mkdirSync, renameSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { JOB_TABLE_ADDITIONS } from "../../db/jobs.ts";
-import { migrate } from "../../db/migrate.ts";
+import { CREATE_RECORDS, migrate } from "../../db/migrate.ts";
 import { MIGRATIONS } from "../../db/migrations/index.ts";
 import { openPgliteInMemory } from "../../db/pglite.ts";
 import { dependencies } from "../../package.json";
 import { generateSigningKey, type NewSigningKey } from "../../server/features/keys/service.ts";
 
 const version = createHash("sha256")
-  .update(JSON.stringify([MIGRATIONS, JOB_TABLE_ADDITIONS, dependencies]))
+  .update(JSON.stringify([MIGRATIONS, CREATE_RECORDS, JOB_TABLE_ADDITIONS, dependencies]))
   .digest("hex")
   .slice(0, 16);
 const folder = join(tmpdir(), `primer-test-fixtures-${version}`);

@@ -56,18 +56,22 @@ export async function ownRedis(more: readonly string[] = [], port?: number): Pro
   };
 }
 
-/** A Sentinel that watches a server under the name "mymaster". */
-export async function ownSentinel(watched: number): Promise<{ port: number; remove(): Promise<void> }> {
+/** A Sentinel that watches a server under the name "mymaster", and asks for a password where one is given. */
+export async function ownSentinel(
+  watched: number,
+  password?: string,
+): Promise<{ port: number; remove(): Promise<void> }> {
   const folder = mkdtempSync(join(tmpdir(), "primer-sentinel-"));
   const port = await freePort();
   const file = join(folder, "sentinel.conf");
-  await Bun.write(file, `port ${port}\nbind 127.0.0.1\nsentinel monitor mymaster 127.0.0.1 ${watched} 1\n`);
+  const [asks, auth] = password ? [`requirepass ${password}\n`, ["-a", password, "--no-auth-warning"]] : ["", []];
+  await Bun.write(file, `port ${port}\nbind 127.0.0.1\n${asks}sentinel monitor mymaster 127.0.0.1 ${watched} 1\n`);
   const child = Bun.spawn([executable ?? "redis-server", file, "--sentinel"], {
     stdio: ["ignore", "ignore", "ignore"],
   });
   const deadline = performance.now() + 10_000;
   for (;;) {
-    const ran = Bun.spawn(["redis-cli", "-p", String(port), "ping"], { stdout: "pipe", stderr: "ignore" });
+    const ran = Bun.spawn(["redis-cli", "-p", String(port), ...auth, "ping"], { stdout: "pipe", stderr: "ignore" });
     if ((await new Response(ran.stdout).text()).trim() === "PONG") break;
     if (performance.now() > deadline) throw new Error("The Sentinel did not start");
     await Bun.sleep(50);

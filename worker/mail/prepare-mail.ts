@@ -38,7 +38,7 @@ const LINKS: Partial<Record<MailTemplate, LinkPurpose>> = {
   suspicious_sign_in: "end_session",
 };
 /** Worth nothing without their link, and nothing to somebody who is not let in. */
-const ONLY_A_LINK: ReadonlySet<MailTemplate> = new Set(["verify_email", "password_reset"]);
+export const ONLY_A_LINK: ReadonlySet<MailTemplate> = new Set(["verify_email", "password_reset"]);
 /** After that time (milliseconds) what they tell would surprise more than help. */
 const NOTICE_AGE_MS = 7 * DAY_MS;
 const REPORT_AGE_MS = 2 * DAY_MS;

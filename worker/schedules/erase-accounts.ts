@@ -13,7 +13,7 @@ const BY_SYSTEM = { actor: { kind: "system" } } as const;
 export const eraseUnverified = (deps: ScheduleDeps, run: ScheduledRun): Promise<Details> =>
   eraseOverdue(deps, run, "pending", UNVERIFIED_KEPT_MS);
 
-/** Accounts that their owners gave up, and did not come back to. */
+/** Accounts that their owners gave up and did not come back to, or that an administrator took out of use. */
 export const eraseDeactivated = (deps: ScheduleDeps, run: ScheduledRun): Promise<Details> =>
   eraseOverdue(deps, run, "deactivated", deps.settings.accounts.erase_after);
 

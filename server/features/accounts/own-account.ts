@@ -15,9 +15,10 @@ import {
   type Proven,
   provePassword,
   refuseChanged,
+  withProof,
 } from "../auth/service.ts";
 import { queueMail } from "../mail/service.ts";
-import { passGuess, releaseGuess } from "../protection/service.ts";
+import { passGuess } from "../protection/service.ts";
 import {
   type Actor,
   deactivateUser,
@@ -55,16 +56,15 @@ export async function changePassword(
   caller: Caller,
 ): Promise<void> {
   const proven = await provePassword(deps, who.principal, input.current_password, "password.changed", caller);
-  const fresh = await prepareNewPassword(deps, proven.account.user, input.new_password).catch(async (error) => {
-    await releaseGuess(deps, proven.guess);
-    throw error;
-  });
-  const isDone = await deps.db.change(async (tx) => {
-    if (!(await lockAccount(tx, proven.account))) return false;
-    await passGuess(tx, proven.guess);
-    const keep = who.principal.sessionId ?? undefined;
-    await replacePassword(tx, deps, proven.account.user, fresh, actorOf(who, caller), keep);
-    return true;
+  const isDone = await withProof(deps, proven, async () => {
+    const fresh = await prepareNewPassword(deps, proven.account.user, input.new_password);
+    return deps.db.change(async (tx) => {
+      if (!(await lockAccount(tx, proven.account))) return false;
+      await passGuess(tx, proven.guess);
+      const keep = who.principal.sessionId ?? undefined;
+      await replacePassword(tx, deps, proven.account.user, fresh, actorOf(who, caller), keep);
+      return true;
+    });
   });
   if (!isDone) await refuseChanged(deps, proven, caller);
 }
@@ -96,16 +96,18 @@ export async function changeProfile(
   if (change.email !== undefined && !address) throw invalidField("email", "An e-mail address such as ada@example.org");
   const proven = address ? await proveForAddress(deps, who, change, caller) : undefined;
   const by = actorOf(who, caller);
-  const isDone = await deps.db.change(async (tx) => {
-    if (!(await isStillThem(tx, deps, who, proven))) return false;
-    if (proven) await passGuess(tx, proven.guess);
-    if (username !== undefined) {
-      await updateUser(tx, id, { username, updatedAt: deps.clock.now() }).catch(explainConflict);
-      await record(tx, deps, "user.changed", id, by, { changed: ["username"] });
-    }
-    if (address) await changeAddress(tx, deps, id, address, by);
-    return true;
-  });
+  const commit = () =>
+    deps.db.change(async (tx) => {
+      if (!(await isStillThem(tx, deps, who, proven))) return false;
+      if (proven) await passGuess(tx, proven.guess);
+      if (username !== undefined) {
+        await updateUser(tx, id, { username, updatedAt: deps.clock.now() }).catch(explainConflict);
+        await record(tx, deps, "user.changed", id, by, { changed: ["username"] });
+      }
+      if (address) await changeAddress(tx, deps, id, address, by);
+      return true;
+    });
+  const isDone = await (proven ? withProof(deps, proven, commit) : commit());
   if (!isDone && proven) await refuseChanged(deps, proven, caller);
   if (!isDone) throw new AppError("AUTH_TOKEN_REVOKED", { internal: "The session has ended meanwhile" });
   return getUser(deps, id);

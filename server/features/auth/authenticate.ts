@@ -1,3 +1,4 @@
+import { findNotBefore } from "../../../db/queries/installation.ts";
 import type { SessionWithUser } from "../../../db/queries/sessions.ts";
 import { findUserWithPassword, listGrants } from "../../../db/queries/users.ts";
 import type { Deps } from "../../deps.ts";
@@ -89,8 +90,8 @@ const principalOf = ({ session, user, roles, permissions, grants }: SessionWithU
 
 /**
  * Who a token of the earlier service speaks for: the user that one of its claims names here by user name, e-mail address
- * or id, with the rights they have here and now. It has no session, so it ends with its own time, with the account, or
- * with a change of the password.
+ * or id, with the rights they have here and now. It has no session, so it ends with its own time, with the account, with a
+ * change of the password, or with a restore: what had ended it may be gone with what came after the backup.
  *
  * @param claims what the token says, verified
  * @throws AppError AUTH_TOKEN_INVALID or AUTH_TOKEN_REVOKED
@@ -105,7 +106,12 @@ export async function authenticateLegacy(
   if (typeof name !== "string" || typeof iat !== "number" || typeof exp !== "number") {
     throw new AppError("AUTH_TOKEN_INVALID", { internal: "A claim of the earlier service's token is malformed" });
   }
-  const found = await findUserWithPassword(deps.db.orm, userKeyOf(name));
+  const [found, notBefore] = await Promise.all([
+    findUserWithPassword(deps.db.orm, userKeyOf(name)),
+    findNotBefore(deps.db.orm),
+  ]);
+  if (notBefore && iat * 1000 < notBefore.getTime())
+    throw new AppError("AUTH_TOKEN_REVOKED", { internal: "The earlier service's token is from before a restore" });
   if (!found) throw new AppError("AUTH_TOKEN_INVALID", { internal: "The earlier service's user is not here" });
   const { user, roles, permissions, password } = found;
   // Only the password that came with the account may be known to the token's service; any later one ends the token.

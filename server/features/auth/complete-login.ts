@@ -1,6 +1,6 @@
 import type { Tx } from "../../../db/database.ts";
 import { insertLoginRecord } from "../../../db/queries/logins.ts";
-import { insertSession } from "../../../db/queries/sessions.ts";
+import { insertSession, revokeSessions } from "../../../db/queries/sessions.ts";
 import { type LoginAccount, lockAccount, replaceHash, updateUser } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { audit } from "../audit/service.ts";
@@ -28,11 +28,19 @@ export interface ProvenLogin {
   readonly guess: Guess;
   /** What the device is known by from now on, and whether it was before. */
   readonly device: { readonly token: string | null; readonly isKnown: boolean };
+  /** The session that the browser had until now, whosever it was. */
+  readonly replaced: Replaced | undefined;
+}
+
+export interface Replaced {
+  readonly sessionId: string;
+  readonly userId: string;
 }
 
 /**
  * The only place where a session comes into being: every factor has been proven, whatever they were. The session, its
- * refresh family, the login record and the audit row commit together, with the end of the sessions that make room for it.
+ * refresh family, the login record and the audit row commit together, with the end of the session that the browser had
+ * before, and of those that make room for it.
  *
  * @returns the tokens, or why there are none: then nothing was written
  */
@@ -41,7 +49,7 @@ export async function completeLogin(
   login: ProvenLogin,
   caller: Caller,
 ): Promise<TokenAnswer | "account_changed" | "session_limit"> {
-  const { account } = login;
+  const { account, replaced } = login;
   const returns = account.user.status === "deactivated";
   const now = deps.clock.now();
   const { tokens } = deps.settings;
@@ -72,10 +80,12 @@ export async function completeLogin(
     idleExpiresAt: new Date(now.getTime() + tokens.refresh_idle),
   };
   // Only then is something changed that processes have in their caches.
-  const commit = deps.settings.sessions.max_per_user > 0 || returns ? deps.db.change : deps.db.transaction;
+  const changes = deps.settings.sessions.max_per_user > 0 || returns || replaced;
+  const commit = changes ? deps.db.change : deps.db.transaction;
   const committed = commit(async (tx) => {
     if (!(await lockAccount(tx, account))) return "account_changed";
-    if (!(await makeRoomForSession(tx, deps, account.user.id, caller))) return "session_limit";
+    if (!(await makeRoomForSession(tx, deps, account.user.id, caller, replaced?.sessionId))) return "session_limit";
+    if (replaced) await endReplaced(tx, deps, replaced, account.user.id, caller);
     await passGuess(tx, login.guess);
     await tellOfUnusual(tx, deps, login, session.id, caller);
     if (login.device.token !== null) await rememberDevice(tx, deps, account.user.id, login.device.token, caller);
@@ -111,6 +121,20 @@ export async function completeLogin(
 const ACTIVE = { status: "active", deactivatedAt: null, reclaimableUntil: null } as const;
 
 const ofUser = (id: string) => ({ actor: { kind: "user", id }, subject: { kind: "user", id } }) as const;
+
+/** A session that was planted in the browser, or that its former user left there, is of no use any more. */
+async function endReplaced(tx: Tx, deps: Deps, replaced: Replaced, byUserId: string, caller: Caller): Promise<void> {
+  const ended = await revokeSessions(tx, { id: replaced.sessionId }, "replaced", deps.clock.now());
+  if (ended.length === 0) return;
+  await audit(tx, deps, {
+    action: "session.revoked",
+    outcome: "success",
+    actor: { kind: "user", id: byUserId },
+    subject: { kind: "session", id: replaced.sessionId },
+    caller,
+    details: { reason: "replaced", user_id: replaced.userId, sessions_ended: 1 },
+  });
+}
 
 /** Looks at how usual a sign-in is, before it is one of those that it is compared with, and tells its owner if it is not. */
 async function tellOfUnusual(tx: Tx, deps: Deps, login: ProvenLogin, sessionId: string, caller: Caller): Promise<void> {

@@ -6,8 +6,9 @@ import { findKnownDevice, type Guessed, releaseGuess, reserveGuess } from "../pr
 import { hashSecret, issueSingleUseToken } from "../tokens/service.ts";
 import { parseIdentifier } from "../users/service.ts";
 import { checkGuess } from "./check-guess.ts";
-import { completeLogin } from "./complete-login.ts";
+import { completeLogin, type Replaced } from "./complete-login.ts";
 import type { TokenAnswer } from "./issue-tokens.ts";
+import { sessionOfRefreshToken } from "./logout.ts";
 import { LOCKED, type Refusal, recordRefusal, refuse, wrongPassword } from "./refuse.ts";
 
 export interface LoginInput {
@@ -20,6 +21,8 @@ export interface LoginInput {
   readonly device_token?: string;
   /** Give the device such a token. */
   readonly remember_device?: boolean;
+  /** The refresh token that the browser has kept until now; its session ends with this login (OWASP ASVS 7.2.4). */
+  readonly replaces?: string;
 }
 
 export interface LoggedIn {
@@ -85,25 +88,36 @@ async function tryLogin(deps: Deps, input: LoginInput, caller: Caller): Promise<
   const fingerprint = input.cookies && deps.settings.tokens.fingerprint ? deps.random.token() : null;
   const remembers = input.cookies || input.remember_device;
   const deviceToken = device ? (input.device_token ?? null) : remembers ? deps.random.token() : null;
-  const outcome = await completeLogin(
-    deps,
-    {
-      account,
-      amr: ["pwd"],
-      deviceName: input.device_name ?? null,
-      rehashed,
-      fingerprintHash: fingerprint === null ? null : hashSecret(fingerprint),
-      guess,
-      device: { token: deviceToken, isKnown: device !== undefined },
-    },
-    caller,
-  ).catch(async (error) => {
-    await releaseGuess(deps, guess); // the password was right
-    throw error;
-  });
+  const proven = {
+    account,
+    amr: ["pwd"],
+    deviceName: input.device_name ?? null,
+    rehashed,
+    fingerprintHash: fingerprint === null ? null : hashSecret(fingerprint),
+    guess,
+    device: { token: deviceToken, isKnown: device !== undefined },
+  };
+  const outcome = await findReplaced(deps, input)
+    .then((replaced) => completeLogin(deps, { ...proven, replaced }, caller))
+    .catch(async (error) => {
+      await releaseGuess(deps, guess); // the password was right
+      throw error;
+    });
   if (typeof outcome !== "string") return { tokens: outcome, fingerprint, deviceToken };
   if (outcome === "session_limit") await releaseGuess(deps, guess);
   return recordRefusal(deps, attempt, WITHHELD[outcome], caller);
+}
+
+/** The session of the cookie that a login replaces; of one that is not ours there is none. */
+async function findReplaced(deps: Deps, { replaces }: LoginInput): Promise<Replaced | undefined> {
+  if (replaces === undefined) return undefined;
+  try {
+    const { session } = await sessionOfRefreshToken(deps, replaces);
+    return { sessionId: session.id, userId: session.userId };
+  } catch (error) {
+    if (error instanceof AppError && error.errorCode === "AUTH_TOKEN_INVALID") return undefined;
+    throw error;
+  }
 }
 
 /** An account from a device of its owner's, an account from elsewhere, or a name that nobody has. */

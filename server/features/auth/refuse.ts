@@ -42,6 +42,14 @@ export interface Attempt {
   readonly guess: Guess;
 }
 
+/** By what name the log tells that it came to nothing. */
+const REFUSED: Readonly<Record<Attempt["action"], string>> = {
+  login: "login.refused",
+  "session.stepped_up": "step_up.refused",
+  "password.changed": "password_change.refused",
+  "email.change_requested": "email_change.refused",
+};
+
 /** Too many failures: the password does not count any more, and nobody is told. */
 export const LOCKED: Refusal = { code: "AUTH_INVALID_CREDENTIALS", reason: "locked" };
 
@@ -83,7 +91,7 @@ export async function recordRefusal(deps: Deps, attempt: Attempt, refusal: Refus
       await tellOfLock(tx, deps, userId, caller);
   });
   deps.log.info(action === "login" ? "A login was refused" : "A password was refused", {
-    event: action === "login" ? "login.refused" : "step_up.refused",
+    event: REFUSED[action],
     action,
     reason,
     user_id: userId,

@@ -60,8 +60,10 @@ export const authRoutes = (deps: Deps) =>
       async ({ body, request, set }) => {
         // Somebody else's page must not log its visitor in to an account of its own.
         if (body.cookies && request.headers.has("origin")) assertOwnPage(deps.settings, request);
-        const cookie = body.cookies ? cookieOf(deps.settings, request, "device") : null;
-        const input = { ...body, ...(cookie === null ? {} : { device_token: cookie }) };
+        const [device, replaces] = body.cookies
+          ? (["device", "refresh"] as const).map((name) => cookieOf(deps.settings, request, name) ?? undefined)
+          : [];
+        const input = { ...body, ...(device && { device_token: device }), ...(replaces && { replaces }) };
         const { tokens, fingerprint, deviceToken } = await login(deps, input, callerOf(request));
         if (body.cookies) return intoCookies(deps, set, tokens, { fp: fingerprint, device: deviceToken });
         return deviceToken === null ? tokens : { ...tokens, device_token: deviceToken };
@@ -71,6 +73,7 @@ export const authRoutes = (deps: Deps) =>
         detail: describe({
           tag,
           summary: "Log in with user name or e-mail address and password",
+          description: "In cookie mode the session that the browser had until now ends.",
           limits: ["login_ip", "login_ip_account", "login_service", "general"],
           takesBody: true,
           answers: { 200: TokenAnswer },

@@ -12,4 +12,4 @@ export { type LoggedIn, login } from "./login.ts";
 export { logout, sessionOfAccessToken, sessionOfRefreshToken } from "./logout.ts";
 export { decide as decideRefresh, refresh } from "./refresh.ts";
 export { waitForFloor } from "./refuse.ts";
-export { assertSteppedUp, type Proven, provePassword, refuseChanged, stepUp } from "./step-up.ts";
+export { assertSteppedUp, type Proven, provePassword, refuseChanged, stepUp, withProof } from "./step-up.ts";

@@ -4,7 +4,7 @@ import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { audit } from "../audit/service.ts";
 import { assertPasswordBounded, type StoredPassword } from "../passwords/service.ts";
-import { type Guess, passGuess, reserveGuess } from "../protection/service.ts";
+import { type Guess, passGuess, releaseGuess, reserveGuess } from "../protection/service.ts";
 import { type Authenticated, assertAlive, type TokenClaims } from "./authenticate.ts";
 import { checkGuess } from "./check-guess.ts";
 import { type AccessTokenAnswer, issueAccessToken } from "./issue-tokens.ts";
@@ -46,6 +46,20 @@ export async function provePassword(
   return { account, rehashed, guess, attempt, arrived };
 }
 
+/**
+ * Does what a password was proven for. Where that fails, the attempt was no guess all the same: the password was right.
+ *
+ * @throws whatever `work` throws
+ */
+export async function withProof<T>(deps: Deps, { guess }: Proven, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    await releaseGuess(deps, guess);
+    throw error;
+  }
+}
+
 /** The end of an attempt whose account was changed after its password had been checked. */
 export const refuseChanged = async (deps: Deps, { attempt, arrived }: Proven, caller: Caller): Promise<never> =>
   refuse(deps, arrived, await recordRefusal(deps, attempt, CHANGED_MEANWHILE, caller));
@@ -66,7 +80,7 @@ export async function stepUp(
   const { sessionId } = principal;
   if (sessionId === null) throw new AppError("AUTH_TOKEN_INVALID", { internal: "There is no session to prove it for" });
   const proven = await provePassword(deps, principal, input.password, "session.stepped_up", caller);
-  const renewed = await renew(deps, proven, sessionId, caller);
+  const renewed = await withProof(deps, proven, () => renew(deps, proven, sessionId, caller));
   return renewed ? issueAccessToken(deps, renewed) : refuseChanged(deps, proven, caller);
 }
 

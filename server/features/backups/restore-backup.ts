@@ -1,7 +1,7 @@
-import { misused } from "../../../config/errors.ts";
+import { failed, misused } from "../../../config/errors.ts";
 import { type Secrets, unseal } from "../../../config/secrets.ts";
 import { readArchive } from "../../../db/backup/archive.ts";
-import { type Manifest, parseLines, type TableSum } from "../../../db/backup/format.ts";
+import { type Line, type Manifest, parseLines, type TableSum } from "../../../db/backup/format.ts";
 import { loadBackup, pendingOf } from "../../../db/backup/load.ts";
 import type { Connection } from "../../../db/database.ts";
 import type { SealedSecret } from "../../../db/queries/keys.ts";
@@ -13,6 +13,15 @@ export interface BackupFile {
   readonly passphrase: string;
   /** What belongs to the installation that was backed up, from its secrets.env. */
   readonly secrets: Secrets;
+  /** Ends it between two lines: then nothing was changed. */
+  readonly stop?: AbortSignal;
+}
+
+async function* linesOf({ file, passphrase, stop }: Omit<BackupFile, "secrets">): AsyncGenerator<Line> {
+  for await (const line of parseLines(readArchive(file, passphrase))) {
+    if (stop?.aborted) throw failed("Interrupted; nothing was changed.");
+    yield line;
+  }
 }
 
 export interface InspectedBackup {
@@ -27,12 +36,12 @@ export interface InspectedBackup {
  * @throws OperatorError exit 1 where a byte of it is not as it was written or a newer primer took it, exit 2 where
  * passphrase or secrets are not the ones
  */
-export async function inspectBackup({ file, passphrase, secrets }: BackupFile): Promise<InspectedBackup> {
+export async function inspectBackup(backup: BackupFile): Promise<InspectedBackup> {
   let manifest: Manifest | undefined;
   let tables: InspectedBackup["tables"] = {};
   const keyRows: Record<string, KeyRow[]> = { "public.secret_keys": [], "public.signing_keys": [] };
   let kept: KeyRow[] | undefined;
-  for await (const line of parseLines(readArchive(file, passphrase))) {
+  for await (const line of linesOf(backup)) {
     if (line.kind === "manifest") manifest = line.manifest;
     if (line.kind === "table") kept = keyRows[line.head.table];
     if (line.kind === "rows") kept?.push(...(JSON.parse(line.json) as KeyRow[]));
@@ -40,7 +49,7 @@ export async function inspectBackup({ file, passphrase, secrets }: BackupFile): 
   }
   if (!manifest) throw new Error("A backup without a manifest was not refused");
   pendingOf(manifest);
-  assertUnlocks(manifest, secrets, keyRows["public.secret_keys"] ?? [], keyRows["public.signing_keys"] ?? []);
+  assertUnlocks(manifest, backup.secrets, keyRows["public.secret_keys"] ?? [], keyRows["public.signing_keys"] ?? []);
   return { manifest, tables, rows: Object.values(tables).reduce((sum, table) => sum + table.rows, 0) };
 }
 
@@ -74,18 +83,19 @@ function assertUnlocks(
  * Fills a database with a backup that was inspected before, in the transaction of `connection`. Afterwards no session,
  * refresh token, link or code from before counts, nor any access token: neither those in the backup nor later ones.
  *
- * @throws OperatorError (exit 1) where the rows are not what was backed up; then nothing has changed
+ * @throws OperatorError (exit 1) where the rows are not what was backed up, or processes are at work on the database;
+ * then nothing has changed
  */
 export async function restoreInto(
   connection: Connection,
   deps: Pick<Deps, "clock" | "random">,
-  { file, passphrase }: Pick<BackupFile, "file" | "passphrase">,
+  backup: Omit<BackupFile, "secrets">,
   inspected: InspectedBackup,
   told: (rows: number) => void,
 ): Promise<void> {
   const now = deps.clock.now();
-  const lines = parseLines(readArchive(file, passphrase));
-  await loadBackup(connection, lines, now, told, async () => {
+  const { file } = backup;
+  await loadBackup(connection, linesOf(backup), now, told, async () => {
     const at = now.toISOString();
     await connection.query(
       "UPDATE sessions SET revoked_at = $1, revoked_reason = 'restored' WHERE revoked_at IS NULL",

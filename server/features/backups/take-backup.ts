@@ -1,9 +1,11 @@
-import { failed } from "../../../config/errors.ts";
+import { dirname } from "node:path";
+import { failed, textOf } from "../../../config/errors.ts";
 import { VERSION } from "../../../config/version.ts";
-import { type WrittenFile, writeArchive } from "../../../db/backup/archive.ts";
+import { PARTIAL, type WrittenFile, writeArchive } from "../../../db/backup/archive.ts";
 import type { Manifest, TableSum } from "../../../db/backup/format.ts";
 import { readTables } from "../../../db/backup/read.ts";
 import type { Connection } from "../../../db/database.ts";
+import { removeLeftOvers } from "../../../db/left-overs.ts";
 import { appliedMigrations, isMigrated } from "../../../db/migrate.ts";
 import { insertBackup } from "../../../db/queries/backups.ts";
 import type { Deps } from "../../deps.ts";
@@ -32,8 +34,10 @@ export interface TakenBackup extends WrittenFile {
 
 /**
  * Takes a backup while everything goes on: whatever was acknowledged before it began is in it, and it is of one moment.
+ * Parts of others that killed processes have left in the folder go.
  *
- * @throws OperatorError (exit 1) where it cannot be written, or the schema is not the one of this primer
+ * @throws OperatorError (exit 1) where it cannot be written, or the schema is not the one of this primer; or where it was
+ * written and could not be recorded: then the file stays
  */
 export async function takeBackup(deps: BackupDeps, options: BackupOptions): Promise<TakenBackup> {
   const { db, clock, random } = deps;
@@ -41,6 +45,7 @@ export async function takeBackup(deps: BackupDeps, options: BackupOptions): Prom
   const began = clock.elapsed();
   const takenAt = clock.now();
   const id = random.id(takenAt);
+  await removeLeftOvers(dirname(options.file), takenAt, (name) => name.endsWith(PARTIAL));
   let tables: TakenBackup["tables"] = {};
   const written = await writeArchive(options.file, options.passphrase, random.bytes, (put) =>
     db.snapshot(async (reader) => {
@@ -51,18 +56,28 @@ export async function takeBackup(deps: BackupDeps, options: BackupOptions): Prom
     }),
   );
   const rows = Object.values(tables).reduce((sum, table) => sum + table.rows, 0);
-  await db.transaction(async (tx) => {
-    await insertBackup(tx, { id, file: options.file, takenAt, bytes: written.bytes, rows });
-    await audit(tx, deps, {
-      action: "backup.taken",
-      outcome: "success",
-      actor: options.actor,
-      subject: { kind: "backup", id },
-      details: { rows, bytes: written.bytes },
-    });
+  const taken = { id, file: options.file, takenAt, bytes: written.bytes, rows };
+  await record(deps, taken, options.actor).catch((error) => {
+    // The database that has just gone away may not come back: then this is the youngest backup there is.
+    throw failed(
+      `${options.file} was written and is whole, but the database could not take down that there is one: ${textOf(error)}`,
+      "Keep the file: it can be verified and restored. `primer doctor` does not count it, so take another one when the database answers.",
+      error,
+    );
   });
   return { ...written, id, takenAt, rows, tables, seconds: Math.round(clock.elapsed() - began) / 1000 };
 }
+
+const record = (
+  deps: BackupDeps,
+  { id, file, takenAt, bytes, rows }: Parameters<typeof insertBackup>[1],
+  actor: AuditEvent["actor"],
+) =>
+  deps.db.transaction(async (tx) => {
+    await insertBackup(tx, { id, file, takenAt, bytes, rows });
+    const subject = { kind: "backup", id };
+    await audit(tx, deps, { action: "backup.taken", outcome: "success", actor, subject, details: { rows, bytes } });
+  });
 
 async function describe(reader: Connection): Promise<Omit<Manifest, "id" | "taken_at" | "database" | "settings">> {
   const [installation] = await reader.query<{ master_key_id: string }>("SELECT master_key_id FROM installation");

@@ -17,7 +17,8 @@ export interface Weakness {
     | "password_class_missing"
     | "password_contextual"
     | "password_breached"
-    | "password_guessable";
+    | "password_guessable"
+    | "password_unchanged";
   readonly message: string;
   readonly [detail: string]: unknown;
 }
@@ -40,6 +41,10 @@ const CONTEXTUAL: Weakness = {
 const GUESSABLE: Weakness = {
   code: "password_guessable",
   message: "This is too easy to guess; add a word or two that have nothing to do with the others",
+};
+const UNCHANGED: Weakness = {
+  code: "password_unchanged",
+  message: "Others may know this password, which is why it has to be changed; choose another one",
 };
 const TOO_LONG: Weakness = {
   code: "password_too_long",
@@ -80,6 +85,9 @@ export async function assertPasswordAllowed(
   if (breached) throw tooWeak([BREACHED]);
   return { degraded };
 }
+
+/** The refusal of the password that has to be changed, for whoever has to change it. */
+export const unchangedPassword = () => tooWeak([UNCHANGED]);
 
 const tooWeak = (reasons: readonly Weakness[]) => new AppError("PASSWORD_TOO_WEAK", { details: { reasons } });
 

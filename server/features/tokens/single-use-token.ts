@@ -9,7 +9,7 @@ import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { hashSecret } from "./refresh-token.ts";
 
-/** What the link in a mail may do once. */
+/** What the link in a mail may do. */
 export type LinkPurpose = "verify_email" | "reset_password" | "end_session";
 
 /** A token is good for its own purpose and no other. */
@@ -26,8 +26,9 @@ export interface TokenRequest {
 }
 
 /**
- * Makes a token of 256 bits for a link in a mail. Only its hash is kept, and one for the same purpose and subject from
- * before does not work any more once the transaction has committed.
+ * Makes a token of 256 bits that works once: for the link in a mail, or for a login that has to set a new password. Only
+ * its hash is kept, and one for the same purpose and subject from before does not work any more once the transaction has
+ * committed.
  */
 export async function issueSingleUseToken(
   tx: Tx,

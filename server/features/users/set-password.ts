@@ -1,14 +1,16 @@
 import type { Tx } from "../../../db/database.ts";
 import { deleteDevicesOf } from "../../../db/queries/devices.ts";
 import { revokeSessions } from "../../../db/queries/sessions.ts";
-import { type UserRow, updateUser, upsertPassword } from "../../../db/queries/users.ts";
+import { findUserWithPassword, type UserRow, updateUser, upsertPassword } from "../../../db/queries/users.ts";
 import { queueMail } from "../mail/service.ts";
 import {
   type Approval,
   assertPasswordAllowed,
+  checkPassword,
   hashPassword,
   recordApproval,
   type StoredPassword,
+  unchangedPassword,
 } from "../passwords/service.ts";
 import { clearFailures } from "../protection/service.ts";
 import {
@@ -63,10 +65,20 @@ export interface NewPassword {
   readonly approval: Approval;
 }
 
-/** @throws AppError PASSWORD_TOO_WEAK, SERVICE_UNAVAILABLE where the hash pool is full */
+/**
+ * Whoever has to change their password is not done with the one they have.
+ *
+ * @throws AppError PASSWORD_TOO_WEAK, SERVICE_UNAVAILABLE where the hash pool is full
+ */
 export async function prepareNewPassword(deps: UserDeps, user: UserRow, password: string): Promise<NewPassword> {
   const approval = await assertPasswordAllowed(deps, password, user);
+  if (user.passwordChangeRequired && (await isCurrent(deps, user, password))) throw unchangedPassword();
   return { stored: await hashPassword(deps, password), approval };
+}
+
+async function isCurrent(deps: UserDeps, { id }: UserRow, password: string): Promise<boolean> {
+  const found = await findUserWithPassword(deps.db.orm, { kind: "id", key: id });
+  return found?.password ? (await checkPassword(deps, password, found.password)).correct : false;
 }
 
 /**

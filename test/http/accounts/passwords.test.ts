@@ -122,6 +122,31 @@ describe("a password that has to be changed", () => {
     expect(await app.db.query("SELECT id FROM sessions WHERE user_id = $1", [id])).toHaveLength(1);
   });
 
+  // Others know the password that has to be changed, so it cannot be kept, in whatever way it is set.
+  test("the same one again is refused with the reason, and uses nothing up", async () => {
+    await requirePasswordChange(app.deps, id, OPERATOR);
+    const { change_token } = (await logIn(PASSWORD)).body.error.details;
+    await forgot();
+    const link = await tokenIn(app, "password_reset");
+    for (const token of [change_token, link]) {
+      const { status, body } = await reset(token, PASSWORD);
+      expect([status, body.error.code]).toEqual([422, "PASSWORD_TOO_WEAK"]);
+      expect(body.error.details.reasons.map(({ code }: { code: string }) => code)).toEqual(["password_unchanged"]);
+    }
+    await expect(setPassword(app.deps, id, PASSWORD, OPERATOR)).rejects.toMatchObject({
+      errorCode: "PASSWORD_TOO_WEAK",
+    });
+    expect(codeOf(await logIn(PASSWORD))).toBe("403 AUTH_PASSWORD_CHANGE_REQUIRED");
+    expect(codeOf(await reset(link))).toBe("204");
+    expect(codeOf(await logIn(FRESH))).toBe("200");
+  });
+
+  // Whoever has only forgotten it may set what turns out to be the one they had.
+  test("nobody else is kept from setting the one they have", async () => {
+    await forgot();
+    expect(codeOf(await reset(await tokenIn(app, "password_reset"), PASSWORD))).toBe("204");
+  });
+
   // Somebody with the old password, who came a moment before the owner's reset, gets no way to replace the new one.
   test("none for whoever was being looked at while the password was replaced", async () => {
     await requirePasswordChange(app.deps, id, OPERATOR);

@@ -15,6 +15,7 @@ beforeAll(async () => {
     PRIMER_TOKENS__FINGERPRINT: "true",
   });
   await app.createUser({ username: "ada" });
+  await app.createUser({ username: "bob" });
 });
 afterAll(() => app.close());
 afterEach(() => app.clock.advance(60_000));
@@ -40,8 +41,8 @@ const jar = (cookies: Map<string, SetCookie>) => [...cookies].map(([name, { valu
 const post = (path: string, headers: Record<string, string>, body?: unknown) =>
   app.request("POST", `/api/v1/auth/${path}`, { headers, ...(body === undefined ? {} : { body }) });
 
-async function logIn(headers: Record<string, string> = { origin: OWN }) {
-  const answer = await post("login", headers, { username: "ada", password: PASSWORD, cookies: true });
+async function logIn(headers: Record<string, string> = { origin: OWN }, username = "ada") {
+  const answer = await post("login", headers, { username, password: PASSWORD, cookies: true });
   return { answer, cookies: cookiesOf(answer), token: answer.body?.access_token as string };
 }
 
@@ -80,6 +81,45 @@ describe("the cookies of a login", () => {
     const { cookies } = await logIn({ origin: OWN, cookie: planted });
     for (const { value } of cookies.values()) expect(value).not.toBe("planted");
     expect((await post("refresh", { origin: OWN, cookie: planted })).status).toBe(401);
+  });
+
+  // A session that was in the browser before is over, whoever's it was: who kept a copy of its cookie has nothing.
+  for (const [whose, username] of [
+    ["one's own", "ada"],
+    ["somebody else's", "bob"],
+  ] as const) {
+    test(`a session of ${whose} that was there before ends with the login, access token included`, async () => {
+      const before = await logIn({ origin: OWN }, username);
+      const bystander = await logIn({ origin: OWN }, username);
+      const after = await logIn(fromOwnPage(before.cookies));
+      expect(after.answer.status).toBe(200);
+      const again = await post("refresh", fromOwnPage(before.cookies));
+      expect([again.status, again.body.error.code]).toEqual([401, "AUTH_TOKEN_REVOKED"]);
+      const headers = { cookie: jar(before.cookies) };
+      const verified = await app.request("GET", "/api/v1/auth/verify", { token: before.token, headers });
+      expect(verified.body.error.code).toBe("AUTH_TOKEN_REVOKED");
+      for (const { cookies } of [after, bystander])
+        expect((await post("refresh", fromOwnPage(cookies))).status).toBe(200);
+      const [event] = await app.db.query("SELECT details FROM audit_log WHERE subject_id = $1 AND action = $2", [
+        before.answer.body.session_id,
+        "session.revoked",
+      ]);
+      expect(event?.details).toMatchObject({ reason: "replaced", sessions_ended: 1 });
+    });
+  }
+
+  // Nothing is ended by a login that failed, nor by one that does not speak for the browser.
+  test("it goes on after a login that failed, from another site, or without cookie mode", async () => {
+    const { cookies } = await logIn();
+    const kept = fromOwnPage(cookies);
+    const credentials = { username: "ada", password: PASSWORD };
+    expect((await post("login", kept, { ...credentials, password: "wrong wrong wrong", cookies: true })).status).toBe(
+      401,
+    );
+    const evil = { ...kept, origin: "https://evil.test" };
+    expect((await post("login", evil, { ...credentials, cookies: true })).status).toBe(403);
+    expect((await post("login", kept, credentials)).status).toBe(200);
+    expect((await post("refresh", kept)).status).toBe(200);
   });
 
   test("on plain http in development: no prefix and no Secure, any name of this machine", async () => {

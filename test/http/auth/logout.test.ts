@@ -111,6 +111,52 @@ describe("POST /auth/logout", () => {
     });
   }
 
+  const OLD: readonly { name: string; make: (tokens: Tokens) => Promise<void> }[] = [
+    {
+      name: "that was used, past the grace",
+      async make(tokens) {
+        expect(await refresh(tokens)).toBe("ok");
+        app.clock.advance(60_000);
+      },
+    },
+    {
+      name: "two generations old, within the grace",
+      async make(tokens) {
+        const { body } = await app.request("POST", "/api/v1/auth/refresh", {
+          body: { refresh_token: tokens.refresh_token },
+        });
+        expect(await refresh(body)).toBe("ok");
+      },
+    },
+    {
+      name: "past its idle time",
+      make: async () => app.clock.advance(25 * HOUR),
+    },
+  ];
+
+  // An old refresh token that somebody found ends the session it was made for (RFC 7009) and no other.
+  for (const { name, make } of OLD) {
+    test(`204 all, by a refresh token ${name}, ends that session alone`, async () => {
+      const stolen = await app.login("ada");
+      await make(stolen);
+      const other = await app.login("ada");
+      const body = { all: true, refresh_token: stolen.refresh_token };
+      expect((await app.request("POST", LOGOUT.path, { body })).status).toBe(204);
+      expect(await verify(other)).toBe("ok");
+      const [row] = await app.db.query("SELECT revoked_reason FROM sessions WHERE id = $1", [stolen.session_id]);
+      expect(row).toEqual({ revoked_reason: "logout" });
+    });
+  }
+
+  // Who has just been given the next one may still leave with the one before.
+  test("204 all, by the refresh token just used, within the grace, ends them all", async () => {
+    const [first, second] = [await app.login("ada"), await app.login("ada")];
+    expect(await refresh(first)).toBe("ok");
+    const body = { all: true, refresh_token: first.refresh_token };
+    expect((await app.request("POST", LOGOUT.path, { body })).status).toBe(204);
+    await expectEnded(second);
+  });
+
   // Twenty at once all succeed, and the session ends once.
   test("20 at the same moment", async () => {
     const tokens = await app.login("ada");

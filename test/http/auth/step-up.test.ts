@@ -319,6 +319,36 @@ describe("what happens during a step-up", () => {
     });
   }
 
+  // A fault of ours is no wrong guess: whoever gave the right password is slowed down by none.
+  for (const [method, path, body] of [
+    ["POST", STEP_UP.path, { password: PASSWORD }],
+    ["PATCH", "/api/v1/users/me/password", { current_password: PASSWORD, new_password: "a new horse battery staple" }],
+    ["PUT", "/api/v1/users/me", { current_password: PASSWORD, email: "new@example.test" }],
+  ] as const) {
+    test(`${method} ${path}: what fails after the right password is not counted`, async () => {
+      const { access_token: token, session_id } = await app.login("ada");
+      const change = () => Promise.reject(new Error("The disk is full"));
+      const restore = replaceDeps(app.deps, { db: { ...app.deps.db, change } });
+      const answers = await Promise.all([1, 2].map(() => app.request(method, path, { token, body })));
+      restore();
+      expect(answers.map(({ status }) => status)).toEqual([500, 500]);
+      const counted = await app.db.query("SELECT failures FROM failure_counters WHERE subject = $1", [
+        `user:${ada}:session:${session_id}`,
+      ]);
+      expect(counted).toEqual([{ failures: 0 }]);
+    });
+  }
+
+  // A user name that somebody else has is no wrong guess either.
+  test("PUT /api/v1/users/me: a conflict after the right password is not counted", async () => {
+    const { access_token: token, session_id } = await app.login("ada");
+    const body = { current_password: PASSWORD, email: "new@example.test", username: "bob" };
+    expect((await app.request("PUT", "/api/v1/users/me", { token, body })).status).toBe(409);
+    const subject = `user:${ada}:session:${session_id}`;
+    const counted = await app.db.query("SELECT failures FROM failure_counters WHERE subject = $1", [subject]);
+    expect(counted).toEqual([{ failures: 0 }]);
+  });
+
   // In whatever order they come, after a logout no token of the session is good.
   test("5 step-ups and a logout at the same moment, 5 times", async () => {
     for (let round = 0; round < 5; round++) {

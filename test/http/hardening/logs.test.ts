@@ -112,6 +112,26 @@ describe("log lines", () => {
     ]);
   });
 
+  // What was tried with a wrong password is told apart, so that an alert on one is not set off by another.
+  for (const [method, path, body, event] of [
+    ["POST", "/api/v1/auth/step-up", { password: WRONG }, "step_up.refused"],
+    [
+      "PATCH",
+      "/api/v1/users/me/password",
+      { current_password: WRONG, new_password: `${WRONG} 2` },
+      "password_change.refused",
+    ],
+    ["PUT", "/api/v1/users/me", { current_password: WRONG, email: "new@example.test" }, "email_change.refused"],
+  ] as const) {
+    test(`a wrong password at ${method} ${path} is ${event}`, async () => {
+      const { access_token: token } = await app.login("ada");
+      const answer = await app.request(method, path, { token, body });
+      const lines = await linesOf(answer.headers.get("x-request-id") ?? "");
+      const refusals = lines.filter((line) => String(line.event).endsWith(".refused"));
+      expect(refusals).toEqual([expect.objectContaining({ event, reason: "wrong_password", user_id: ada.id })]);
+    });
+  }
+
   const AGENTS: Readonly<Record<string, string>> = {
     "ANSI colours": "\u001b[31mred\u001b[0m\u001b[2J",
     "a JSON line": '","level":"error","msg":"forged"}',

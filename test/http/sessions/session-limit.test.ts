@@ -210,6 +210,23 @@ describe("sessions.when_full = refuse", () => {
     );
   });
 
+  // The session that a browser had ends with its next login, so it takes nobody's place; of a refused one it lives on.
+  test("a browser that logs in again has room; one whose session is another's has none, and keeps it", async () => {
+    const [username, stranger] = [await newUser(app), await newUser(app)];
+    const [first] = await Promise.all(Array.from({ length: MOST }, () => app.login(username)));
+    const elsewhere = await app.login(stranger);
+    const logIn = (refreshToken = "") =>
+      app.request("POST", LOGIN, {
+        body: { username, password: PASSWORD, cookies: true },
+        headers: { cookie: `primer_refresh=${refreshToken}` },
+      });
+    expect((await logIn(elsewhere.refresh_token)).status).toBe(409);
+    expect(await verify(app, elsewhere.access_token)).toBe("ok");
+    expect((await logIn(first?.refresh_token)).status).toBe(200);
+    expect(await verify(app, first?.access_token ?? "")).toBe("AUTH_TOKEN_REVOKED");
+    expect(await liveSessions(app, username)).toHaveLength(MOST);
+  });
+
   // Whoever logs out somewhere, or whose session goes idle, can log in again.
   test("room again after a logout, and after a day", async () => {
     const username = await newUser(app);

@@ -186,6 +186,17 @@ describe("a token of the service before", () => {
     expect(await codeOf(token)).toBe("401 AUTH_TOKEN_REVOKED");
   });
 
+  // What ended a token may be gone with what came after a backup: a restore ends them all, those made since count.
+  test("ends with a restore", async () => {
+    const [token, later] = [await sign(), await sign({ iat: seconds() + 5 })];
+    await app.db.query("UPDATE installation SET not_before = $1", [app.clock.now().toISOString()]);
+    expect(await codeOf(token)).toBe("401 AUTH_TOKEN_REVOKED");
+    expect(await codeOf(await sign({ user_name: "grace" }))).toBe("401 AUTH_TOKEN_REVOKED");
+    expect(await codeOf(later)).toBe("ok");
+    await app.db.query("UPDATE installation SET not_before = NULL");
+    expect(await codeOf(token)).toBe("ok");
+  });
+
   test("switched off by hand it is refused from the next request on", async () => {
     const token = await sign();
     expect(await codeOf(token)).toBe("ok");
