@@ -1,4 +1,4 @@
-import { and, desc, eq, gt, ilike, inArray, isNull, lt, lte, ne, or, sql } from "drizzle-orm";
+import { and, eq, gt, inArray, isNull, lte, ne, or, sql } from "drizzle-orm";
 import type { Reader, Tx } from "../database.ts";
 import { auditLog } from "../schema/audit.ts";
 import { invitations } from "../schema/invitations.ts";
@@ -97,29 +97,6 @@ export async function findUser(tx: Tx, by: { id?: string; username?: string; ema
 export async function lockUser(tx: Tx, id: string): Promise<UserWithRights | undefined> {
   await tx.select({ id: users.id }).from(users).where(eq(users.id, id)).for("update");
   return findUser(tx, { id });
-}
-
-/** Newest first, from after the cursor on; `search` matches anywhere in user name or address. */
-export function listUsers(
-  tx: Reader,
-  page: { limit: number; after?: { createdAt: Date; id: string }; search?: string },
-) {
-  const { after, search } = page;
-  const pattern = `%${search?.replace(/[\\%_]/g, "\\$&")}%`;
-  return tx
-    .select(withRights)
-    .from(users)
-    .where(
-      and(
-        isNull(users.erasedAt),
-        search === undefined ? undefined : or(ilike(users.username, pattern), ilike(users.emailKey, pattern)),
-        after === undefined
-          ? undefined
-          : or(lt(users.createdAt, after.createdAt), and(eq(users.createdAt, after.createdAt), lt(users.id, after.id))),
-      ),
-    )
-    .orderBy(desc(users.createdAt), desc(users.id))
-    .limit(page.limit);
 }
 
 /** A user whose time is over, by the column that says so, the longest over first. */

@@ -11,7 +11,8 @@ import {
   lockClient,
 } from "../../../db/queries/clients.ts";
 import type { Deps } from "../../deps.ts";
-import { AppError } from "../../errors.ts";
+import { AppError, invalidField } from "../../errors.ts";
+import { type Page, type PageAsked, pageOf, rowsAsked } from "../../page.ts";
 import { isId } from "../../ports/random.ts";
 import { type AuditAction, audit } from "../audit/service.ts";
 import { hashSecret } from "../tokens/service.ts";
@@ -61,7 +62,7 @@ const NAME_RULE = "1 to 64 letters, digits, spaces, dots, underscores and hyphen
 function parseName(text: string): string {
   const name = text.trim().normalize("NFC");
   if (NAME.test(name) && !isId(name.toLowerCase())) return name;
-  throw new AppError("VALIDATION_FAILED", { details: { fields: [{ path: "name", message: NAME_RULE }] } });
+  throw invalidField("name", NAME_RULE);
 }
 
 /**
@@ -104,18 +105,11 @@ async function requireClient(tx: Tx, id: string): Promise<ClientWithSecrets> {
 }
 
 /** Newest first. The cursor is the id of the last one of the page before. @throws AppError VALIDATION_FAILED */
-export async function listClientPage(deps: ClientDeps, page: { limit: number; cursor?: string }) {
-  if (page.cursor !== undefined && !isId(page.cursor)) {
-    const fields = [{ path: "cursor", message: "Expected the next_cursor of a page" }];
-    throw new AppError("VALIDATION_FAILED", { details: { fields } });
-  }
-  const rows = await listClients(deps.db.replica, {
-    limit: page.limit + 1,
-    ...(page.cursor === undefined ? {} : { after: page.cursor }),
-  });
+export async function listClientPage(deps: ClientDeps, page: PageAsked): Promise<Page<ClientView>> {
+  const rows = await listClients(deps.db.replica, rowsAsked(page));
   const now = deps.clock.now();
-  const data = rows.slice(0, page.limit).map((row) => viewOf(row, now));
-  return { data, next_cursor: rows.length > page.limit ? (data.at(-1)?.id ?? null) : null };
+  const views = rows.map((row) => viewOf(row, now));
+  return pageOf(views, page.limit, ({ id }) => id);
 }
 
 /** The client that somebody names by its id or its name. */

@@ -2,7 +2,9 @@ import { Elysia, t } from "elysia";
 import type { Deps } from "../../deps.ts";
 import { access, actorOf } from "../../http/access.ts";
 import { describe } from "../../http/openapi.ts";
-import { ClientAnswer, ClientBody, ClientPage, ClientParams, DEFAULT_LIMIT, PageQuery, RotateBody } from "./schema.ts";
+import { IdParams, PageQuery } from "../../http/shapes.ts";
+import { DEFAULT_LIMIT } from "../../page.ts";
+import { ClientAnswer, ClientBody, ClientPage, RotateBody } from "./schema.ts";
 import { createClient, DEFAULT_OVERLAP_MS, deleteClient, listClientPage, rotateClientSecret } from "./service.ts";
 
 const tag = "Service clients";
@@ -55,7 +57,7 @@ export const clientRoutes = (deps: Deps) =>
       },
       {
         access: WRITE,
-        params: ClientParams,
+        params: IdParams,
         detail: describe({
           tag,
           summary: "Delete a service client",
@@ -74,7 +76,7 @@ export const clientRoutes = (deps: Deps) =>
       },
       {
         access: WRITE,
-        params: ClientParams,
+        params: IdParams,
         body: t.Optional(RotateBody),
         detail: describe({
           tag,

@@ -3,7 +3,8 @@ import type { Deps } from "../../deps.ts";
 import { etagOf } from "../../etag.ts";
 import { access, actorOf } from "../../http/access.ts";
 import { describe } from "../../http/openapi.ts";
-import { DEFAULT_LIMIT, PageQuery } from "../../http/shapes.ts";
+import { PageQuery } from "../../http/shapes.ts";
+import { DEFAULT_LIMIT } from "../../page.ts";
 import { NewRoleBody, PermissionList, RoleAnswer, RoleBody, RolePage, RoleParams } from "./schema.ts";
 import {
   changeRole,

@@ -9,16 +9,14 @@ import {
   type StoredPassword,
 } from "../passwords/service.ts";
 import { assertMayGive, permissionsOf } from "../roles/service.ts";
-import { parseEmail, parseUsername } from "./names.ts";
+import { requireEmail, requireUsername } from "./names.ts";
 import { keepPassword } from "./set-password.ts";
 import {
   type Actor,
   assertRolesExist,
   explainConflict,
-  invalidField,
   record,
   requireUser,
-  USERNAME_RULE,
   type UserDeps,
   type UserView,
   viewOf,
@@ -51,10 +49,8 @@ export interface PreparedUser {
 
 /** Checks a new user and hashes the password: everything that should happen before a transaction begins. */
 export async function prepareUser(deps: UserDeps, input: NewUser): Promise<PreparedUser> {
-  const username = parseUsername(input.username);
-  if (!username) throw invalidField("username", USERNAME_RULE);
-  const email = parseEmail(input.email);
-  if (!email) throw invalidField("email", "An e-mail address such as ada@example.org");
+  const username = requireUsername(input.username);
+  const email = requireEmail(input.email);
   const approval = await assertPasswordAllowed(deps, input.password, { username, email: email.email });
   return { username, email, password: await hashPassword(deps, input.password), approval, roles: input.roles };
 }

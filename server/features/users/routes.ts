@@ -3,7 +3,8 @@ import type { Deps } from "../../deps.ts";
 import { etagOf } from "../../etag.ts";
 import { access, actorOf } from "../../http/access.ts";
 import { describe } from "../../http/openapi.ts";
-import { DEFAULT_LIMIT, IdParams, PageQuery, UserAnswer, UserPage, UserQuery } from "../../http/shapes.ts";
+import { IdParams, PageQuery, UserAnswer, UserPage, UserQuery } from "../../http/shapes.ts";
+import { DEFAULT_LIMIT } from "../../page.ts";
 import { EraseQuery, LoginPage, NewUserBody, RightsAnswer, RolesBody, UserBody } from "./schema.ts";
 import {
   changeUser,
@@ -102,28 +103,20 @@ const ownRoutes = (deps: Deps) =>
 const adminRoutes = (deps: Deps) =>
   new Elysia({ name: "users", prefix: PATH })
     .use(access(deps))
-    .get(
-      "",
-      ({ query: { limit = DEFAULT_LIMIT, cursor, q } }) =>
-        listUserPage(deps, {
-          limit,
-          ...(cursor === undefined ? {} : { after: cursor }),
-          ...(q === undefined ? {} : { search: q }),
-        }),
-      {
-        access: READ,
-        query: UserQuery,
-        detail: describe({
-          tag: ALL,
-          summary: "List or search the users",
-          description: "Permission users:read.",
-          bearer: true,
-          answers: { 200: UserPage },
-          errors: ["FORBIDDEN", "VALIDATION_FAILED"],
-          example: { data: [user], next_cursor: null },
-        }),
-      },
-    )
+    .get("", ({ query: { q, ...page } }) => listUserPage(deps, { limit: DEFAULT_LIMIT, ...page }, q), {
+      access: READ,
+      query: UserQuery,
+      detail: describe({
+        tag: ALL,
+        summary: "List or search the users",
+        description:
+          "Permission users:read. With q only those whose user name or address has that text in it; of one or two characters, or where the database does not have the extension pg_trgm, those who begin with it.",
+        bearer: true,
+        answers: { 200: UserPage },
+        errors: ["FORBIDDEN", "VALIDATION_FAILED"],
+        example: { data: [user], next_cursor: null },
+      }),
+    })
     .post(
       "",
       async ({ body, principal, request, set }) => {
