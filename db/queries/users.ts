@@ -5,6 +5,7 @@ import { invitations } from "../schema/invitations.ts";
 import { knownDevices, loginRecords } from "../schema/logins.ts";
 import { sessions, singleUseTokens } from "../schema/sessions.ts";
 import { credentials, resourceGrants, roles, userRoles, users } from "../schema/users.ts";
+import { deleteAnswersOf } from "./idempotency.ts";
 
 export type UserRow = typeof users.$inferSelect;
 
@@ -206,6 +207,7 @@ export async function eraseUser(tx: Tx, id: string, at: Date): Promise<void> {
   await tx.delete(invitations).where(eq(invitations.emailKey, sql`(SELECT email_key FROM users WHERE id = ${id})`));
   await tx.delete(invitations).where(and(eq(invitations.invitedBy, id), isNull(invitations.usedAt)));
   await tx.delete(singleUseTokens).where(eq(singleUseTokens.userId, id));
+  await deleteAnswersOf(tx, id);
   await tx.update(auditLog).set({ ip: null, userAgent: null }).where(eq(auditLog.actorId, id));
   await tx
     .update(auditLog)

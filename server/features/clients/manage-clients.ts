@@ -15,6 +15,7 @@ import { AppError, invalidField } from "../../errors.ts";
 import { type Page, type PageAsked, pageOf, rowsAsked } from "../../page.ts";
 import { isId } from "../../ports/random.ts";
 import { type AuditAction, audit } from "../audit/service.ts";
+import { eachTime, type Once } from "../idempotency/service.ts";
 import { hashSecret } from "../tokens/service.ts";
 import type { Actor } from "../users/service.ts";
 
@@ -70,20 +71,27 @@ function parseName(text: string): string {
  *
  * @throws AppError VALIDATION_FAILED, or CONFLICT with `details.field` where the name is taken
  */
-export async function createClient(deps: ClientDeps, input: { name: string }, by: Actor): Promise<ClientWithSecret> {
+export async function createClient(
+  deps: ClientDeps,
+  input: { name: string },
+  by: Actor,
+  once: Once = eachTime,
+): Promise<ClientWithSecret> {
   const name = parseName(input.name);
   const createdAt = deps.clock.now();
   const id = deps.random.id(createdAt);
-  return deps.db.change(async (tx) => {
-    await insertClient(tx, { id, name, createdAt }).catch((error) => {
-      if (violatedUniqueness(error) === "clients_name_key")
-        throw new AppError("CONFLICT", { details: { field: "name" } });
-      throw error;
-    });
-    const secret = await addSecret(tx, deps, id);
-    await record(tx, deps, "client.created", id, by, { name });
-    return { ...viewOf(await requireClient(tx, id), createdAt), client_secret: secret };
-  });
+  return deps.db.change((tx) =>
+    once(tx, async () => {
+      await insertClient(tx, { id, name, createdAt }).catch((error) => {
+        if (violatedUniqueness(error) === "clients_name_key")
+          throw new AppError("CONFLICT", { details: { field: "name" } });
+        throw error;
+      });
+      const secret = await addSecret(tx, deps, id);
+      await record(tx, deps, "client.created", id, by, { name });
+      return { ...viewOf(await requireClient(tx, id), createdAt), client_secret: secret };
+    }),
+  );
 }
 
 async function addSecret(tx: Tx, deps: ClientDeps, clientId: string): Promise<string> {

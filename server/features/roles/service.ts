@@ -17,6 +17,7 @@ import { AppError, invalidField } from "../../errors.ts";
 import { assertUnchanged } from "../../etag.ts";
 import { badCursor, type Page, type PageAsked, pageOf } from "../../page.ts";
 import { type AuditAction, audit } from "../audit/service.ts";
+import { eachTime, type Once } from "../idempotency/service.ts";
 import { can, isPermission, PERMISSIONS } from "../rights/service.ts";
 import type { Actor } from "../users/service.ts";
 
@@ -111,8 +112,14 @@ export function assertMayGive({ rights }: Actor, permissions: readonly string[],
  *
  * @throws AppError VALIDATION_FAILED, CONFLICT with `details.field` for a taken name, FORBIDDEN beyond one's own rights
  */
-export async function createRole(deps: RoleDeps, name: string, content: RoleContent, by: Actor): Promise<RoleView> {
-  return deps.db.change(async (tx) => viewOf(await insertNewRole(tx, deps, name, content, by)));
+export async function createRole(
+  deps: RoleDeps,
+  name: string,
+  content: RoleContent,
+  by: Actor,
+  once: Once = eachTime,
+): Promise<RoleView> {
+  return deps.db.change((tx) => once(tx, async () => viewOf(await insertNewRole(tx, deps, name, content, by))));
 }
 
 async function insertNewRole(tx: Tx, deps: RoleDeps, name: string, content: RoleContent, by: Actor) {

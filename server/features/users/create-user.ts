@@ -1,6 +1,7 @@
 import type { Tx } from "../../../db/database.ts";
 import { listAllRoles } from "../../../db/queries/roles.ts";
 import { insertUser, replaceUserRoles } from "../../../db/queries/users.ts";
+import { eachTime, type Once } from "../idempotency/service.ts";
 import {
   type Approval,
   assertPasswordAllowed,
@@ -34,9 +35,9 @@ export interface NewUser {
  *
  * @throws AppError VALIDATION_FAILED, PASSWORD_TOO_WEAK, or CONFLICT with `details.field`
  */
-export async function createUser(deps: UserDeps, input: NewUser, by: Actor): Promise<UserView> {
+export async function createUser(deps: UserDeps, input: NewUser, by: Actor, once: Once = eachTime): Promise<UserView> {
   const prepared = await prepareUser(deps, input);
-  return deps.db.transaction((tx) => insertPreparedUser(tx, deps, prepared, by));
+  return deps.db.transaction((tx) => once(tx, () => insertPreparedUser(tx, deps, prepared, by)));
 }
 
 export interface PreparedUser {

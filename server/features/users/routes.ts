@@ -2,9 +2,11 @@ import { type Context, Elysia } from "elysia";
 import type { Deps } from "../../deps.ts";
 import { etagOf } from "../../etag.ts";
 import { access, actorOf } from "../../http/access.ts";
+import { keyedRequest } from "../../http/idempotency.ts";
 import { describe } from "../../http/openapi.ts";
 import { IdParams, PageQuery, UserAnswer, UserPage, UserQuery } from "../../http/shapes.ts";
 import { DEFAULT_LIMIT } from "../../page.ts";
+import { createOnce } from "../idempotency/service.ts";
 import { EraseQuery, LoginPage, NewUserBody, RightsAnswer, RolesBody, UserBody } from "./schema.ts";
 import {
   changeUser,
@@ -120,7 +122,10 @@ const adminRoutes = (deps: Deps) =>
     .post(
       "",
       async ({ body, principal, request, set }) => {
-        const made = await createUser(deps, { roles: ["user"], ...body }, actorOf(principal, request));
+        const by = actorOf(principal, request);
+        const made = await createOnce(deps, keyedRequest(request, principal, body), (once) =>
+          createUser(deps, { roles: ["user"], ...body }, by, once),
+        );
         set.status = 201;
         set.headers.location = `${PATH}/${made.id}`;
         return tagged(set, made);
@@ -135,6 +140,7 @@ const adminRoutes = (deps: Deps) =>
             "Permission users:write. Active at once, with a verified address, and with no more rights than you have.",
           bearer: true,
           takesBody: true,
+          takesKey: true,
           answers: { 201: UserAnswer },
           errors: ["FORBIDDEN", "CONFLICT", "PASSWORD_TOO_WEAK"],
           example: user,
