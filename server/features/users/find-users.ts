@@ -29,11 +29,11 @@ export async function listUserPage(deps: UserDeps, { limit, cursor }: PageAsked,
   const last = cursor === undefined ? undefined : await userAt(deps, cursor);
   const asked = { limit: limit + 1, ...(last ? { after: last.user } : {}) };
   const piece = parseSearch(text);
-  const isLong = [...piece].length >= LEAST_ANYWHERE && (await hasSearchIndex(replica));
+  const anywhere = [...piece].length >= LEAST_ANYWHERE && (await hasSearchIndex(replica));
   const rows =
     piece === ""
       ? await listUsers(replica, asked)
-      : await searchUsers(replica, asked, { text: piece, where: isLong ? "anywhere" : "beginning" });
+      : await searchUsers(replica, asked, { text: piece, where: anywhere ? "anywhere" : "beginning" });
   return pageOf(rows.map(viewOf), limit, ({ id }) => id);
 }
 
