@@ -174,7 +174,10 @@ export const COMMANDS: readonly CommandSpec[] = [
     name: "users list",
     summary: "List users, the newest first",
     options: [
-      { flags: "--query <text>", description: "Only those whose user name or address has this in it" },
+      {
+        flags: "--query <text>",
+        description: "Only those whose user name or address has this in it (begins with it, where it is short)",
+      },
       { flags: "--limit <n>", description: "How many (default 50, at most 200)" },
       { flags: "--after <user>", description: "Go on after this user" },
     ],

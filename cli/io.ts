@@ -1,4 +1,5 @@
 import { misused } from "../config/errors.ts";
+import { DEFAULT_LIMIT, MAX_LIMIT } from "../server/page.ts";
 
 /** Where a command reads and writes: the terminal of this process, or of another one that it runs for. */
 export interface Io {
@@ -64,9 +65,6 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
       .trimEnd();
   return `${[head, ...clean].map(line).join("\n")}\n`;
 }
-
-const DEFAULT_LIMIT = 50;
-const MAX_LIMIT = 200;
 
 /** How many rows of a list are asked for with --limit. @throws OperatorError exit 2 */
 export function limitFrom(value: unknown): number {

@@ -68,6 +68,9 @@ export const isUnreachable = (error: unknown): boolean =>
 /** Whether a transaction was undone for the sake of another one: a deadlock, or a failure to serialize. */
 export const isLostTransaction = (error: unknown): boolean => anyCause(error, (code) => LOST_STATES.has(code));
 
+/** Whether a statement waited too long for what another transaction holds. */
+export const isLockTimeout = (error: unknown): boolean => anyCause(error, (code) => code === "55P03");
+
 /** The name of the unique constraint that an insert or update ran into, where it was that. */
 export function violatedUniqueness(error: unknown): string | undefined {
   for (const { cause, code } of causesOf(error)) {

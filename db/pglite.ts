@@ -1,12 +1,13 @@
 import { chmodSync, constants, existsSync, fsyncSync, renameSync, rmSync, statfsSync, writeSync } from "node:fs";
 import { cp } from "node:fs/promises";
-import { join } from "node:path";
-import { PGlite, type PGliteOptions, type Transaction } from "@electric-sql/pglite";
+import { dirname, join } from "node:path";
+import { type Extension, PGlite, type PGliteOptions, type Transaction } from "@electric-sql/pglite";
 import { NodeFS } from "@electric-sql/pglite/nodefs";
 import { drizzle } from "drizzle-orm/pglite";
 import { EXIT, failed, OperatorError, textOf } from "../config/errors.ts";
 import dataFile from "./build/pglite-data.zst" with { type: "file" };
 import templateFile from "./build/pglite-template.tgz" with { type: "file" };
+import trigramFile from "./build/pglite-trgm.tgz" with { type: "file" };
 import wasmFile from "./build/pglite-wasm.zst" with { type: "file" };
 import { CHANGE_CHANNEL, type Connection, type Database, type Orm, parseChange, type Row } from "./database.ts";
 import { syncFolder } from "./files.ts";
@@ -39,7 +40,34 @@ function flag(assignment: string): [string, string] {
 /** initdb is never run, so its module is the smallest one there is. */
 const NO_INITDB = new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]);
 
+/**
+ * pg_trgm, by which users are searched for: where its index is, nothing could be written to their table without it. PGlite
+ * does not find a bundle inside the binary, so its files are laid where PostgreSQL looks for them. The library itself is
+ * loaded by whoever needs it first.
+ */
+const TRIGRAMS: Extension = {
+  name: "pg_trgm",
+  async setup(_pg, emscriptenOpts: PreRunOptions) {
+    const files: [path: string, bytes: Uint8Array][] = [];
+    for (const [name, file] of await new Bun.Archive(await Bun.file(trigramFile).bytes()).files()) {
+      files.push([`/pglite/${name}`, await file.bytes()]);
+    }
+    const addFiles = ({ FS }: EmscriptenModule) => {
+      for (const [path, bytes] of files) {
+        FS.mkdirTree(dirname(path));
+        FS.writeFile(path, bytes);
+      }
+    };
+    return { emscriptenOpts: { ...emscriptenOpts, preRun: [emscriptenOpts.preRun ?? [], addFiles].flat() } };
+  },
+};
+
+interface PreRunOptions {
+  preRun?: unknown;
+}
+
 interface EmscriptenModule {
+  FS: { mkdirTree(path: string): void; writeFile(path: string, bytes: Uint8Array): void };
   NODEFS: { stream_ops: { fsync?: (stream: { nfd: number }) => number } };
 }
 
@@ -121,6 +149,7 @@ async function createPglite(fs: PGliteOptions["fs"], loadDataDir?: Blob): Promis
     pgliteWasmModule: await compiled,
     initdbWasmModule: new WebAssembly.Module(NO_INITDB),
     fsBundle: new Blob([await unpacked(dataFile)]),
+    extensions: { pg_trgm: TRIGRAMS },
   });
   await pglite.waitReady;
   return pglite;

@@ -60,6 +60,10 @@ export class AppError extends Error {
   }
 }
 
+/** 422 for one field: where it is, and what was expected there. */
+export const invalidField = (path: string, message: string) =>
+  new AppError("VALIDATION_FAILED", { details: { fields: [{ path, message }] } });
+
 /** 503 with Retry-After in whole seconds. */
 export const unavailable = (internal: string, cause?: unknown, retryAfterSeconds = 1) =>
   new AppError("SERVICE_UNAVAILABLE", { internal, cause, headers: { "retry-after": String(retryAfterSeconds) } });

@@ -121,8 +121,9 @@ describe("the binary alone in a folder", () => {
     expect((await api("GET", path)).status).toBe(200);
   });
 
-  test("doctor finds nothing wrong, and users can be listed, while it serves", async () => {
-    const [doctor, list] = await Promise.all([run("doctor", "--json"), run("users", "list", "--json")]);
+  test("doctor finds nothing wrong, and users can be searched, while it serves", async () => {
+    const search = run("users", "list", "--query", "dmi", "--json"); // by an extension that has to be in it
+    const [doctor, list] = await Promise.all([run("doctor", "--json"), search]);
     expect({ exitCode: doctor.exitCode, ...jsonOf(doctor) }).toMatchObject({ exitCode: 0, ok: true });
     expect({ exitCode: list.exitCode, users: jsonOf(list).data.length }).toEqual({ exitCode: 0, users: 1 });
   });

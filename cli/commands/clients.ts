@@ -13,12 +13,10 @@ import {
   rotateClientSecret,
 } from "../../server/features/clients/service.ts";
 import type { CommandContext, Implementation, Outcome } from "../command.ts";
-import { table } from "../io.ts";
+import { limitFrom, table } from "../io.ts";
 import { withUserDeps } from "../workspace.ts";
 
 const BY_OPERATOR = { actor: { kind: "operator" } } as const;
-const DEFAULT_LIMIT = 50;
-const MAX_LIMIT = 200;
 
 const rowsOf = (clients: readonly ClientView[]) =>
   table(
@@ -70,13 +68,6 @@ export const list: Implementation = {
       return { json: page, text: rowsOf(page.data) + more };
     }),
 };
-
-function limitFrom(value: unknown): number {
-  if (value === undefined) return DEFAULT_LIMIT;
-  const limit = Number(value);
-  if (Number.isInteger(limit) && limit >= 1 && limit <= MAX_LIMIT) return limit;
-  throw misused(`--limit: expected a whole number from 1 to ${MAX_LIMIT}, not ${value}.`);
-}
 
 function overlapFrom(value: unknown): number {
   if (value === undefined) return DEFAULT_OVERLAP_MS;

@@ -8,6 +8,7 @@ import { readSecrets } from "../../config/secrets.ts";
 import type { Database } from "../../db/database.ts";
 import { migrationStatus } from "../../db/migrate.ts";
 import { listPublishedSigningKeys } from "../../db/queries/keys.ts";
+import { hasSearchIndex, SEARCH_INDEX_STATEMENTS } from "../../db/queries/user-search.ts";
 import { findLastBackup } from "../../server/features/backups/service.ts";
 import { clockDifference } from "../../server/features/health/service.ts";
 import { openKeyRing } from "../../server/features/keys/service.ts";
@@ -182,9 +183,17 @@ async function checkDatabase(database: Database, loaded: LoadedSettings): Promis
       broken("migrations", `${pending.length} are pending`, "Run `primer init`, or `primer migrate`."),
     ];
   }
-  findings.push(ok("migrations", "up to date"), await checkClock(database));
+  findings.push(ok("migrations", "up to date"), ...(await checkSearch(database)), await checkClock(database));
   const backups = await checkBackups(database, loaded.settings);
   return [...findings, await checkKeys(database, loaded), ...backups, await checkSchedules(database)];
+}
+
+/** The extension may have been refused when the database was migrated. */
+async function checkSearch(database: Database): Promise<Finding[]> {
+  if (await hasSearchIndex(database.orm)) return [];
+  const text = "the extension pg_trgm was not to be had: users are found only by how their names and addresses begin";
+  const mend = `As an administrator of the database: ${SEARCH_INDEX_STATEMENTS}`;
+  return [warning("search", text, mend)];
 }
 
 /** A backup that nobody has restored is a hope. In development none is asked for. */

@@ -81,11 +81,11 @@ export const list: Implementation = {
   run: (context) =>
     withUserDeps(context, async (deps) => {
       const { limit, query, after } = context.options;
-      const page = await listUserPage(deps, {
+      const asked = {
         limit: limitFrom(limit),
-        ...(typeof query === "string" ? { search: query } : {}),
-        ...(typeof after === "string" ? { after: (await findUserByAny(deps, after)).id } : {}),
-      });
+        ...(typeof after === "string" ? { cursor: (await findUserByAny(deps, after)).id } : {}),
+      };
+      const page = await listUserPage(deps, asked, typeof query === "string" ? query : undefined);
       const more = page.next_cursor ? `More: --after ${page.next_cursor}\n` : "";
       return { json: page, text: rowsOf(page.data) + more };
     }),

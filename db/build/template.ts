@@ -2,6 +2,7 @@
  * Makes the files that the binary opens an embedded database with, run by `bun install` and again whenever PGlite's
  * version changes:
  * - pglite-template.tgz, a data folder as initdb leaves it: no installation runs initdb (4 s and 1 GB of memory);
+ * - pglite-trgm.tgz, PGlite's bundle of the extension pg_trgm, which its package does not let a program import;
  * - PGlite's own two files, compressed: what is read of the binary stays in memory as long as the process.
  */
 import { existsSync, renameSync } from "node:fs";
@@ -15,6 +16,7 @@ const stamp = at("pglite-template.version");
 
 const FILES: Readonly<Record<string, () => Promise<Uint8Array>>> = {
   "pglite-template.tgz": emptyDatabase,
+  "pglite-trgm.tgz": () => Bun.file(new URL("./pg_trgm.tar.gz", import.meta.resolve("@electric-sql/pglite"))).bytes(),
   "pglite-wasm.zst": () => compressed("@electric-sql/pglite/pglite.wasm"),
   "pglite-data.zst": () => compressed("@electric-sql/pglite/pglite.data"),
 };

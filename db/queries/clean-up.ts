@@ -3,6 +3,7 @@ import type { AnyPgColumn, PgTable } from "drizzle-orm/pg-core";
 import type { Tx } from "../database.ts";
 import { auditLog } from "../schema/audit.ts";
 import { heldNames } from "../schema/held-names.ts";
+import { idempotencyKeys } from "../schema/idempotency.ts";
 import { invitations } from "../schema/invitations.ts";
 import { secretKeys, signingKeys } from "../schema/keys.ts";
 import { failureCounters, loginRecords } from "../schema/logins.ts";
@@ -84,6 +85,9 @@ export const deleteOldFailures =
     );
 
 export const deleteHeldNames: DeleteOld = (tx, doomed) => deleteByTime(tx, heldNames, heldNames.heldUntil, doomed);
+
+export const deleteExpiredAnswers: DeleteOld = (tx, doomed) =>
+  deleteByTime(tx, idempotencyKeys, idempotencyKeys.expiresAt, doomed);
 
 /** Those that were used too. */
 export const deleteOldInvitations: DeleteOld = (tx, doomed) =>

@@ -7,7 +7,7 @@ export type InvitationRow = typeof invitations.$inferSelect;
 export const insertInvitation = (tx: Tx, row: typeof invitations.$inferInsert) => tx.insert(invitations).values(row);
 
 /** Those that still count, newest first, from after the id given on. */
-export const listInvitations = (tx: Reader, now: Date, page: { limit: number; before?: string }) =>
+export const listInvitations = (tx: Reader, now: Date, page: { limit: number; after?: string }) =>
   tx
     .select()
     .from(invitations)
@@ -15,7 +15,7 @@ export const listInvitations = (tx: Reader, now: Date, page: { limit: number; be
       and(
         isNull(invitations.usedAt),
         gt(invitations.expiresAt, now),
-        page.before === undefined ? undefined : lt(invitations.id, page.before),
+        page.after === undefined ? undefined : lt(invitations.id, page.after),
       ),
     )
     .orderBy(desc(invitations.id))

@@ -18,14 +18,12 @@ export const listAllLogins = (tx: Reader, userId: string) =>
     .where(eq(loginRecords.userId, userId))
     .orderBy(desc(loginRecords.id));
 
-/** A user's attempts to log in, newest first; `before` is the id of the last one seen. */
-export const listLogins = (tx: Reader, userId: string, page: { limit: number; before?: string }) =>
+/** A user's attempts to log in, newest first; `after` is the id of the last one seen. */
+export const listLogins = (tx: Reader, userId: string, page: { limit: number; after?: string }) =>
   tx
     .select()
     .from(loginRecords)
-    .where(
-      and(eq(loginRecords.userId, userId), page.before === undefined ? undefined : lt(loginRecords.id, page.before)),
-    )
+    .where(and(eq(loginRecords.userId, userId), page.after === undefined ? undefined : lt(loginRecords.id, page.after)))
     .orderBy(desc(loginRecords.id))
     .limit(page.limit);
 

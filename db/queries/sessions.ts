@@ -39,14 +39,14 @@ export async function listLiveSessions(
   tx: Reader,
   userId: string,
   now: Date,
-  page: { limit: number; before?: string },
+  page: { limit: number; after?: string },
 ): Promise<SessionRow[]> {
-  const { before } = page;
+  const { after } = page;
   const rows = await tx
     .select({ session: sessions })
     .from(sessions)
     .innerJoin(refreshFamilies, eq(refreshFamilies.sessionId, sessions.id))
-    .where(and(eq(sessions.userId, userId), isLive(now), before === undefined ? undefined : lt(sessions.id, before)))
+    .where(and(eq(sessions.userId, userId), isLive(now), after === undefined ? undefined : lt(sessions.id, after)))
     .orderBy(desc(sessions.id))
     .limit(page.limit);
   return rows.map(({ session }) => session);

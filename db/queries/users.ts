@@ -1,10 +1,11 @@
-import { and, desc, eq, gt, ilike, inArray, isNull, lt, lte, ne, or, sql } from "drizzle-orm";
+import { and, eq, gt, inArray, isNull, lte, ne, or, sql } from "drizzle-orm";
 import type { Reader, Tx } from "../database.ts";
 import { auditLog } from "../schema/audit.ts";
 import { invitations } from "../schema/invitations.ts";
 import { knownDevices, loginRecords } from "../schema/logins.ts";
 import { sessions, singleUseTokens } from "../schema/sessions.ts";
 import { credentials, resourceGrants, roles, userRoles, users } from "../schema/users.ts";
+import { deleteAnswersOf } from "./idempotency.ts";
 
 export type UserRow = typeof users.$inferSelect;
 
@@ -97,29 +98,6 @@ export async function findUser(tx: Tx, by: { id?: string; username?: string; ema
 export async function lockUser(tx: Tx, id: string): Promise<UserWithRights | undefined> {
   await tx.select({ id: users.id }).from(users).where(eq(users.id, id)).for("update");
   return findUser(tx, { id });
-}
-
-/** Newest first, from after the cursor on; `search` matches anywhere in user name or address. */
-export function listUsers(
-  tx: Reader,
-  page: { limit: number; after?: { createdAt: Date; id: string }; search?: string },
-) {
-  const { after, search } = page;
-  const pattern = `%${search?.replace(/[\\%_]/g, "\\$&")}%`;
-  return tx
-    .select(withRights)
-    .from(users)
-    .where(
-      and(
-        isNull(users.erasedAt),
-        search === undefined ? undefined : or(ilike(users.username, pattern), ilike(users.emailKey, pattern)),
-        after === undefined
-          ? undefined
-          : or(lt(users.createdAt, after.createdAt), and(eq(users.createdAt, after.createdAt), lt(users.id, after.id))),
-      ),
-    )
-    .orderBy(desc(users.createdAt), desc(users.id))
-    .limit(page.limit);
 }
 
 /** A user whose time is over, by the column that says so, the longest over first. */
@@ -229,6 +207,7 @@ export async function eraseUser(tx: Tx, id: string, at: Date): Promise<void> {
   await tx.delete(invitations).where(eq(invitations.emailKey, sql`(SELECT email_key FROM users WHERE id = ${id})`));
   await tx.delete(invitations).where(and(eq(invitations.invitedBy, id), isNull(invitations.usedAt)));
   await tx.delete(singleUseTokens).where(eq(singleUseTokens.userId, id));
+  await deleteAnswersOf(tx, id);
   await tx.update(auditLog).set({ ip: null, userAgent: null }).where(eq(auditLog.actorId, id));
   await tx
     .update(auditLog)

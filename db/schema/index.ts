@@ -2,6 +2,7 @@ export * from "./audit.ts";
 export * from "./backups.ts";
 export * from "./clients.ts";
 export * from "./held-names.ts";
+export * from "./idempotency.ts";
 export * from "./installation.ts";
 export * from "./invitations.ts";
 export * from "./keys.ts";

@@ -1,5 +1,6 @@
 import { type TSchema, t } from "elysia";
 import { ERRORS, type ErrorCode } from "../errors.ts";
+import { KEY_PARAMETER } from "./idempotency.ts";
 import { GENERAL, LIMITS_FIELD, type RouteLimit } from "./limits.ts";
 import { oauthErrorOf } from "./oauth.ts";
 
@@ -18,6 +19,8 @@ export interface RouteDescription {
   readonly form?: TSchema;
   /** Whether the route takes a JSON body; then it can answer what is wrong with one. */
   readonly takesBody?: boolean | "optional";
+  /** Whether it honours an Idempotency-Key. */
+  readonly takesKey?: boolean;
   /** The answers that are no errors: by status the schema, or the sentence of one without a body. */
   readonly answers: Readonly<Record<number, TSchema | string>>;
   /** The media type of those answers; JSON where nothing is said. */
@@ -81,6 +84,7 @@ export function describe(route: RouteDescription) {
     ...(route.description ? { description: route.description } : {}),
     tags: [route.tag],
     security: securityOf(route),
+    ...(route.takesKey ? { parameters: [KEY_PARAMETER] } : {}),
     ...(route.form ? { requestBody: formBody(route.form) } : {}),
     [LIMITS_FIELD]: limits,
     ...(route.takesBody === "optional" ? { "x-body-optional": true } : {}),

@@ -139,6 +139,20 @@ describe("doctor", () => {
     }
   });
 
+  // Where the extension was refused the search does less than it says, which nobody would notice.
+  test("a search by beginnings alone: a warning with the statements that mend it", async () => {
+    const home = await scratch.home();
+    const database = await openPglite(home);
+    await database.query("DROP INDEX users_search_idx");
+    await database.close();
+    const { exitCode, findings } = await doctor(home);
+    expect(exitCode).toBe(0);
+    expect(findings.find(({ check }) => check === "search")).toMatchObject({
+      state: "warning",
+      mend: expect.stringContaining("CREATE EXTENSION"),
+    });
+  });
+
   // A folder that nobody has set up is a finding like any other, and looking at it makes nothing there.
   test("a home that is not there: exit 4, and it is still not there", async () => {
     const home = scratch.path("missing");

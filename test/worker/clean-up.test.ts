@@ -6,6 +6,7 @@ import { insertSession } from "../../db/queries/sessions.ts";
 import { insertUser } from "../../db/queries/users.ts";
 import { auditLog } from "../../db/schema/audit.ts";
 import { heldNames } from "../../db/schema/held-names.ts";
+import { idempotencyKeys } from "../../db/schema/idempotency.ts";
 import { invitations } from "../../db/schema/invitations.ts";
 import { secretKeys, signingKeys } from "../../db/schema/keys.ts";
 import { failureCounters, loginRecords } from "../../db/schema/logins.ts";
@@ -79,6 +80,17 @@ const audit = { action: "login", outcome: "success", actorKind: "system" } as co
 const login = { outcome: "failure", reason: "unknown_account" } as const;
 
 const KINDS: readonly Kind[] = [
+  {
+    name: "answers that were kept for whoever asks again",
+    table: "idempotency_keys",
+    column: "key_hash",
+    keptMs: 3600 * SECOND_MS,
+    counted: "idempotency_keys",
+    make: (expiresAt) => {
+      const keyHash = newId();
+      return insert(idempotencyKeys, { callerId: user.id, keyHash, sealed: "sealed", expiresAt }, keyHash);
+    },
+  },
   {
     name: "tokens that have expired",
     table: "single_use_tokens",

@@ -2,6 +2,7 @@ import {
   type DeleteOld,
   deleteEndedSessions,
   deleteErasedUsers,
+  deleteExpiredAnswers,
   deleteExpiredSessions,
   deleteExpiredTokens,
   deleteGoneProcesses,
@@ -62,6 +63,8 @@ function listKept({ retention, accounts }: ScheduleDeps["settings"]): readonly K
     { what: "audit", keptMs: retention.audit, delete: deleteOldAudit },
     { what: "failures", keptMs: FAILURES_KEPT_MS, delete: deleteOldFailures(accounts.lock_after) },
     { what: "held_names", keptMs: EXPIRED_KEPT_MS, delete: deleteHeldNames },
+    // They may hold a secret, so hardly longer than they count.
+    { what: "idempotency_keys", keptMs: HOUR_MS, delete: deleteExpiredAnswers },
     { what: "invitations", keptMs: INVITATIONS_KEPT_MS, delete: deleteOldInvitations },
     { what: "mail_counters", keptMs: MAIL_COUNTER_KEPT_MS, delete: deleteOldMailCounters },
     { what: "processes", keptMs: EXPIRED_KEPT_MS, delete: deleteGoneProcesses },

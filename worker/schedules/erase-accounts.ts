@@ -1,11 +1,9 @@
 import { listOverdueUsers, type OVERDUE, type OverdueUser } from "../../db/queries/users.ts";
 import { etagOf } from "../../server/etag.ts";
 import { eraseUser } from "../../server/features/users/manage-users.ts";
-import { viewOf } from "../../server/features/users/service.ts";
+import { UNVERIFIED_KEPT_MS, viewOf } from "../../server/features/users/service.ts";
 import type { Details, ScheduleDeps, ScheduledRun } from "../schedule.ts";
 
-/** For so long an account that was not verified holds its name (milliseconds). */
-const UNVERIFIED_KEPT_MS = 86_400_000;
 const PAGE = 100;
 const BY_SYSTEM = { actor: { kind: "system" } } as const;
 

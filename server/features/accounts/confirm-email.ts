@@ -6,7 +6,7 @@ import { AppError } from "../../errors.ts";
 import { waitForFloor } from "../auth/service.ts";
 import { queueMail } from "../mail/service.ts";
 import { consumeSingleUseToken, hashSecret, issueSingleUseToken } from "../tokens/service.ts";
-import { endLinks, invalidField, parseEmail, record, tellOldAddress } from "../users/service.ts";
+import { endLinks, parseEmail, record, requireEmail, tellOldAddress } from "../users/service.ts";
 
 /** How long the link in a mail proves an address (milliseconds). It lets nobody in. */
 const VERIFY_LINK_MS = 24 * 3_600_000;
@@ -118,9 +118,7 @@ export async function mailQuietly(
   work: (tx: Tx, user: UserRow, emailKey: string) => Promise<void>,
 ): Promise<void> {
   const arrived = deps.clock.elapsed();
-  const address = parseEmail(text);
-  if (!address) throw invalidField("email", "An e-mail address such as ada@example.org");
-  const { emailKey } = address;
+  const { emailKey } = requireEmail(text);
   const rate = deps.settings.rate_limits.mail_address;
   const rooms = rate ? await deps.limiter.take([{ key: `mail_address:${hashSecret(emailKey)}`, rate }]) : [];
   await deps.db.transaction(async (tx) => {

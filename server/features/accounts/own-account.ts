@@ -25,21 +25,19 @@ import {
   endLinks,
   explainConflict,
   getUser,
-  invalidField,
-  parseEmail,
-  parseUsername,
   prepareNewPassword,
   record,
   replacePassword,
+  requireEmail,
   requireUser,
+  requireUsername,
   rightsOf,
   tellOldAddress,
-  USERNAME_RULE,
   type UserView,
 } from "../users/service.ts";
 import { sendChangeVerification } from "./confirm-email.ts";
 
-type Address = NonNullable<ReturnType<typeof parseEmail>>;
+type Address = ReturnType<typeof requireEmail>;
 
 const actorOf = ({ principal }: Authenticated, caller: Caller) =>
   ({ actor: { kind: "user", id: principal.id }, rights: principal, caller }) satisfies Actor;
@@ -90,10 +88,8 @@ export async function changeProfile(
   caller: Caller,
 ): Promise<UserView> {
   const { id } = who.principal;
-  const username = change.username === undefined ? undefined : parseUsername(change.username);
-  if (change.username !== undefined && username === undefined) throw invalidField("username", USERNAME_RULE);
-  const address = change.email === undefined ? undefined : parseEmail(change.email);
-  if (change.email !== undefined && !address) throw invalidField("email", "An e-mail address such as ada@example.org");
+  const username = change.username === undefined ? undefined : requireUsername(change.username);
+  const address = change.email === undefined ? undefined : requireEmail(change.email);
   const proven = address ? await proveForAddress(deps, who, change, caller) : undefined;
   const by = actorOf(who, caller);
   const commit = () =>

@@ -11,7 +11,15 @@ import { waitForFloor } from "../auth/service.ts";
 import { spendInvitation } from "../invitations/service.ts";
 import { queueMail } from "../mail/service.ts";
 import { recordApproval } from "../passwords/service.ts";
-import { keepPassword, type PreparedUser, prepareUser, record, type UserView, viewOf } from "../users/service.ts";
+import {
+  keepPassword,
+  type PreparedUser,
+  prepareUser,
+  record,
+  UNVERIFIED_KEPT_MS,
+  type UserView,
+  viewOf,
+} from "../users/service.ts";
 import { sendVerification } from "./confirm-email.ts";
 
 export interface Registration {
@@ -22,8 +30,6 @@ export interface Registration {
   readonly invitation?: string;
 }
 
-/** A registration holds its user name for so long, if nobody confirms it (milliseconds). */
-const HOLDS_NAME_MS = 24 * 3_600_000;
 const DEFAULT_ROLES = ["user"] as const;
 
 /**
@@ -108,7 +114,11 @@ async function registerIn(
  */
 async function claimName(tx: Tx, deps: Deps, username: string, emailKey: string): Promise<void> {
   const now = deps.clock.now();
-  const holder = { username, holder: holderOf(deps, emailKey), heldUntil: new Date(now.getTime() + HOLDS_NAME_MS) };
+  const holder = {
+    username,
+    holder: holderOf(deps, emailKey),
+    heldUntil: new Date(now.getTime() + UNVERIFIED_KEPT_MS),
+  };
   const isHeld = await holdName(tx, holder, now);
   const has = await findUser(tx, { username });
   const isFree = has === undefined || has.user.status === "pending";

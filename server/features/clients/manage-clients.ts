@@ -11,9 +11,11 @@ import {
   lockClient,
 } from "../../../db/queries/clients.ts";
 import type { Deps } from "../../deps.ts";
-import { AppError } from "../../errors.ts";
+import { AppError, invalidField } from "../../errors.ts";
+import { type Page, type PageAsked, pageOf, rowsAsked } from "../../page.ts";
 import { isId } from "../../ports/random.ts";
 import { type AuditAction, audit } from "../audit/service.ts";
+import { eachTime, type Once } from "../idempotency/service.ts";
 import { hashSecret } from "../tokens/service.ts";
 import type { Actor } from "../users/service.ts";
 
@@ -61,7 +63,7 @@ const NAME_RULE = "1 to 64 letters, digits, spaces, dots, underscores and hyphen
 function parseName(text: string): string {
   const name = text.trim().normalize("NFC");
   if (NAME.test(name) && !isId(name.toLowerCase())) return name;
-  throw new AppError("VALIDATION_FAILED", { details: { fields: [{ path: "name", message: NAME_RULE }] } });
+  throw invalidField("name", NAME_RULE);
 }
 
 /**
@@ -69,20 +71,27 @@ function parseName(text: string): string {
  *
  * @throws AppError VALIDATION_FAILED, or CONFLICT with `details.field` where the name is taken
  */
-export async function createClient(deps: ClientDeps, input: { name: string }, by: Actor): Promise<ClientWithSecret> {
+export async function createClient(
+  deps: ClientDeps,
+  input: { name: string },
+  by: Actor,
+  once: Once = eachTime,
+): Promise<ClientWithSecret> {
   const name = parseName(input.name);
   const createdAt = deps.clock.now();
   const id = deps.random.id(createdAt);
-  return deps.db.change(async (tx) => {
-    await insertClient(tx, { id, name, createdAt }).catch((error) => {
-      if (violatedUniqueness(error) === "clients_name_key")
-        throw new AppError("CONFLICT", { details: { field: "name" } });
-      throw error;
-    });
-    const secret = await addSecret(tx, deps, id);
-    await record(tx, deps, "client.created", id, by, { name });
-    return { ...viewOf(await requireClient(tx, id), createdAt), client_secret: secret };
-  });
+  return deps.db.change((tx) =>
+    once(tx, async () => {
+      await insertClient(tx, { id, name, createdAt }).catch((error) => {
+        if (violatedUniqueness(error) === "clients_name_key")
+          throw new AppError("CONFLICT", { details: { field: "name" } });
+        throw error;
+      });
+      const secret = await addSecret(tx, deps, id);
+      await record(tx, deps, "client.created", id, by, { name });
+      return { ...viewOf(await requireClient(tx, id), createdAt), client_secret: secret };
+    }),
+  );
 }
 
 async function addSecret(tx: Tx, deps: ClientDeps, clientId: string): Promise<string> {
@@ -104,18 +113,11 @@ async function requireClient(tx: Tx, id: string): Promise<ClientWithSecrets> {
 }
 
 /** Newest first. The cursor is the id of the last one of the page before. @throws AppError VALIDATION_FAILED */
-export async function listClientPage(deps: ClientDeps, page: { limit: number; cursor?: string }) {
-  if (page.cursor !== undefined && !isId(page.cursor)) {
-    const fields = [{ path: "cursor", message: "Expected the next_cursor of a page" }];
-    throw new AppError("VALIDATION_FAILED", { details: { fields } });
-  }
-  const rows = await listClients(deps.db.replica, {
-    limit: page.limit + 1,
-    ...(page.cursor === undefined ? {} : { after: page.cursor }),
-  });
+export async function listClientPage(deps: ClientDeps, page: PageAsked): Promise<Page<ClientView>> {
+  const rows = await listClients(deps.db.replica, rowsAsked(page));
   const now = deps.clock.now();
-  const data = rows.slice(0, page.limit).map((row) => viewOf(row, now));
-  return { data, next_cursor: rows.length > page.limit ? (data.at(-1)?.id ?? null) : null };
+  const views = rows.map((row) => viewOf(row, now));
+  return pageOf(views, page.limit, ({ id }) => id);
 }
 
 /** The client that somebody names by its id or its name. */

@@ -1,8 +1,12 @@
 import { Elysia, t } from "elysia";
 import type { Deps } from "../../deps.ts";
 import { access, actorOf } from "../../http/access.ts";
+import { keyedRequest } from "../../http/idempotency.ts";
 import { describe } from "../../http/openapi.ts";
-import { ClientAnswer, ClientBody, ClientPage, ClientParams, DEFAULT_LIMIT, PageQuery, RotateBody } from "./schema.ts";
+import { IdParams, PageQuery } from "../../http/shapes.ts";
+import { DEFAULT_LIMIT } from "../../page.ts";
+import { createOnce } from "../idempotency/service.ts";
+import { ClientAnswer, ClientBody, ClientPage, RotateBody } from "./schema.ts";
 import { createClient, DEFAULT_OVERLAP_MS, deleteClient, listClientPage, rotateClientSecret } from "./service.ts";
 
 const tag = "Service clients";
@@ -28,7 +32,10 @@ export const clientRoutes = (deps: Deps) =>
     .post(
       "",
       async ({ body, principal, request, set }) => {
-        const client = await createClient(deps, body, actorOf(principal, request));
+        const by = actorOf(principal, request);
+        const client = await createOnce(deps, keyedRequest(request, principal, body), (once) =>
+          createClient(deps, body, by, once),
+        );
         set.status = 201;
         set.headers.location = `${PATH}/${client.id}`;
         return client;
@@ -42,6 +49,7 @@ export const clientRoutes = (deps: Deps) =>
           description: "Permission clients:write. The answer is the only time that the secret is shown.",
           bearer: true,
           takesBody: true,
+          takesKey: true,
           answers: { 201: ClientAnswer },
           errors: ["FORBIDDEN", "CONFLICT"],
         }),
@@ -55,7 +63,7 @@ export const clientRoutes = (deps: Deps) =>
       },
       {
         access: WRITE,
-        params: ClientParams,
+        params: IdParams,
         detail: describe({
           tag,
           summary: "Delete a service client",
@@ -74,7 +82,7 @@ export const clientRoutes = (deps: Deps) =>
       },
       {
         access: WRITE,
-        params: ClientParams,
+        params: IdParams,
         body: t.Optional(RotateBody),
         detail: describe({
           tag,

@@ -2,9 +2,6 @@ import { t } from "elysia";
 import { DEFAULT_OVERLAP_MS, MAX_OVERLAP_MS } from "./service.ts";
 
 const strict = { additionalProperties: false } as const;
-/** How many a page holds where nobody says. */
-export const DEFAULT_LIMIT = 50;
-const MAX_LIMIT = 200;
 
 export const ClientBody = t.Object(
   { name: t.String({ minLength: 1, maxLength: 128, description: "1 to 64 characters, unique" }) },
@@ -22,16 +19,6 @@ export const RotateBody = t.Object(
     ),
   },
   { ...strict, examples: [{ overlap_seconds: 3600 }] },
-);
-
-export const ClientParams = t.Object({ id: t.String({ description: "The client_id" }) });
-
-export const PageQuery = t.Object(
-  {
-    limit: t.Optional(t.Integer({ minimum: 1, maximum: MAX_LIMIT, default: DEFAULT_LIMIT })),
-    cursor: t.Optional(t.String({ description: "The next_cursor of the page before" })),
-  },
-  strict,
 );
 
 const properties = {

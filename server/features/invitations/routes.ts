@@ -2,7 +2,8 @@ import { Elysia } from "elysia";
 import type { Deps } from "../../deps.ts";
 import { access, actorOf } from "../../http/access.ts";
 import { describe } from "../../http/openapi.ts";
-import { DEFAULT_LIMIT, IdParams, PageQuery } from "../../http/shapes.ts";
+import { IdParams, PageQuery } from "../../http/shapes.ts";
+import { DEFAULT_LIMIT } from "../../page.ts";
 import { InvitationAnswer, InvitationBody, InvitationPage } from "./schema.ts";
 import { createInvitation, deleteInvitation, listInvitationPage } from "./service.ts";
 

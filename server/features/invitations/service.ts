@@ -10,12 +10,13 @@ import { listAllRoles } from "../../../db/queries/roles.ts";
 import { findUser } from "../../../db/queries/users.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
+import { type Page, type PageAsked, pageOf, rowsAsked } from "../../page.ts";
 import { isId } from "../../ports/random.ts";
 import { audit } from "../audit/service.ts";
 import { can } from "../rights/service.ts";
 import { assertMayGive, permissionsOf } from "../roles/service.ts";
 import { hashSecret } from "../tokens/service.ts";
-import { type Actor, assertRolesExist, invalidField, parseEmail } from "../users/service.ts";
+import { type Actor, assertRolesExist, requireEmail } from "../users/service.ts";
 
 /** How long somebody may take to follow an invitation (milliseconds). */
 const INVITATION_MS = 72 * 3_600_000;
@@ -48,8 +49,7 @@ export async function createInvitation(
   input: { readonly email: string; readonly roles: readonly string[] },
   by: Actor,
 ): Promise<InvitationView & { readonly token: string }> {
-  const address = parseEmail(input.email);
-  if (!address) throw invalidField("email", "An e-mail address such as ada@example.org");
+  const address = requireEmail(input.email);
   const createdAt = deps.clock.now();
   const token = deps.random.token();
   const row = {
@@ -73,15 +73,10 @@ export async function createInvitation(
 /** Those that still count, newest first. @throws AppError VALIDATION_FAILED for a wrong cursor */
 export async function listInvitationPage(
   deps: Pick<Deps, "db" | "clock">,
-  { limit, cursor }: { limit: number; cursor?: string },
-) {
-  if (cursor !== undefined && !isId(cursor)) throw invalidField("cursor", "Expected the next_cursor of a page");
-  const rows = await listInvitations(deps.db.replica, deps.clock.now(), {
-    limit: limit + 1,
-    ...(cursor === undefined ? {} : { before: cursor }),
-  });
-  const data = rows.slice(0, limit).map(viewOf);
-  return { data, next_cursor: rows.length > limit ? (data.at(-1)?.id ?? null) : null };
+  page: PageAsked,
+): Promise<Page<InvitationView>> {
+  const rows = await listInvitations(deps.db.replica, deps.clock.now(), rowsAsked(page));
+  return pageOf(rows.map(viewOf), page.limit, ({ id }) => id);
 }
 
 /** Takes an invitation back. @throws AppError NOT_FOUND, also where it was used */

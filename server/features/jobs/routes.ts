@@ -2,7 +2,9 @@ import { Elysia } from "elysia";
 import type { Deps } from "../../deps.ts";
 import { access, actorOf } from "../../http/access.ts";
 import { describe } from "../../http/openapi.ts";
-import { DEFAULT_LIMIT, JobAnswer, JobPage, JobParams, PageQuery } from "./schema.ts";
+import { IdParams } from "../../http/shapes.ts";
+import { DEFAULT_LIMIT } from "../../page.ts";
+import { JobAnswer, JobPage, JobQuery } from "./schema.ts";
 import { listJobPage, retryJob } from "./service.ts";
 
 const tag = "Background jobs";
@@ -12,7 +14,7 @@ export const jobRoutes = (deps: Deps) =>
     .use(access(deps))
     .get("", ({ query }) => listJobPage(deps, { limit: DEFAULT_LIMIT, ...query }), {
       access: { permission: "jobs:read" },
-      query: PageQuery,
+      query: JobQuery,
       detail: describe({
         tag,
         summary: "List background jobs",
@@ -25,7 +27,7 @@ export const jobRoutes = (deps: Deps) =>
     })
     .post("/:id/retry", ({ params, principal, request }) => retryJob(deps, params.id, actorOf(principal, request)), {
       access: { permission: "jobs:retry" },
-      params: JobParams,
+      params: IdParams,
       detail: describe({
         tag,
         summary: "Try a job again now",

@@ -1,10 +1,8 @@
 import { t } from "elysia";
+import { page } from "../../http/shapes.ts";
 import { JOB_STATE_NAMES } from "./service.ts";
 
 const strict = { additionalProperties: false } as const;
-/** How many a page holds where nobody says. */
-export const DEFAULT_LIMIT = 50;
-const MAX_LIMIT = 200;
 
 // Not UnionEnum, which makes the first one the default of a query.
 const State = t.Union(
@@ -14,17 +12,14 @@ const State = t.Union(
 const moment = (description: string) => t.Nullable(t.String({ format: "date-time", description }));
 const nullableText = (description: string) => t.Nullable(t.String({ description }));
 
-export const PageQuery = t.Object(
+export const JobQuery = t.Object(
   {
-    limit: t.Optional(t.Integer({ minimum: 1, maximum: MAX_LIMIT, default: DEFAULT_LIMIT })),
-    cursor: t.Optional(t.String({ description: "The next_cursor of the page before" })),
+    ...page,
     queue: t.Optional(t.String({ minLength: 1, maxLength: 64, description: "Only of this queue" })),
     state: t.Optional(State),
   },
   strict,
 );
-
-export const JobParams = t.Object({ id: t.String() });
 
 const properties = {
   id: t.String({ format: "uuid" }),

@@ -19,6 +19,7 @@ import {
 } from "../../../db/queries/jobs.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
+import { type Page, type PageAsked, pageOf, rowsAsked } from "../../page.ts";
 import { isId } from "../../ports/random.ts";
 import { type AuditAction, audit } from "../audit/service.ts";
 import type { Actor } from "../users/service.ts";
@@ -74,16 +75,13 @@ function viewOf(row: JobRow): JobView {
 }
 
 /** A page of jobs, the newest first. @throws AppError VALIDATION_FAILED for a cursor that is none */
-export async function listJobPage(deps: Pick<JobDeps, "db">, page: JobFilter & { limit: number; cursor?: string }) {
-  const { limit, cursor, ...filter } = page;
-  if (cursor !== undefined && !isId(cursor)) {
-    const fields = [{ path: "cursor", message: "is not a cursor of this list" }];
-    throw new AppError("VALIDATION_FAILED", { details: { fields } });
-  }
-  const after = cursor === undefined ? {} : { after: cursor };
-  const rows = await listJobs(deps.db.replica, { ...filter, ...after, limit: limit + 1 });
-  const data = rows.slice(0, limit).map(viewOf);
-  return { data, next_cursor: rows.length > limit ? (data.at(-1)?.id ?? null) : null };
+export async function listJobPage(
+  deps: Pick<JobDeps, "db">,
+  { limit, cursor, ...filter }: JobFilter & PageAsked,
+): Promise<Page<JobView>> {
+  const asked = rowsAsked({ limit, ...(cursor === undefined ? {} : { cursor }) });
+  const rows = await listJobs(deps.db.replica, { ...filter, ...asked });
+  return pageOf(rows.map(viewOf), limit, ({ id }) => id);
 }
 
 /** @throws AppError NOT_FOUND */

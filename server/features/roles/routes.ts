@@ -2,8 +2,11 @@ import { type Context, Elysia } from "elysia";
 import type { Deps } from "../../deps.ts";
 import { etagOf } from "../../etag.ts";
 import { access, actorOf } from "../../http/access.ts";
+import { keyedRequest } from "../../http/idempotency.ts";
 import { describe } from "../../http/openapi.ts";
-import { DEFAULT_LIMIT, PageQuery } from "../../http/shapes.ts";
+import { PageQuery } from "../../http/shapes.ts";
+import { DEFAULT_LIMIT } from "../../page.ts";
+import { createOnce } from "../idempotency/service.ts";
 import { NewRoleBody, PermissionList, RoleAnswer, RoleBody, RolePage, RoleParams } from "./schema.ts";
 import {
   changeRole,
@@ -54,7 +57,10 @@ export const roleRoutes = (deps: Deps) =>
       "/roles",
       async ({ body: { name, ...given }, principal, request, set }) => {
         const content = { description: "", includes: [], ...given };
-        const role = await createRole(deps, name, content, actorOf(principal, request));
+        const by = actorOf(principal, request);
+        const role = await createOnce(deps, keyedRequest(request, principal, { name, ...given }), (once) =>
+          createRole(deps, name, content, by, once),
+        );
         set.status = 201;
         set.headers.location = `${PATH}/${role.name}`;
         return tagged(set, role);
@@ -68,6 +74,7 @@ export const roleRoutes = (deps: Deps) =>
           description: "Permission roles:write. It can give no more than you may do yourself.",
           bearer: true,
           takesBody: true,
+          takesKey: true,
           answers: { 201: RoleAnswer },
           errors: ["FORBIDDEN", "CONFLICT"],
           example,

@@ -13,9 +13,11 @@ import {
   updateRole as updateRoleRow,
 } from "../../../db/queries/roles.ts";
 import type { Deps } from "../../deps.ts";
-import { AppError } from "../../errors.ts";
+import { AppError, invalidField } from "../../errors.ts";
 import { assertUnchanged } from "../../etag.ts";
+import { badCursor, type Page, type PageAsked, pageOf } from "../../page.ts";
 import { type AuditAction, audit } from "../audit/service.ts";
+import { eachTime, type Once } from "../idempotency/service.ts";
 import { can, isPermission, PERMISSIONS } from "../rights/service.ts";
 import type { Actor } from "../users/service.ts";
 
@@ -57,17 +59,14 @@ export const viewOf = ({ role, permissions, includes }: RoleWithRights): RoleVie
   updated_at: role.updatedAt.toISOString(),
 });
 
-const invalid = (path: string, message: string) =>
-  new AppError("VALIDATION_FAILED", { details: { fields: [{ path, message }] } });
 const conflict = (reason: string) => new AppError("CONFLICT", { details: { reason } });
 
 /** Newest first. The cursor is the name of the last one of the page before. @throws AppError VALIDATION_FAILED */
-export async function listRolePage(deps: Pick<Deps, "db">, page: { limit: number; cursor?: string }) {
-  const last = page.cursor === undefined ? undefined : await findRole(deps.db.orm, page.cursor);
-  if (page.cursor !== undefined && !last) throw invalid("cursor", "Expected the next_cursor of a page");
-  const rows = await listRoles(deps.db.replica, { limit: page.limit + 1, ...(last ? { after: last.role } : {}) });
-  const data = rows.slice(0, page.limit).map(viewOf);
-  return { data, next_cursor: rows.length > page.limit ? (data.at(-1)?.name ?? null) : null };
+export async function listRolePage(deps: Pick<Deps, "db">, { limit, cursor }: PageAsked): Promise<Page<RoleView>> {
+  const last = cursor === undefined ? undefined : await findRole(deps.db.orm, cursor);
+  if (cursor !== undefined && !last) throw badCursor();
+  const rows = await listRoles(deps.db.replica, { limit: limit + 1, ...(last ? { after: last.role } : {}) });
+  return pageOf(rows.map(viewOf), limit, ({ name }) => name);
 }
 
 /** @throws AppError NOT_FOUND */
@@ -113,12 +112,18 @@ export function assertMayGive({ rights }: Actor, permissions: readonly string[],
  *
  * @throws AppError VALIDATION_FAILED, CONFLICT with `details.field` for a taken name, FORBIDDEN beyond one's own rights
  */
-export async function createRole(deps: RoleDeps, name: string, content: RoleContent, by: Actor): Promise<RoleView> {
-  return deps.db.change(async (tx) => viewOf(await insertNewRole(tx, deps, name, content, by)));
+export async function createRole(
+  deps: RoleDeps,
+  name: string,
+  content: RoleContent,
+  by: Actor,
+  once: Once = eachTime,
+): Promise<RoleView> {
+  return deps.db.change((tx) => once(tx, async () => viewOf(await insertNewRole(tx, deps, name, content, by))));
 }
 
 async function insertNewRole(tx: Tx, deps: RoleDeps, name: string, content: RoleContent, by: Actor) {
-  if (!NAME.test(name)) throw invalid("name", NAME_RULE);
+  if (!NAME.test(name)) throw invalidField("name", NAME_RULE);
   const all = await lockRoles(tx);
   if (all.length >= MAX_ROLES) throw conflict("too_many_roles");
   if (all.some(({ role }) => role.name === name)) throw new AppError("CONFLICT", { details: { field: "name" } });
@@ -184,11 +189,11 @@ async function updateKnownRole(
 function checked(content: RoleContent, name: string, all: readonly RoleWithRights[]) {
   const malformed = content.permissions.find((permission) => !isPermission(permission));
   if (malformed !== undefined) {
-    throw invalid("permissions", `Expected permissions such as orders:read or orders:*, not ${malformed}`);
+    throw invalidField("permissions", `Expected permissions such as orders:read or orders:*, not ${malformed}`);
   }
   const known = new Set(all.map(({ role }) => role.name));
   const unknown = content.includes.find((included) => !known.has(included));
-  if (unknown !== undefined) throw invalid("includes", `There is no role ${unknown}`);
+  if (unknown !== undefined) throw invalidField("includes", `There is no role ${unknown}`);
   const includes = [...new Set(content.includes)].sort();
   assertNoCircle(name, includes, all);
   return { permissions: [...new Set(content.permissions)].sort(), includes };
@@ -198,7 +203,7 @@ function assertNoCircle(name: string, includes: readonly string[], all: readonly
   const byName = new Map(all.map((entry) => [entry.role.name, entry.includes]));
   const reached = new Set(includes);
   for (const included of reached) for (const next of byName.get(included) ?? []) reached.add(next);
-  if (reached.has(name)) throw invalid("includes", "A role cannot include itself, nor one that includes it");
+  if (reached.has(name)) throw invalidField("includes", "A role cannot include itself, nor one that includes it");
 }
 
 /** Deletes a role that nobody has. @throws AppError NOT_FOUND, CONFLICT where it is built in or given to somebody */

@@ -3,7 +3,8 @@ import type { Deps } from "../../deps.ts";
 import { access } from "../../http/access.ts";
 import { callerOf } from "../../http/context.ts";
 import { describe } from "../../http/openapi.ts";
-import { IdParams, PageQuery, SessionPageAnswer } from "./schema.ts";
+import { IdParams, PageQuery } from "../../http/shapes.ts";
+import { SessionPageAnswer } from "./schema.ts";
 import { endOtherSessions, endOwnSession, endSessionsOf, listSessionPage } from "./service.ts";
 
 const tag = "Sessions";

@@ -1,21 +1,4 @@
 import { t } from "elysia";
-import { DEFAULT_LIMIT } from "./service.ts";
-
-const strict = { additionalProperties: false } as const;
-const MAX_LIMIT = 200;
-
-/** Whatever is no id of anything is a missing one: 404, never 422, so that nothing is told apart. */
-export const IdParams = t.Object({ id: t.String({ description: "A UUID" }) });
-
-export const PageQuery = t.Object(
-  {
-    limit: t.Optional(
-      t.Integer({ minimum: 1, maximum: MAX_LIMIT, default: DEFAULT_LIMIT, description: "How many at most" }),
-    ),
-    cursor: t.Optional(t.String({ description: "The next_cursor of the page before" })),
-  },
-  strict,
-);
 
 const SessionSchema = t.Object({
   id: t.String({ format: "uuid" }),

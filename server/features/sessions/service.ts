@@ -9,6 +9,7 @@ import {
 import { findUser } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
+import { DEFAULT_LIMIT, type Page, type PageAsked, pageOf, rowsAsked } from "../../page.ts";
 import { isId } from "../../ports/random.ts";
 import { type AuditEvent, audit } from "../audit/service.ts";
 import type { Principal } from "../rights/service.ts";
@@ -17,9 +18,6 @@ import { deviceOf } from "./device.ts";
 export { deviceOf } from "./device.ts";
 export { makeRoomForSession } from "./session-limit.ts";
 export { createSessionStates, type SessionStates } from "./session-states.ts";
-
-/** Sessions on one page of a list where nobody says how many. */
-export const DEFAULT_LIMIT = 50;
 
 /** What services need of the process to work with sessions; no server has to run. */
 type SessionDeps = Pick<Deps, "db" | "clock" | "random">;
@@ -40,11 +38,6 @@ export interface SessionView {
   readonly last_seen_at: string;
   readonly expires_at: string;
   readonly current: boolean;
-}
-
-export interface SessionPage {
-  readonly data: SessionView[];
-  readonly next_cursor: string | null;
 }
 
 const viewOf = (session: SessionRow, currentId: string | null): SessionView => ({
@@ -69,20 +62,15 @@ const viewOf = (session: SessionRow, currentId: string | null): SessionView => (
 export async function listSessionPage(
   deps: SessionDeps,
   userId: string,
-  page: { readonly limit?: number; readonly cursor?: string },
+  { limit = DEFAULT_LIMIT, ...page }: Partial<PageAsked>,
   currentId: string | null = null,
   from: Reader = deps.db.orm,
-): Promise<SessionPage> {
-  const { limit = DEFAULT_LIMIT, cursor } = page;
-  if (cursor !== undefined && !isId(cursor)) {
-    const fields = [{ path: "cursor", message: "Expected the next_cursor of the page before" }];
-    throw new AppError("VALIDATION_FAILED", { details: { fields } });
-  }
+): Promise<Page<SessionView>> {
+  const asked = rowsAsked({ limit, ...page });
   await assertUserExists(deps, userId);
-  const shown = { limit: limit + 1, ...(cursor === undefined ? {} : { before: cursor }) };
-  const rows = await listLiveSessions(from, userId, deps.clock.now(), shown);
-  const data = rows.slice(0, limit).map((session) => viewOf(session, currentId));
-  return { data, next_cursor: rows.length > limit ? (data.at(-1)?.id ?? null) : null };
+  const rows = await listLiveSessions(from, userId, deps.clock.now(), asked);
+  const views = rows.map((session) => viewOf(session, currentId));
+  return pageOf(views, limit, ({ id }) => id);
 }
 
 async function assertUserExists({ db }: SessionDeps, id: string): Promise<void> {

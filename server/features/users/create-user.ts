@@ -1,6 +1,7 @@
 import type { Tx } from "../../../db/database.ts";
 import { listAllRoles } from "../../../db/queries/roles.ts";
 import { insertUser, replaceUserRoles } from "../../../db/queries/users.ts";
+import { eachTime, type Once } from "../idempotency/service.ts";
 import {
   type Approval,
   assertPasswordAllowed,
@@ -9,16 +10,14 @@ import {
   type StoredPassword,
 } from "../passwords/service.ts";
 import { assertMayGive, permissionsOf } from "../roles/service.ts";
-import { parseEmail, parseUsername } from "./names.ts";
+import { requireEmail, requireUsername } from "./names.ts";
 import { keepPassword } from "./set-password.ts";
 import {
   type Actor,
   assertRolesExist,
   explainConflict,
-  invalidField,
   record,
   requireUser,
-  USERNAME_RULE,
   type UserDeps,
   type UserView,
   viewOf,
@@ -36,9 +35,9 @@ export interface NewUser {
  *
  * @throws AppError VALIDATION_FAILED, PASSWORD_TOO_WEAK, or CONFLICT with `details.field`
  */
-export async function createUser(deps: UserDeps, input: NewUser, by: Actor): Promise<UserView> {
+export async function createUser(deps: UserDeps, input: NewUser, by: Actor, once: Once = eachTime): Promise<UserView> {
   const prepared = await prepareUser(deps, input);
-  return deps.db.transaction((tx) => insertPreparedUser(tx, deps, prepared, by));
+  return deps.db.transaction((tx) => once(tx, () => insertPreparedUser(tx, deps, prepared, by)));
 }
 
 export interface PreparedUser {
@@ -51,10 +50,8 @@ export interface PreparedUser {
 
 /** Checks a new user and hashes the password: everything that should happen before a transaction begins. */
 export async function prepareUser(deps: UserDeps, input: NewUser): Promise<PreparedUser> {
-  const username = parseUsername(input.username);
-  if (!username) throw invalidField("username", USERNAME_RULE);
-  const email = parseEmail(input.email);
-  if (!email) throw invalidField("email", "An e-mail address such as ada@example.org");
+  const username = requireUsername(input.username);
+  const email = requireEmail(input.email);
   const approval = await assertPasswordAllowed(deps, input.password, { username, email: email.email });
   return { username, email, password: await hashPassword(deps, input.password), approval, roles: input.roles };
 }

@@ -1,27 +1,40 @@
 import { listLogins } from "../../../db/queries/logins.ts";
-import { findUser, listGrants, listUsers, type UserWithRights } from "../../../db/queries/users.ts";
+import { hasSearchIndex, listUsers, searchUsers } from "../../../db/queries/user-search.ts";
+import { findUser, listGrants, type UserWithRights } from "../../../db/queries/users.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
+import { badCursor, type Page, type PageAsked, pageOf, rowsAsked } from "../../page.ts";
 import { isId } from "../../ports/random.ts";
-import { parseEmail, parseUsername } from "./names.ts";
-import { invalidField, type UserDeps, type UserView, viewOf } from "./user.ts";
+import { parseEmail, parseSearch, parseUsername } from "./names.ts";
+import { type UserDeps, type UserView, viewOf } from "./user.ts";
 
 async function userAt({ db }: UserDeps, cursor: string): Promise<UserWithRights> {
   const found = isId(cursor) ? await findUser(db.orm, { id: cursor }) : undefined;
-  if (!found) throw invalidField("cursor", "Expected the next_cursor of a page");
+  if (!found) throw badCursor();
   return found;
 }
 
-/** Newest first. `after` is the id of the last user of the page before. @throws AppError VALIDATION_FAILED */
-export async function listUserPage(deps: UserDeps, page: { limit: number; search?: string; after?: string }) {
-  const last = page.after === undefined ? undefined : await userAt(deps, page.after);
-  const rows = await listUsers(deps.db.replica, {
-    limit: page.limit + 1,
-    ...(page.search === undefined ? {} : { search: page.search.toLowerCase() }),
-    ...(last ? { after: last.user } : {}),
-  });
-  const shown = rows.slice(0, page.limit).map(viewOf);
-  return { data: shown, next_cursor: rows.length > page.limit ? (shown.at(-1)?.id ?? null) : null };
+/** So many characters are looked for anywhere in a name; fewer are in too many of them. */
+const LEAST_ANYWHERE = 3;
+
+/**
+ * Newest first. The cursor is the id of the last user of the page before.
+ *
+ * @param text what the user name or the address of all has in it, or begins with: where it is short, and where the
+ * database has no index for the other
+ * @throws AppError VALIDATION_FAILED
+ */
+export async function listUserPage(deps: UserDeps, { limit, cursor }: PageAsked, text = ""): Promise<Page<UserView>> {
+  const { replica } = deps.db;
+  const last = cursor === undefined ? undefined : await userAt(deps, cursor);
+  const asked = { limit: limit + 1, ...(last ? { after: last.user } : {}) };
+  const piece = parseSearch(text);
+  const anywhere = [...piece].length >= LEAST_ANYWHERE && (await hasSearchIndex(replica));
+  const rows =
+    piece === ""
+      ? await listUsers(replica, asked)
+      : await searchUsers(replica, asked, { text: piece, where: anywhere ? "anywhere" : "beginning" });
+  return pageOf(rows.map(viewOf), limit, ({ id }) => id);
 }
 
 /** The user that somebody names by id, user name or e-mail address. @throws AppError NOT_FOUND */
@@ -53,18 +66,11 @@ export async function rightsOf(deps: Pick<Deps, "db">, id: string) {
 }
 
 /** A user's attempts to log in, newest first. @throws AppError VALIDATION_FAILED for a wrong cursor, NOT_FOUND */
-export async function listLoginPage(
-  deps: Pick<Deps, "db">,
-  userId: string,
-  { limit, cursor }: { limit: number; cursor?: string },
-) {
-  if (cursor !== undefined && !isId(cursor)) throw invalidField("cursor", "Expected the next_cursor of a page");
+export async function listLoginPage(deps: Pick<Deps, "db">, userId: string, page: PageAsked) {
+  const asked = rowsAsked(page);
   await getUser(deps, userId);
-  const rows = await listLogins(deps.db.replica, userId, {
-    limit: limit + 1,
-    ...(cursor === undefined ? {} : { before: cursor }),
-  });
-  const data = rows.slice(0, limit).map((row) => ({
+  const rows = await listLogins(deps.db.replica, userId, asked);
+  const views = rows.map((row) => ({
     id: row.id,
     time: row.createdAt.toISOString(),
     outcome: row.outcome,
@@ -73,5 +79,5 @@ export async function listLoginPage(
     ip: row.ip,
     user_agent: row.userAgent,
   }));
-  return { data, next_cursor: rows.length > limit ? (data.at(-1)?.id ?? null) : null };
+  return pageOf(views, page.limit, ({ id }) => id);
 }

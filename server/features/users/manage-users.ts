@@ -6,18 +6,16 @@ import { AppError } from "../../errors.ts";
 import { assertUnchanged } from "../../etag.ts";
 import { clearFailures } from "../protection/service.ts";
 import { tellOldAddress } from "./move-address.ts";
-import { parseEmail, parseUsername } from "./names.ts";
+import { requireEmail, requireUsername } from "./names.ts";
 import {
   type Actor,
   assertAdministratorRemains,
   assertMayManage,
   endLinks,
   explainConflict,
-  invalidField,
   record,
   requireLocked,
   requireUser,
-  USERNAME_RULE,
   type UserDeps,
   type UserView,
   viewOf,
@@ -72,13 +70,9 @@ export async function changeUser(
 }
 
 function rowOf({ username, email, status }: UserChange, now: Date) {
-  const name = username === undefined ? undefined : parseUsername(username);
-  if (username !== undefined && name === undefined) throw invalidField("username", USERNAME_RULE);
-  const address = email === undefined ? undefined : parseEmail(email);
-  if (email !== undefined && !address) throw invalidField("email", "An e-mail address such as ada@example.org");
   return {
-    ...(name === undefined ? {} : { username: name }),
-    ...(address ? { ...address, emailVerifiedAt: now } : {}),
+    ...(username === undefined ? {} : { username: requireUsername(username) }),
+    ...(email === undefined ? {} : { ...requireEmail(email), emailVerifiedAt: now }),
     ...(status === undefined ? {} : { status }),
     ...(status === undefined ? {} : { reclaimableUntil: null }),
     ...(status === "active" ? { deactivatedAt: null } : {}),

@@ -2,8 +2,11 @@ import { type Context, Elysia } from "elysia";
 import type { Deps } from "../../deps.ts";
 import { etagOf } from "../../etag.ts";
 import { access, actorOf } from "../../http/access.ts";
+import { keyedRequest } from "../../http/idempotency.ts";
 import { describe } from "../../http/openapi.ts";
-import { DEFAULT_LIMIT, IdParams, PageQuery, UserAnswer, UserPage, UserQuery } from "../../http/shapes.ts";
+import { IdParams, PageQuery, UserAnswer, UserPage, UserQuery } from "../../http/shapes.ts";
+import { DEFAULT_LIMIT } from "../../page.ts";
+import { createOnce } from "../idempotency/service.ts";
 import { EraseQuery, LoginPage, NewUserBody, RightsAnswer, RolesBody, UserBody } from "./schema.ts";
 import {
   changeUser,
@@ -102,32 +105,27 @@ const ownRoutes = (deps: Deps) =>
 const adminRoutes = (deps: Deps) =>
   new Elysia({ name: "users", prefix: PATH })
     .use(access(deps))
-    .get(
-      "",
-      ({ query: { limit = DEFAULT_LIMIT, cursor, q } }) =>
-        listUserPage(deps, {
-          limit,
-          ...(cursor === undefined ? {} : { after: cursor }),
-          ...(q === undefined ? {} : { search: q }),
-        }),
-      {
-        access: READ,
-        query: UserQuery,
-        detail: describe({
-          tag: ALL,
-          summary: "List or search the users",
-          description: "Permission users:read.",
-          bearer: true,
-          answers: { 200: UserPage },
-          errors: ["FORBIDDEN", "VALIDATION_FAILED"],
-          example: { data: [user], next_cursor: null },
-        }),
-      },
-    )
+    .get("", ({ query: { q, ...page } }) => listUserPage(deps, { limit: DEFAULT_LIMIT, ...page }, q), {
+      access: READ,
+      query: UserQuery,
+      detail: describe({
+        tag: ALL,
+        summary: "List or search the users",
+        description:
+          "Permission users:read. With q only those whose user name or address has that text in it; of one or two characters, or where the database does not have the extension pg_trgm, those who begin with it.",
+        bearer: true,
+        answers: { 200: UserPage },
+        errors: ["FORBIDDEN", "VALIDATION_FAILED"],
+        example: { data: [user], next_cursor: null },
+      }),
+    })
     .post(
       "",
       async ({ body, principal, request, set }) => {
-        const made = await createUser(deps, { roles: ["user"], ...body }, actorOf(principal, request));
+        const by = actorOf(principal, request);
+        const made = await createOnce(deps, keyedRequest(request, principal, body), (once) =>
+          createUser(deps, { roles: ["user"], ...body }, by, once),
+        );
         set.status = 201;
         set.headers.location = `${PATH}/${made.id}`;
         return tagged(set, made);
@@ -142,6 +140,7 @@ const adminRoutes = (deps: Deps) =>
             "Permission users:write. Active at once, with a verified address, and with no more rights than you have.",
           bearer: true,
           takesBody: true,
+          takesKey: true,
           answers: { 201: UserAnswer },
           errors: ["FORBIDDEN", "CONFLICT", "PASSWORD_TOO_WEAK"],
           example: user,

@@ -9,7 +9,7 @@ export {
   unlockUser,
 } from "./manage-users.ts";
 export { tellOldAddress } from "./move-address.ts";
-export { parseEmail, parseIdentifier, parseUsername } from "./names.ts";
+export { parseEmail, parseIdentifier, parseUsername, requireEmail, requireUsername } from "./names.ts";
 export { keepPassword, type NewPassword, prepareNewPassword, replacePassword, setPassword } from "./set-password.ts";
 export { type GivenRoles, setRoles } from "./set-roles.ts";
 export {
@@ -20,11 +20,10 @@ export {
   assertRolesExist,
   endLinks,
   explainConflict,
-  invalidField,
   record,
   requireLocked,
   requireUser,
-  USERNAME_RULE,
+  UNVERIFIED_KEPT_MS,
   type UserDeps,
   type UserView,
   viewOf,

@@ -1,5 +1,6 @@
 import { listAllRoles } from "../../../db/queries/roles.ts";
 import { listGrants, replaceGrants, replaceUserRoles, updateUser } from "../../../db/queries/users.ts";
+import { invalidField } from "../../errors.ts";
 import { isResource } from "../rights/service.ts";
 import { assertMayGive, permissionsOf } from "../roles/service.ts";
 import {
@@ -8,7 +9,6 @@ import {
   assertAdministratorRemains,
   assertMayManage,
   assertRolesExist,
-  invalidField,
   record,
   requireLocked,
   requireUser,

@@ -11,13 +11,16 @@ import {
   type UserWithRights,
 } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
-import { AppError } from "../../errors.ts";
+import { AppError, invalidField } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
 import { type AuditAction, audit } from "../audit/service.ts";
 import type { Rights } from "../rights/service.ts";
 import { assertMayGive } from "../roles/service.ts";
 
 export const ADMIN_ROLE = "admin";
+
+/** An account that nobody has verified is kept for so long, and with it nobody else gets its user name (milliseconds). */
+export const UNVERIFIED_KEPT_MS = 24 * 3_600_000;
 
 /** What services need of the process to work with users; no server has to run. */
 export type UserDeps = Pick<
@@ -56,11 +59,6 @@ export const viewOf = ({ user, roles }: Pick<UserWithRights, "user" | "roles">):
   updated_at: user.updatedAt.toISOString(),
   last_login_at: user.lastLoginAt?.toISOString() ?? null,
 });
-
-export const invalidField = (path: string, message: string) =>
-  new AppError("VALIDATION_FAILED", { details: { fields: [{ path, message }] } });
-
-export const USERNAME_RULE = "2 to 64 of a-z, 0-9, dot, underscore and hyphen, starting with a letter or digit";
 
 export function explainConflict(error: unknown): never {
   const constraint = violatedUniqueness(error);
