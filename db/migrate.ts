@@ -40,7 +40,8 @@ export const recordOf = (migration: Migration, now: Date): string =>
    VALUES ('${migration.name}', '${hashOf(migration)}', '${now.toISOString()}', ${CONTRACTS.test(migration.sql)})`;
 
 export const CREATE_RECORDS = `CREATE TABLE IF NOT EXISTS schema_migrations
-  (name text PRIMARY KEY, hash text NOT NULL, applied_at timestamptz NOT NULL, contracts boolean NOT NULL DEFAULT false)`;
+    (name text PRIMARY KEY, hash text NOT NULL, applied_at timestamptz NOT NULL);
+  ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS contracts boolean NOT NULL DEFAULT false`;
 
 /**
  * Brings the schema up to date. One process at a time does it, the others wait; each migration is one transaction
@@ -108,7 +109,10 @@ export async function appliedMigrations(connection: Connection): Promise<Applied
     "SELECT to_regclass('schema_migrations')::text AS found",
   );
   if (!tables[0]?.found) return [];
-  return connection.query<Applied>("SELECT name, hash, applied_at, contracts FROM schema_migrations ORDER BY name");
+  return connection.query<Applied>(
+    `SELECT name, hash, applied_at, coalesce((to_jsonb(m) ->> 'contracts')::boolean, false) AS contracts
+     FROM schema_migrations m ORDER BY name`, // the first versions have no such column
+  );
 }
 
 /**
