@@ -9,6 +9,7 @@ import m6 from "./0006_backups.sql" with { type: "text" };
 import m7 from "./0007_invitations.sql" with { type: "text" };
 import m8 from "./0008_schedules.sql" with { type: "text" };
 import m9 from "./0009_held_names.sql" with { type: "text" };
+import m10 from "./0010_audit_chain.sql" with { type: "text" };
 
 export interface Migration {
   readonly name: string;
@@ -27,4 +28,5 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: "0007_invitations", sql: m7 },
   { name: "0008_schedules", sql: m8 },
   { name: "0009_held_names", sql: m9 },
+  { name: "0010_audit_chain", sql: m10 },
 ];

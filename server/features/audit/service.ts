@@ -1,6 +1,17 @@
 import type { Tx } from "../../../db/database.ts";
-import { auditLog } from "../../../db/schema/audit.ts";
+import { insertAudit } from "../../../db/queries/audit.ts";
 import type { Caller, Deps } from "../../deps.ts";
+
+export { mayChangeAudit } from "../../../db/queries/audit.ts";
+export { dropAuditMonths, makeAuditMonths } from "./keep-months.ts";
+export {
+  type AuditView,
+  type EventPage,
+  type EventQuery,
+  listEventPage,
+} from "./list-events.ts";
+export { createSealer, SEALING_LOCK } from "./seal-log.ts";
+export { type ChainReader, type ChainReport, chainReaderOn, verifyChain } from "./verify-log.ts";
 
 /** Every security event that is recorded. */
 export type AuditAction =
@@ -59,13 +70,17 @@ export interface AuditEvent {
   readonly actor: { readonly kind: "user" | "client" | "operator" | "system" | "anonymous"; readonly id?: string };
   readonly subject?: { readonly kind: string; readonly id: string };
   readonly caller?: Caller;
+  /** Nothing personal but ids: details stay when somebody is erased. */
   readonly details?: Readonly<Record<string, unknown>>;
 }
 
-/** Records an event in the transaction of the action itself: both are there or neither is. */
+/**
+ * Records an event in the transaction of the action itself: both are there or neither is. It is chained afterwards, so
+ * nobody waits for anybody else's.
+ */
 export async function audit(tx: Tx, deps: Pick<Deps, "clock" | "random">, event: AuditEvent): Promise<void> {
   const time = deps.clock.now();
-  await tx.insert(auditLog).values({
+  await insertAudit(tx, {
     id: deps.random.id(time),
     time,
     action: event.action,
@@ -78,5 +93,14 @@ export async function audit(tx: Tx, deps: Pick<Deps, "clock" | "random">, event:
     userAgent: event.caller?.userAgent ?? null,
     requestId: event.caller?.requestId ?? null,
     details: event.details ?? {},
+    callerOf: callerOf(event),
   });
+}
+
+/** The user with whose erasure address and agent go: whoever acted, or else whom it was about. */
+function callerOf({ actor, subject, details, caller }: AuditEvent): string | null {
+  if (!caller) return null;
+  if (actor.kind === "user") return actor.id ?? null;
+  if (subject?.kind === "user") return subject.id;
+  return actor.kind === "anonymous" && typeof details?.user_id === "string" ? details.user_id : null;
 }
