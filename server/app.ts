@@ -4,6 +4,7 @@ import type { Settings } from "../config/schema.ts";
 import type { Deps } from "./deps.ts";
 import { AppError } from "./errors.ts";
 import { accountPages, accountRoutes } from "./features/accounts/routes.ts";
+import { auditRoutes } from "./features/audit/routes.ts";
 import { authRoutes } from "./features/auth/routes.ts";
 import { clientRoutes } from "./features/clients/routes.ts";
 import { docsRoutes } from "./features/docs/routes.ts";
@@ -47,6 +48,7 @@ const features = (deps: Deps): AnyElysia[] => [
   jobRoutes(deps),
   keyRoutes(deps),
   revocationRoutes(deps),
+  auditRoutes(deps),
   monitoringRoutes(deps),
   healthRoutes(deps),
 ];
