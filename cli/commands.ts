@@ -22,6 +22,10 @@ export const COMMANDS: readonly CommandSpec[] = [
       { flags: "--environment <name>", description: "development (default), staging or production" },
       { flags: "--public-url <url>", description: "The address that people reach primer at" },
       { flags: "--database-url <url>", description: "PostgreSQL 15 or later; without it the embedded database" },
+      {
+        flags: "--database-admin-url <url>",
+        description: "The same database as the role that owns the tables, for migrations; it is not stored",
+      },
       { flags: "--redis-url <url>", description: "Redis, for limits and caches shared by several processes" },
       { flags: "--smtp-url <url>", description: "Mail server; without it mails are kept and read on the machine" },
       { flags: "--otlp-endpoint <url>", description: "OpenTelemetry endpoint that metrics are sent to" },

@@ -2,7 +2,9 @@ import { EXIT } from "../../config/errors.ts";
 import { loadSettings } from "../../config/load.ts";
 import { readSecrets } from "../../config/secrets.ts";
 import type { Database } from "../../db/database.ts";
+import { asOwner } from "../../db/grants.ts";
 import { migrate, migrationStatus } from "../../db/migrate.ts";
+import { openOwner } from "../../db/open.ts";
 import { rehearseMigrations } from "../../db/rehearse.ts";
 import { findInstalled } from "../../server/features/installation/service.ts";
 import { openSecrets } from "../../server/features/keys/service.ts";
@@ -17,8 +19,11 @@ export async function run(context: CommandContext): Promise<Outcome> {
     if (context.options.status) return status(database);
     // Another installation's database is not ours to change.
     if (await findInstalled(database)) await openSecrets(database.orm, readSecrets(variables));
-    if (context.options.check) return check(database);
-    const applied = await migrate(database, systemClock.now);
+    if (context.options.check) {
+      const owner = await openOwner(settings, context.home, database);
+      return check(owner.database).finally(() => owner.close());
+    }
+    const applied = await asOwner(settings, context.home, database, (owner) => migrate(owner, systemClock.now));
     const text = applied.length === 0 ? "The schema is up to date.\n" : `Applied ${applied.join(", ")}.\n`;
     return { json: { database: database.address, applied }, text };
   });

@@ -3,6 +3,7 @@ import { failed, misused } from "../../config/errors.ts";
 import { loadSettings } from "../../config/load.ts";
 import { readSecrets } from "../../config/secrets.ts";
 import type { Database } from "../../db/database.ts";
+import { asOwner } from "../../db/grants.ts";
 import { isEmbedded, openDatabase } from "../../db/open.ts";
 import {
   findLastRestore,
@@ -52,7 +53,9 @@ export async function run(context: CommandContext): Promise<Outcome> {
     const { settings } = loadSettings(staged.folder, environment, staged.flags);
     const told = rowProgress(context.io, "Restoring");
     const fill = (db: Database) =>
-      db.longTransaction((connection) => restoreInto(connection, PARTS, backup, inspected, told));
+      asOwner(settings, home, db, (owner) =>
+        owner.longTransaction((connection) => restoreInto(connection, PARTS, backup, inspected, told)),
+      );
     const done = isEmbedded(settings)
       ? await intoHome(context, inspected, fill, staged.keep)
       : await intoPostgres(await openDatabase(settings, home, false), context, inspected, fill, staged.keep);
