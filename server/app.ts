@@ -18,6 +18,7 @@ import { revocationRoutes } from "./features/revocations/routes.ts";
 import { roleRoutes } from "./features/roles/routes.ts";
 import { sessionRoutes } from "./features/sessions/routes.ts";
 import { userRoutes } from "./features/users/routes.ts";
+import { auditRefused } from "./http/audit-refused.ts";
 import { readJsonBody } from "./http/body.ts";
 import { contextOf, loggedPathOf, openContext, pathOf } from "./http/context.ts";
 import { answerError, type ErrorAnswer } from "./http/error-handler.ts";
@@ -127,6 +128,7 @@ export function createApp(deps: Deps): AnyElysia {
   async function refuse(thrown: unknown, request: Request, route: string | undefined): Promise<ErrorAnswer> {
     const answer = answerError(deps, thrown, request);
     if (answer.status >= 500) return answer;
+    if (answer.status === 403) await auditRefused(deps, thrown, request, route || pathOf(request));
     try {
       const headers = await enforceLimitsOfRefused(deps, limited(request.method, route || pathOf(request)), request);
       return { ...answer, headers: { ...headers, ...answer.headers } };

@@ -5,6 +5,7 @@ import { readSecrets } from "../../config/secrets.ts";
 import type { Database } from "../../db/database.ts";
 import { asOwner } from "../../db/grants.ts";
 import { migrate } from "../../db/migrate.ts";
+import { audit } from "../../server/features/audit/service.ts";
 import {
   type Administrator,
   findInstalled,
@@ -100,6 +101,10 @@ async function setUpDatabase(
     const done = await initialise(deps, async () => admin);
     const reset =
       finished && context.options.force && password !== undefined ? await resetAdmin(deps, admin) : undefined;
+    if (finished && files.written) {
+      const event = { action: "settings.replaced", outcome: "success", actor: { kind: "operator" } } as const;
+      await deps.db.transaction((tx) => audit(tx, deps, event));
+    }
     const administrator = done.administrator ?? reset;
     if (done.administrator) {
       if (password === undefined) showCredentials(context, done.administrator.username, admin.password);

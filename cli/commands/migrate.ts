@@ -6,11 +6,15 @@ import { asOwner } from "../../db/grants.ts";
 import { migrate, migrationStatus } from "../../db/migrate.ts";
 import { openOwner } from "../../db/open.ts";
 import { rehearseMigrations } from "../../db/rehearse.ts";
+import { audit } from "../../server/features/audit/service.ts";
 import { findInstalled } from "../../server/features/installation/service.ts";
 import { openSecrets } from "../../server/features/keys/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
+import { systemRandom } from "../../server/ports/random.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { table } from "../io.ts";
+
+const PARTS = { clock: systemClock, random: systemRandom };
 
 /** Brings the schema up to date. With --status it tells how it stands, with --check it rehearses; both change nothing. */
 export async function run(context: CommandContext): Promise<Outcome> {
@@ -24,10 +28,21 @@ export async function run(context: CommandContext): Promise<Outcome> {
       return check(owner.database).finally(() => owner.close());
     }
     const applied = await asOwner(settings, context.home, database, (owner) => migrate(owner, systemClock.now));
+    if (applied.length > 0 && (await findInstalled(database))) await record(database, applied);
     const text = applied.length === 0 ? "The schema is up to date.\n" : `Applied ${applied.join(", ")}.\n`;
     return { json: { database: database.address, applied }, text };
   });
 }
+
+const record = (database: Database, applied: readonly string[]) =>
+  database.transaction((tx) =>
+    audit(tx, PARTS, {
+      action: "schema.migrated",
+      outcome: "success",
+      actor: { kind: "operator" },
+      details: { applied },
+    }),
+  );
 
 async function status(database: Database): Promise<Outcome> {
   const migrations = await migrationStatus(database);

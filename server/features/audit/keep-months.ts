@@ -1,3 +1,4 @@
+import { codeOf, failed } from "../../../config/errors.ts";
 import type { Log } from "../../../config/log.ts";
 import type { Connection, Database } from "../../../db/database.ts";
 import { countUnsealed, dropAuditMonth, listAuditMonths, makeAuditPartitions } from "../../../db/queries/audit.ts";
@@ -6,6 +7,8 @@ import { countUnsealed, dropAuditMonth, listAuditMonths, makeAuditPartitions } f
 const MONTHS_LOCK = "primer audit months";
 /** How long a drop waits for those who write, while others wait behind it (milliseconds). */
 const LOCK_TIMEOUT_MS = 400;
+/** SQLSTATE of something that a role may not do. */
+const NOT_ALLOWED = "42501";
 
 /**
  * Makes the partitions of this month and the coming ones. Where there is none rows are kept all the same, so it does not
@@ -48,5 +51,11 @@ export function dropAuditMonths(
 
 async function drop(transaction: Connection, month: string, now: Date): Promise<number> {
   await transaction.query(`SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}`);
-  return dropAuditMonth(transaction, month, now);
+  try {
+    return await dropAuditMonth(transaction, month, now);
+  } catch (error) {
+    if (codeOf(error) !== NOT_ALLOWED) throw error;
+    const why = `The audit log of ${month.slice(0, 7)} was kept long enough, and this process may not drop it.`;
+    throw failed(why, "Give DATABASE_ADMIN_URL, the role that owns the tables, to every process that works.", error);
+  }
 }

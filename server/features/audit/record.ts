@@ -93,6 +93,18 @@ export async function audit(tx: Tx, deps: Pick<Deps, "clock" | "random">, event:
   });
 }
 
+/** Records that somebody was refused, where nothing else was done. Where that cannot be, they stay refused. */
+export async function auditRefusal(
+  deps: Pick<Deps, "clock" | "random" | "db" | "log">,
+  event: Omit<AuditEvent, "outcome">,
+): Promise<void> {
+  await deps.db
+    .transaction((tx) => audit(tx, deps, { ...event, outcome: "failure" }))
+    .catch((error) => {
+      deps.log.warn("A refusal could not be recorded", { event: "audit.not_recorded", action: event.action, error });
+    });
+}
+
 /** The user with whose erasure address and agent go: whoever acted, or else whom it was about. */
 function callerOf({ actor, subject, details, caller }: AuditEvent): string | null {
   if (!caller) return null;
