@@ -36,11 +36,9 @@ export async function authenticateClient(
     ip: caller.ip,
   });
   await takeRoom(deps, "client_failed", address);
-  await auditRefusal(deps, {
-    action: "client.refused",
-    actor: { kind: "anonymous" },
-    ...(credentials && isId(credentials.id) ? { subject: { kind: "client", id: credentials.id } } : {}),
-    caller,
-  });
+  if (credentials && isId(credentials.id)) {
+    const subject = { kind: "client", id: credentials.id };
+    await auditRefusal(deps, { action: "client.refused", actor: { kind: "anonymous" }, subject, caller });
+  }
   throw new AppError("AUTH_INVALID_CREDENTIALS", { internal: "The client could not be authenticated" });
 }
