@@ -3,7 +3,7 @@ import type { Deps } from "../../deps.ts";
 import { access, actorOf } from "../../http/access.ts";
 import { describe } from "../../http/openapi.ts";
 import { DEFAULT_LIMIT } from "../../http/shapes.ts";
-import { EventsAnswer, EventsQuery } from "./schema.ts";
+import { EventLines, EventsAnswer, EventsQuery } from "./schema.ts";
 import { listEventPage } from "./service.ts";
 import { streamEvents } from "./stream-events.ts";
 
@@ -50,9 +50,10 @@ export const auditRoutes = (deps: Deps) =>
         tag: "Audit log",
         summary: "What happened: who did what to whom, from where, and how it ended",
         description:
-          "Permission audit:read. With format=ndjson every event that fits, as application/x-ndjson; a connection that ends early has not sent all. Each such export is an event itself.",
+          "Permission audit:read. With format=ndjson every event that fits; a connection that ends early has not sent all. Each such export is an event itself.",
         bearer: true,
         answers: { 200: EventsAnswer },
+        otherMediaTypes: { "application/x-ndjson": EventLines },
         errors: ["FORBIDDEN", "VALIDATION_FAILED"],
         example,
       }),

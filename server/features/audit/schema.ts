@@ -53,5 +53,7 @@ export const EventsAnswer = t.Object(
     ),
     next_cursor: nullableText(),
   },
-  { description: "The newest events first; with format=ndjson a line of JSON for each" },
+  { description: "The newest events first" },
 );
+
+export const EventLines = t.String({ description: "A line for each event: JSON as in data" });
