@@ -99,28 +99,37 @@ const MS = (time: string) => `(extract(epoch FROM ${time}) * 1000)::bigint::text
 const FROM_MS = (ms: string) => `('epoch'::timestamptz + ${ms} * interval '1 millisecond')`;
 const EVENT = `l.id::text, ${MS("l.time")} AS time, l.number::text, l.action, l.outcome, l.actor_kind, l.actor_id,
   l.subject_kind, l.subject_id, l.ip, l.user_agent, l.request_id, l.details::text, l.caller_of, l.caller_salt::text`;
-const IS_UNSEALED = "NOT EXISTS (SELECT FROM audit_seals s WHERE s.time = l.time AND s.event_id = l.id)";
+/** Asked of each row by itself: as a join it would be answered by reading the whole chain where statistics are old. */
+const IS_UNSEALED = "(SELECT true FROM audit_seals s WHERE s.time = l.time AND s.event_id = l.id) IS NULL";
 
-/** The rows that are visible and not in the chain yet, and which transactions are over. */
+/** Some rows by number, as far as they are visible: which of them are not in the chain, and which transactions are over. */
 export interface Unsealed {
   /** Every transaction before this one is over. */
   readonly oldest: bigint;
   /** No transaction from this one on has begun. */
   readonly next: bigint;
+  /** How many rows were looked at, sealed or not. */
+  readonly looked: number;
+  /** The number of the last of them. */
+  readonly last: number | null;
   readonly events: ChainedEvent[];
 }
 
 /** @param after rows up to this number are not looked at */
 export async function findUnsealed(connection: Connection, after: number, limit: number): Promise<Unsealed> {
-  const [row] = await connection.query<{ oldest: string; next: string; events: string }>(
-    `SELECT pg_snapshot_xmin(now_at)::text AS oldest, pg_snapshot_xmax(now_at)::text AS next,
-       (SELECT coalesce(json_agg(e), '[]') FROM (SELECT ${EVENT} FROM audit_log l
-         WHERE l.number > $1::bigint AND ${IS_UNSEALED} ORDER BY l.number LIMIT $2::int) e)::text AS events
-     FROM pg_current_snapshot() now_at`,
+  const [row] = await connection.query<{ found: string }>(
+    `WITH looked AS MATERIALIZED (SELECT * FROM audit_log WHERE number > $1::bigint ORDER BY number LIMIT $2::int)
+     SELECT json_build_object(
+       'oldest', pg_snapshot_xmin(now_at)::text, 'next', pg_snapshot_xmax(now_at)::text,
+       'looked', (SELECT count(*) FROM looked), 'last', (SELECT max(number) FROM looked),
+       'events', (SELECT coalesce(json_agg(e), '[]')
+         FROM (SELECT ${EVENT} FROM looked l WHERE ${IS_UNSEALED} ORDER BY l.number) e)
+     )::text AS found FROM pg_current_snapshot() now_at`,
     [after, limit],
   );
   if (!row) throw new Error("The unsealed rows could not be asked for");
-  return { oldest: BigInt(row.oldest), next: BigInt(row.next), events: JSON.parse(row.events) };
+  const found = JSON.parse(row.found);
+  return { ...found, oldest: BigInt(found.oldest), next: BigInt(found.next) };
 }
 
 /** A link of the chain; digests and hashes in hex. */

@@ -4,14 +4,20 @@ import { callerDigestOf, GENESIS, linkHash } from "./chain.ts";
 
 /** Only its holder adds to the chain. */
 export const SEALING_LOCK = "primer audit chain";
-/** As many rows as are sealed in one statement. */
+/** As many rows as are looked at, and sealed, in one statement. */
 const BATCH = 1000;
 /** The time that a row may take from getting its number to belonging to a transaction (milliseconds); statements end before. */
 const NUMBERED_MS = 10_000;
 
 export interface Sealer {
-  /** Seals what has committed and is not sealed, at most {@link BATCH} rows. @returns how many, and whether more may wait */
+  /** Looks at the next {@link BATCH} rows that may not be sealed, and seals those that are not. @returns how many, and whether more may wait */
   seal(): Promise<{ readonly sealed: number; readonly more: boolean }>;
+}
+
+/** Of a look at all that may not be sealed: when, and before which transaction every one was over. */
+interface Began {
+  readonly at: number;
+  readonly oldest: bigint;
 }
 
 /**
@@ -25,17 +31,18 @@ export function createSealer(connection: Connection, elapsed: () => number): Sea
   let head: { seq: number; hash: string } | undefined;
   /** Up to this number every row is sealed, or undone for good. */
   let through = 0;
-  /** The highest number that was sealed. */
-  let highest = 0;
   /** What `through` becomes once every transaction that had begun is over. */
   let candidate: { readonly number: number; readonly next: bigint; readonly at: number } | undefined;
 
   /** Under way where there is more than one batch: from `through` on to the end. */
-  let sweep: { readonly oldest: bigint; readonly after: number } | undefined;
+  let sweep: (Began & { readonly after: number }) | undefined;
 
-  /** @param oldest as it was when the sweep began that has just come to its end */
-  function moveOn(oldest: bigint, next: bigint): void {
-    if (candidate && oldest >= candidate.next && elapsed() - candidate.at >= NUMBERED_MS) {
+  /**
+   * @param began how it was when the sweep began that has just come to its end
+   * @param highest the last number that it has seen
+   */
+  function moveOn(began: Began, highest: number, next: bigint): void {
+    if (candidate && began.oldest >= candidate.next && began.at - candidate.at >= NUMBERED_MS) {
       through = candidate.number;
       candidate = undefined;
     }
@@ -51,7 +58,9 @@ export function createSealer(connection: Connection, elapsed: () => number): Sea
   return {
     async seal() {
       head ??= await findHead();
-      const { events, next, oldest } = await findUnsealed(connection, sweep?.after ?? through, BATCH);
+      const at = elapsed();
+      const after = sweep?.after ?? through;
+      const { events, looked, last, oldest, next } = await findUnsealed(connection, after, BATCH);
       let { seq, hash } = head;
       const seals = events.map((event) => {
         const link = { seq: ++seq, sealed_through: through, caller_digest: callerDigestOf(event) };
@@ -60,11 +69,10 @@ export function createSealer(connection: Connection, elapsed: () => number): Sea
       });
       if (seals.length > 0) await insertSeals(connection, seals);
       head = { seq, hash };
-      const last = Number(events.at(-1)?.number ?? 0);
-      highest = Math.max(highest, last);
-      const more = seals.length === BATCH;
-      if (!more) moveOn(sweep?.oldest ?? oldest, next);
-      sweep = more ? { oldest: sweep?.oldest ?? oldest, after: last } : undefined;
+      const began = sweep ?? { oldest, at };
+      const more = looked === BATCH;
+      if (!more) moveOn(began, last ?? after, next);
+      sweep = more && last !== null ? { ...began, after: last } : undefined;
       return { sealed: seals.length, more };
     },
   };
