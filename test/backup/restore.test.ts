@@ -127,7 +127,7 @@ describe.each(kinds)(`a backup of ${TEST_DATABASE}, restored to %s`, (kind) => {
     await restore(db);
     const verify = () => verifyChain(chainReaderOn(db), () => {});
     const restored = await verify();
-    expect(restored).toMatchObject({ ok: true, rows: expect.any(Number), unsealed: { rows: 2 } });
+    expect(restored).toMatchObject({ ok: true, unsealed: { rows: 2 } });
     expect(restored.rows).toBeGreaterThan(0);
     await createSealer(db, source.clock.elapsed).seal();
     expect(await verify()).toMatchObject({ ok: true, rows: restored.rows + 2, unsealed: { rows: 0 } });
