@@ -13,7 +13,6 @@ import { callerDigestOf, GENESIS, linkHash } from "./chain.ts";
 
 const LINKS_AT_ONCE = 500;
 const ROWS_AT_ONCE = 5000;
-const NO_ID = "00000000-0000-0000-0000-000000000000";
 
 /** What the check reads, some hundreds of rows at a time. */
 export interface ChainReader {
@@ -125,23 +124,23 @@ export async function verifyChain(
   for (let more = true; more && !fault; ) {
     signal?.throwIfAborted();
     const links: ChainLink[] = await reader.links(after);
-    for (const link of links) {
-      fault ??= await walk.step(link);
-    }
+    for (const link of links) fault ??= await walk.step(link);
     after = links.at(-1) ?? after;
     more = links.length === LINKS_AT_ONCE;
     told(walk.counts.rows);
   }
   while (!fault && (await walk.skipDropped()));
   const unsealed = { rows: 0, oldest: null as string | null };
-  for (let last: LogPage["last"] = { id: NO_ID, time: "-62135596800000" }; last && !fault; ) {
+  let last: LogPage["last"] = null;
+  do {
+    if (fault) break;
     signal?.throwIfAborted();
     const page: LogPage = await reader.log(last, sealedThrough);
     unsealed.rows += page.unsealed;
     unsealed.oldest ??= isoOf(page.oldest_unsealed);
     if (page.inserted) fault = insertedAfterwards(page.inserted);
     last = page.last;
-  }
+  } while (last);
   return {
     ok: fault === undefined,
     rows: walk.counts.rows,
