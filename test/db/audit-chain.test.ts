@@ -1,6 +1,9 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { createLog } from "../../config/log.ts";
 import type { Connection, Database } from "../../db/database.ts";
+import { CREATE_RECORDS, migrate, recordOf, statementsOf } from "../../db/migrate.ts";
+import { MIGRATIONS } from "../../db/migrations/index.ts";
+import { openPgliteInMemory } from "../../db/pglite.ts";
 import { findChainHead } from "../../db/queries/audit.ts";
 import { eraseUser, insertUser } from "../../db/queries/users.ts";
 import {
@@ -14,7 +17,7 @@ import {
 } from "../../server/features/audit/service.ts";
 import { heldClock } from "../../server/ports/clock.ts";
 import { systemRandom } from "../../server/ports/random.ts";
-import { TEST_DATABASE, type TestDatabase } from "../support/database.ts";
+import { createPostgresDatabase, openPostgresAt, TEST_DATABASE, type TestDatabase } from "../support/database.ts";
 import { takeTestDatabase } from "../support/pooled-database.ts";
 import { newId, userRow } from "./rows.ts";
 
@@ -331,4 +334,41 @@ describe("months", () => {
     const report = await verifyTampered("DELETE FROM audit_anchors WHERE first_seq = 1");
     expect(report.fault).toMatchObject({ kind: "removed", seq: 1 });
   });
+});
+
+// What was written before there was a chain is in it afterwards, and belongs to whoever it was about.
+test("the migration keeps every row that there was, by month", async () => {
+  const made = ON_SERVER ? await createPostgresDatabase() : undefined;
+  const old = made ? await openPostgresAt(made.url) : await openPgliteInMemory();
+  try {
+    await old.query(CREATE_RECORDS);
+    for (const migration of MIGRATIONS.filter(({ name }) => name < "0010")) {
+      for (const statement of statementsOf(migration)) await old.query(statement);
+      await old.query(recordOf(migration, new Date()));
+    }
+    const [user, other] = [newId(), newId()];
+    await old.query(
+      `INSERT INTO audit_log (id, time, action, outcome, actor_kind, actor_id, subject_kind, subject_id, ip, details) VALUES
+        ('${newId()}', '2025-12-31T23:59:59.999Z', 'login', 'success', 'user', '${user}', 'session', 'x', '192.0.2.1', '{}'),
+        ('${newId()}', '2026-01-01', 'login', 'failure', 'anonymous', NULL, 'user', '${user}', '192.0.2.2', '{"username": "ada"}'),
+        ('${newId()}', '2026-01-01', 'refresh.reused', 'failure', 'anonymous', NULL, 'session', 'x', '192.0.2.3', '{"user_id": "${other}"}'),
+        ('${newId()}', '2026-01-02', 'key.created', 'success', 'operator', NULL, NULL, NULL, NULL, '{"purpose": "signing"}')`,
+    );
+    expect(await migrate(old, () => new Date())).toContain("0010_audit_chain");
+    const rows = await old.query(
+      `SELECT action, ip, caller_of, details::text AS details, tableoid::regclass::text AS part, number::int AS number
+       FROM audit_log ORDER BY number`,
+    );
+    expect(rows.map((row) => Object.values(row))).toEqual([
+      ["login", "192.0.2.1", user, "{}", "audit_log_y2025m12", 1],
+      ["login", "192.0.2.2", user, "{}", "audit_log_y2026m01", 2],
+      ["refresh.reused", "192.0.2.3", other, `{"user_id": "${other}"}`, "audit_log_y2026m01", 3],
+      ["key.created", null, null, `{"purpose": "signing"}`, "audit_log_y2026m01", 4],
+    ]);
+    expect(await sealAll(createSealer(old, () => elapsed))).toBe(4);
+    expect(await verify(old)).toMatchObject({ ok: true, rows: 4, months: 2 });
+  } finally {
+    await old.close();
+    await made?.drop();
+  }
 });
