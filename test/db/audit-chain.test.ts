@@ -4,7 +4,7 @@ import type { Connection, Database } from "../../db/database.ts";
 import { CREATE_RECORDS, migrate, recordOf, statementsOf } from "../../db/migrate.ts";
 import { MIGRATIONS } from "../../db/migrations/index.ts";
 import { openPgliteInMemory } from "../../db/pglite.ts";
-import { findChainHead } from "../../db/queries/audit.ts";
+import { findChainHead } from "../../db/queries/audit-chain.ts";
 import { eraseUser, insertUser } from "../../db/queries/users.ts";
 import {
   audit,

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import type { ChainedEvent, Seal } from "../../../db/queries/audit.ts";
+import type { ChainedEvent, Seal } from "../../../db/queries/audit-chain.ts";
 
 /** What stands before the first link. */
 export const GENESIS = "0".repeat(64);

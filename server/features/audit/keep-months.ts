@@ -1,7 +1,12 @@
 import { codeOf, failed } from "../../../config/errors.ts";
 import type { Log } from "../../../config/log.ts";
 import type { Connection, Database } from "../../../db/database.ts";
-import { countUnsealed, dropAuditMonth, listAuditMonths, makeAuditPartitions } from "../../../db/queries/audit.ts";
+import {
+  countUnsealed,
+  dropAuditMonth,
+  listAuditMonths,
+  makeAuditPartitions,
+} from "../../../db/queries/audit-months.ts";
 
 /** One process at a time changes which months there are. */
 const MONTHS_LOCK = "primer audit months";

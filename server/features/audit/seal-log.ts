@@ -1,5 +1,5 @@
 import type { Connection } from "../../../db/database.ts";
-import { findChainHead, findUnsealed, insertSeals } from "../../../db/queries/audit.ts";
+import { findChainHead, findUnsealed, insertSeals } from "../../../db/queries/audit-chain.ts";
 import { callerDigestOf, GENESIS, linkHash } from "./chain.ts";
 
 /** Only its holder adds to the chain. */

@@ -36,31 +36,33 @@ export async function streamEvents(
   filterOf(query);
   if (open >= MAX_EXPORTS) throw unavailable("Too many exports of the audit log", undefined, RETRY_AFTER_SECONDS);
   open++;
-  const release = once(() => open--);
-  try {
-    await deps.db.transaction((tx) =>
-      audit(tx, deps, { action: "audit.exported", outcome: "success", details: { ...query }, ...by }),
-    );
-  } catch (error) {
-    release();
-    throw error;
-  }
   let cursor: string | undefined;
   let timer: Timer | undefined;
+  let isOver = false;
   const end = () => {
+    if (isOver) return;
+    isOver = true;
+    open--;
     clearTimeout(timer);
-    release();
   };
+  const event = { action: "audit.exported", outcome: "success", details: { ...query }, ...by } as const;
+  await deps.db
+    .transaction((tx) => audit(tx, deps, event))
+    .catch((error) => {
+      end();
+      throw error;
+    });
   return new ReadableStream<Uint8Array>(
     {
       start(controller) {
+        watch(controller);
         signal.addEventListener("abort", end, { once: true });
         if (signal.aborted) end();
-        watch(controller);
       },
       async pull(controller) {
         try {
           const page = await listEventPage(deps, { ...query, limit: AT_ONCE, cursor });
+          if (isOver) return; // whoever asked has gone meanwhile
           controller.enqueue(new TextEncoder().encode(page.data.map((event) => `${JSON.stringify(event)}\n`).join("")));
           cursor = page.next_cursor ?? undefined;
           watch(controller);
@@ -68,6 +70,7 @@ export async function streamEvents(
           end();
           controller.close();
         } catch (error) {
+          if (isOver) return;
           deps.log.warn("An export of the audit log broke off", { event: "audit.export_broken", error });
           end();
           controller.error(error);
@@ -88,12 +91,4 @@ export async function streamEvents(
       drop();
     }, SLOWEST_MS);
   }
-}
-
-function once(work: () => void): () => void {
-  let done = false;
-  return () => {
-    if (!done) work();
-    done = true;
-  };
 }

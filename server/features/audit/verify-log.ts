@@ -8,7 +8,7 @@ import {
   listChain,
   lookThroughLog,
   type Seal,
-} from "../../../db/queries/audit.ts";
+} from "../../../db/queries/audit-chain.ts";
 import { callerDigestOf, GENESIS, linkHash } from "./chain.ts";
 
 const LINKS_AT_ONCE = 500;

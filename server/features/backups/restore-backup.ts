@@ -4,7 +4,7 @@ import { readArchive } from "../../../db/backup/archive.ts";
 import { type Manifest, parseLines, type TableSum } from "../../../db/backup/format.ts";
 import { loadBackup, pendingOf } from "../../../db/backup/load.ts";
 import type { Connection } from "../../../db/database.ts";
-import { makeAuditPartitions } from "../../../db/queries/audit.ts";
+import { makeAuditPartitions } from "../../../db/queries/audit-months.ts";
 import type { SealedSecret } from "../../../db/queries/keys.ts";
 import type { Deps } from "../../deps.ts";
 import { unlockSecrets } from "../keys/service.ts";
