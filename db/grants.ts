@@ -20,13 +20,26 @@ export async function asOwner<T>(
 ): Promise<T> {
   const owner = await openOwner(settings, home, database);
   try {
-    const role = owner.isOther ? await takeOver(owner.database, database) : undefined;
+    const role = owner.isOther ? await takeOver(owner.database, database) : await assertOwns(database);
     const result = await work(owner.database);
     if (role !== undefined) await grantTo(owner.database, role);
     return result;
   } finally {
     await owner.close();
   }
+}
+
+/** @throws OperatorError exit 2 where the tables belong to a role that was not named */
+async function assertOwns(database: Database): Promise<undefined> {
+  const [row] = await database.query<{ owner: string }>(
+    `SELECT pg_get_userbyid(relowner) AS owner FROM pg_class
+     WHERE oid = to_regclass('schema_migrations') AND NOT pg_has_role(relowner, 'USAGE')`,
+  );
+  if (!row) return undefined;
+  throw misused(
+    `The tables belong to ${row.owner}, and DATABASE_URL is another role: it may not change them.`,
+    `Give DATABASE_ADMIN_URL, the URL of the same database as ${row.owner}, with this command.`,
+  );
 }
 
 interface Roles {

@@ -44,7 +44,7 @@ function textOf({ fault, rows, months, erased, dropped, unsealed, head }: ChainR
   lines.push(
     unsealed.rows === 0
       ? "Nothing waits to be sealed."
-      : `${counted(unsealed.rows, "row")} since ${unsealed.oldest} wait to be sealed: \`primer serve\` or \`primer worker\` does that within 5 s.`,
+      : `Not sealed yet: ${counted(unsealed.rows, "row")} since ${unsealed.oldest}. Whatever works in the background does that within 5 s.`,
   );
   if (head) lines.push(`The chain ends at ${head.seq}:${head.hash}`);
   return `${lines.join("\n")}\n`;

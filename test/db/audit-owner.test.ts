@@ -58,7 +58,7 @@ async function newDatabase(owner: string): Promise<{ db: Database; urlOf(role: s
 }
 
 const settingsWith = (url: string, admin: string) =>
-  loadSettings("/nonexistent", { DATABASE_URL: url, DATABASE_ADMIN_URL: admin }).settings;
+  loadSettings("/nonexistent", { DATABASE_URL: url, ...(admin === "" ? {} : { DATABASE_ADMIN_URL: admin }) }).settings;
 
 const codeOf = (work: Promise<unknown>) =>
   work.then(
@@ -165,6 +165,9 @@ describe.if(ON_SERVER)("asOwner", () => {
     await server.query(`REVOKE ${APP} FROM ${OWNER}`);
     expect(await mayChangeAudit(db)).toBe(false);
     expect(await again()).toEqual([]);
+    // From now on the application's role alone migrates nothing, and is told what to give.
+    const alone = settingsWith(urlOf(APP), "");
+    expect(await codeOf(asOwner(alone, "/nonexistent", db, (owner) => migrate(owner, () => NOW)))).toBe(2);
   });
 
   // Rights that do not bind are none: it is said, and not pretended.
