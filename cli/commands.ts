@@ -22,6 +22,10 @@ export const COMMANDS: readonly CommandSpec[] = [
       { flags: "--environment <name>", description: "development (default), staging or production" },
       { flags: "--public-url <url>", description: "The address that people reach primer at" },
       { flags: "--database-url <url>", description: "PostgreSQL 15 or later; without it the embedded database" },
+      {
+        flags: "--database-admin-url <url>",
+        description: "The same database as the role that owns the tables, for migrations; it is not stored",
+      },
       { flags: "--redis-url <url>", description: "Redis, for limits and caches shared by several processes" },
       { flags: "--smtp-url <url>", description: "Mail server; without it mails are kept and read on the machine" },
       { flags: "--otlp-endpoint <url>", description: "OpenTelemetry endpoint that metrics are sent to" },
@@ -458,6 +462,35 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: async () => (await import("./commands/jobs.ts")).purge,
   },
   {
+    name: "audit verify",
+    summary: "Hold every row of the audit log against its chain; tell the row that was changed (exit 1)",
+    examples: ["primer audit verify", "primer audit verify --json"],
+    runsInHolder: false,
+    load: async () => (await import("./commands/audit-verify.ts")).verifyCommand,
+  },
+  {
+    name: "audit export",
+    summary: "Export the audit log, the newest event first",
+    arguments: [{ name: "file", description: "Where to; standard output without it", optional: true }],
+    options: [
+      { flags: "--format <name>", description: "ndjson (default: a JSON document on each line) or csv" },
+      { flags: "--action <name>", description: "Only this action, such as login" },
+      { flags: "--outcome <outcome>", description: "Only success or failure" },
+      { flags: "--actor <who>", description: "Only by this user or client (id), or operator, system, anonymous" },
+      { flags: "--subject <id>", description: "Only what was done to this user, session, role…" },
+      { flags: "--from <time>", description: "From this time on, such as 2026-03-01 or 2026-03-01T12:00:00Z" },
+      { flags: "--to <time>", description: "Before this time" },
+    ],
+    examples: [
+      "primer audit export audit.ndjson",
+      "primer audit export --format csv --from 2026-03-01 --to 2026-04-01 march.csv",
+      "primer audit export --action login --outcome failure",
+    ],
+    // They read some rows at a time of whoever has the database, and do their work here.
+    runsInHolder: false,
+    load: async () => (await import("./commands/audit-export.ts")).exportCommand,
+  },
+  {
     name: "hibp import",
     summary: 'Read the list of breached passwords (Have I Been Pwned) for `password.hibp = "offline"`',
     arguments: [
@@ -520,5 +553,12 @@ export const INTERNAL_COMMANDS: readonly CommandSpec[] = [
     examples: [],
     runsInHolder: true,
     load: async () => (await import("./moving/mover.ts")).step,
+  },
+  {
+    name: "audit read-step",
+    summary: "Some rows of the audit log, for another process",
+    examples: [],
+    runsInHolder: true,
+    load: async () => (await import("./audit-reader.ts")).step,
   },
 ];

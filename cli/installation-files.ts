@@ -66,9 +66,14 @@ export function writeInstallationFiles(wanted: Wanted): { loaded: LoadedSettings
   return { loaded: loadSettings(home, environment, flags), written: true };
 }
 
+/** What owns the tables is not kept where what serves could read it, unless the operator wrote it there. */
+export const ADMIN_URL = "database.admin_url";
+
 /** What the flags and the settings file say, as opposed to the environment and the defaults. */
 const statedSettings = ({ loaded, flags }: Wanted) =>
-  [...loaded.resolved.values()].filter(({ setting, origin }) => setting.key in flags || origin === SETTINGS_FILE);
+  [...loaded.resolved.values()].filter(
+    ({ setting: { key }, origin }) => (key in flags && key !== ADMIN_URL) || origin === SETTINGS_FILE,
+  );
 
 function secretsText(wanted: Wanted): string {
   const stated = statedSettings(wanted).filter(({ setting }) => setting.secret);

@@ -105,6 +105,12 @@ export const SETTINGS = {
       "PostgreSQL 15 or later. Empty: the embedded PGlite database in the home.",
       { secret: true, alias: "DATABASE_URL" },
     ),
+    admin_url: setting(
+      url("postgres", "postgresql"),
+      "",
+      "The same database as the role that owns its tables: for migrations and the retention of the audit log. With it `database.url` can be a role that may add to the audit log and never change it. Empty: database.url does both.",
+      { secret: true, alias: "DATABASE_ADMIN_URL" },
+    ),
     pool_size: setting(integer(1, 500), 10, "Connections that one process opens to PostgreSQL at most."),
     connect_timeout: setting(duration("1s", "60s"), "5s", "How long to wait for a connection to PostgreSQL."),
     statement_timeout: setting(duration("100ms", "10m"), "2s", "PostgreSQL ends a statement that takes longer."),

@@ -4,6 +4,7 @@ import type { Settings } from "../config/schema.ts";
 import type { Deps } from "./deps.ts";
 import { AppError } from "./errors.ts";
 import { accountPages, accountRoutes } from "./features/accounts/routes.ts";
+import { auditRoutes } from "./features/audit/routes.ts";
 import { authRoutes } from "./features/auth/routes.ts";
 import { clientRoutes } from "./features/clients/routes.ts";
 import { docsRoutes } from "./features/docs/routes.ts";
@@ -17,6 +18,7 @@ import { revocationRoutes } from "./features/revocations/routes.ts";
 import { roleRoutes } from "./features/roles/routes.ts";
 import { sessionRoutes } from "./features/sessions/routes.ts";
 import { userRoutes } from "./features/users/routes.ts";
+import { auditRefused } from "./http/audit-refused.ts";
 import { readJsonBody } from "./http/body.ts";
 import { contextOf, loggedPathOf, openContext, pathOf } from "./http/context.ts";
 import { answerError, type ErrorAnswer } from "./http/error-handler.ts";
@@ -47,6 +49,7 @@ const features = (deps: Deps): AnyElysia[] => [
   jobRoutes(deps),
   keyRoutes(deps),
   revocationRoutes(deps),
+  auditRoutes(deps),
   monitoringRoutes(deps),
   healthRoutes(deps),
 ];
@@ -125,6 +128,7 @@ export function createApp(deps: Deps): AnyElysia {
   async function refuse(thrown: unknown, request: Request, route: string | undefined): Promise<ErrorAnswer> {
     const answer = answerError(deps, thrown, request);
     if (answer.status >= 500) return answer;
+    if (answer.status === 403) await auditRefused(deps, thrown, request, route || pathOf(request));
     try {
       const headers = await enforceLimitsOfRefused(deps, limited(request.method, route || pathOf(request)), request);
       return { ...answer, headers: { ...headers, ...answer.headers } };

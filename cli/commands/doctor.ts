@@ -9,6 +9,7 @@ import type { Database } from "../../db/database.ts";
 import { migrationStatus } from "../../db/migrate.ts";
 import { listPublishedSigningKeys } from "../../db/queries/keys.ts";
 import { hasSearchIndex, SEARCH_INDEX_STATEMENTS } from "../../db/queries/user-search.ts";
+import { mayChangeAudit } from "../../server/features/audit/service.ts";
 import { findLastBackup } from "../../server/features/backups/service.ts";
 import { clockDifference } from "../../server/features/health/service.ts";
 import { openKeyRing } from "../../server/features/keys/service.ts";
@@ -168,14 +169,16 @@ function checkSecrets(home: string, { variables }: LoadedSettings): Finding[] {
 }
 
 async function checkDatabase(database: Database, loaded: LoadedSettings): Promise<Finding[]> {
-  const [row] = await database.query<{ version: string; fsync: string; can: boolean }>(
-    "SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync, has_schema_privilege(current_schema(), 'CREATE') AS can",
+  const [row] = await database.query<{ version: string; fsync: string; can: boolean; owned: boolean }>(
+    `SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync,
+       has_schema_privilege(current_schema(), 'CREATE') AS can, to_regclass('schema_migrations') IS NOT NULL AS owned`,
   );
   const findings = [ok("database", `PostgreSQL ${row?.version} (${database.kind}) at ${database.address}`)];
   if (row?.fsync !== "on") {
     findings.push(broken("durability", "fsync is off: a power cut loses logins", "Set fsync = on in postgresql.conf."));
   }
-  if (!row?.can) findings.push(broken("rights", "This user may not create tables", "GRANT CREATE ON SCHEMA public."));
+  if (!row?.can && !row?.owned)
+    findings.push(broken("rights", "This user may not create tables", "GRANT CREATE ON SCHEMA public."));
   const pending = (await migrationStatus(database)).filter((migration) => migration.state === "pending");
   if (pending.length > 0) {
     return [
@@ -185,6 +188,7 @@ async function checkDatabase(database: Database, loaded: LoadedSettings): Promis
   }
   findings.push(ok("migrations", "up to date"), ...(await checkSearch(database)), await checkClock(database));
   const backups = await checkBackups(database, loaded.settings);
+  findings.push(await checkAudit(database, loaded.settings));
   return [...findings, await checkKeys(database, loaded), ...backups, await checkSchedules(database)];
 }
 
@@ -194,6 +198,19 @@ async function checkSearch(database: Database): Promise<Finding[]> {
   const text = "the extension pg_trgm was not to be had: users are found only by how their names and addresses begin";
   const mend = `As an administrator of the database: ${SEARCH_INDEX_STATEMENTS}`;
   return [warning("search", text, mend)];
+}
+
+/** Triggers keep the audit log from being changed; whoever owns it can switch them off. */
+async function checkAudit(database: Database, { environment }: Settings): Promise<Finding> {
+  if (!(await mayChangeAudit(database)))
+    return ok("audit log", "the role of DATABASE_URL may add to it, and not change it");
+  const text = "kept by triggers alone, which is weaker: whoever has primer's database rights can switch them off";
+  if (database.kind === "pglite" || environment === "development") return ok("audit log", text);
+  return warning(
+    "audit log",
+    text,
+    "Run `primer migrate` with DATABASE_ADMIN_URL, the URL of another role that owns the tables.",
+  );
 }
 
 /** A backup that nobody has restored is a hope. In development none is asked for. */

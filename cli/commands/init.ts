@@ -3,7 +3,9 @@ import { misused } from "../../config/errors.ts";
 import { type LoadedSettings, loadSettings } from "../../config/load.ts";
 import { readSecrets } from "../../config/secrets.ts";
 import type { Database } from "../../db/database.ts";
+import { asOwner } from "../../db/grants.ts";
 import { migrate } from "../../db/migrate.ts";
+import { audit } from "../../server/features/audit/service.ts";
 import {
   type Administrator,
   findInstalled,
@@ -23,7 +25,7 @@ import {
 import { systemClock } from "../../server/ports/clock.ts";
 import { systemRandom } from "../../server/ports/random.ts";
 import type { CommandContext, Outcome } from "../command.ts";
-import { assertSecretsKept, writeInstallationFiles } from "../installation-files.ts";
+import { ADMIN_URL, assertSecretsKept, writeInstallationFiles } from "../installation-files.ts";
 import { bold, dim } from "../io.ts";
 import { servicesOn } from "../workspace.ts";
 
@@ -34,6 +36,7 @@ const FLAG_SETTINGS: Readonly<Record<string, string>> = {
   environment: "environment",
   publicUrl: "server.public_url",
   databaseUrl: "database.url",
+  databaseAdminUrl: ADMIN_URL,
   redisUrl: "redis.url",
   smtpUrl: "mail.smtp_url",
   otlpEndpoint: "telemetry.otlp_endpoint",
@@ -90,13 +93,18 @@ async function setUpDatabase(
   const finished = Boolean(installed?.initialisedAt);
   const replace = !finished || Boolean(context.options.force);
   const files = writeInstallationFiles({ home, environment, loaded, flags, replace, random: systemRandom.bytes });
-  const migrations = await migrate(database, systemClock.now);
+  const { settings } = files.loaded;
+  const migrations = await asOwner(settings, home, database, (owner) => migrate(owner, systemClock.now));
   return servicesOn(context, files.loaded, database, async (deps) => {
     if (!finished) io.note(dim(io, `Making a signing key (${signatureOf(files.loaded)}); this takes some seconds.\n`));
     const admin = administratorOf(context, files.loaded, password);
     const done = await initialise(deps, async () => admin);
     const reset =
       finished && context.options.force && password !== undefined ? await resetAdmin(deps, admin) : undefined;
+    if (finished && files.written) {
+      const event = { action: "settings.replaced", outcome: "success", actor: { kind: "operator" } } as const;
+      await deps.db.transaction((tx) => audit(tx, deps, event));
+    }
     const administrator = done.administrator ?? reset;
     if (done.administrator) {
       if (password === undefined) showCredentials(context, done.administrator.username, admin.password);

@@ -5,6 +5,7 @@ import { locale as localeKind } from "../../config/kinds.ts";
 import { loadSettings } from "../../config/load.ts";
 import { createLog } from "../../config/log.ts";
 import type { Settings } from "../../config/schema.ts";
+import { audit } from "../../server/features/audit/service.ts";
 import type { MailTemplate } from "../../server/features/mail/service.ts";
 import { parseEmail } from "../../server/features/users/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
@@ -40,6 +41,9 @@ export const show: Implementation = {
         return { json: { ...facts, obsolete: message.obsolete }, text };
       }
       const { to, subject, text, html } = message;
+      const event = { action: "mail.shown", outcome: "success", actor: { kind: "operator" } } as const;
+      const details = { template: facts.template, user_id: mail.data.user_id };
+      await deps.db.transaction((tx) => audit(tx, deps, { ...event, subject: { kind: "mail", id }, details }));
       const head = `To:      ${printable(to)}\nSubject: ${printable(subject)}\nState:   ${mail.state}, since ${facts.created_at}\n`;
       return { json: { ...facts, to, subject, text, html }, text: `${head}\n${text}` };
     }),

@@ -4,6 +4,7 @@ import { loadSettings } from "../../config/load.ts";
 import { readSecrets } from "../../config/secrets.ts";
 import { assertNobodyServes } from "../../db/backup/load.ts";
 import type { Database } from "../../db/database.ts";
+import { asOwner } from "../../db/grants.ts";
 import { isEmbedded, openDatabase } from "../../db/open.ts";
 import {
   findLastRestore,
@@ -56,7 +57,9 @@ async function restore(context: CommandContext, stop: AbortSignal): Promise<Outc
     const { settings } = loadSettings(staged.folder, environment, staged.flags);
     const told = rowProgress(context.io, "Restoring");
     const fill = (db: Database) =>
-      db.longTransaction((connection) => restoreInto(connection, PARTS, backup, inspected, told));
+      asOwner(settings, home, db, (owner) =>
+        owner.longTransaction((connection) => restoreInto(connection, PARTS, backup, inspected, told)),
+      );
     const done = isEmbedded(settings)
       ? await intoHome(context, inspected, fill, staged.keep)
       : await intoPostgres(await openDatabase(settings, home, false), context, inspected, fill, staged.keep);

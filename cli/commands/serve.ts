@@ -6,6 +6,7 @@ import type { Database } from "../../db/database.ts";
 import { isEmbedded } from "../../db/open.ts";
 import { assertRoutesKnown, routeLimits } from "../../server/app.ts";
 import type { Deps } from "../../server/deps.ts";
+import { audit } from "../../server/features/audit/service.ts";
 import { createHashPool } from "../../server/features/passwords/hash-pool.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { openDeps, type RunningServer, startServer } from "../../server/start.ts";
@@ -147,9 +148,19 @@ function reload(
       deps.hashPool = createHashPool(settings.password, deps.clock);
     const waiting = changed.filter((key) => FIXED_AT_START.test(key));
     log.info("Settings were read again", { event: "settings.reloaded", changed, after_restart: waiting });
+    if (changed.length > 0) recordReload(deps, changed);
   } catch (error) {
     log.error("Settings were not read again; the old ones stay", { event: "settings.refused", error });
   }
+}
+
+function recordReload(deps: Deps, changed: readonly string[]): void {
+  const event = { action: "settings.reloaded", outcome: "success", actor: { kind: "operator" } } as const;
+  deps.db
+    .transaction((tx) => audit(tx, deps, { ...event, details: { changed } }))
+    .catch((error) => {
+      deps.log.error("That settings were read again could not be recorded", { event: "audit.not_recorded", error });
+    });
 }
 
 function changedKeys(before: object, after: object, prefix = ""): string[] {

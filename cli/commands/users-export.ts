@@ -1,14 +1,13 @@
-import { once } from "node:events";
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { resolve } from "node:path";
-import { failed, misused, textOf } from "../../config/errors.ts";
+import { failed, misused } from "../../config/errors.ts";
 import { BATCH_SIZE, type ExportedUser } from "../../server/features/moving/service.ts";
 import type { CommandContext, Implementation, Outcome } from "../command.ts";
+import { csvLine } from "../csv.ts";
 import { untilInterrupted } from "../interrupt.ts";
 import { type Io, yellow } from "../io.ts";
 import { type Mover, withMover } from "../moving/mover.ts";
 import { createPace } from "../moving/pace.ts";
-import { FORMULA } from "../moving/sources/own.ts";
+import { intoFile, type Sink, STANDARD_OUTPUT } from "../sink.ts";
 
 const COLUMNS = [
   "id",
@@ -39,20 +38,13 @@ function textIn(value: ExportedUser[keyof ExportedUser]): string {
   return value.every((entry) => typeof entry === "string") ? value.join(" ") : JSON.stringify(value);
 }
 
-function cell(value: ExportedUser[keyof ExportedUser]): string {
-  const text = textIn(value);
-  const safe = FORMULA.test(text) ? `'${text}` : text;
-  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-}
-
 const FORMATS: Readonly<Record<string, Format>> = {
   primer: { head: "", line: (user) => JSON.stringify(user) },
-  csv: { head: `${COLUMNS.join(",")}\r\n`, line: (user) => `${COLUMNS.map((name) => cell(user[name])).join(",")}\r` },
+  csv: {
+    head: `${COLUMNS.join(",")}\r\n`,
+    line: (user) => `${csvLine(COLUMNS.map((name) => textIn(user[name])))}\r`,
+  },
 };
-
-interface Sink {
-  write(text: string): Promise<void>;
-}
 
 /** Exports every user with the hash of their password: to a file that only its owner can read, or standard output. */
 export const exportCommand: Implementation = {
@@ -107,46 +99,6 @@ async function writeUsers({ mover, sink, format, name, stop, io }: Export): Prom
     pace();
     after = page.at(-1)?.id ?? null;
     if (page.length < BATCH_SIZE || after === null) return counts;
-  }
-}
-
-/** Waits for its reader, so that what is not read yet does not pile up here. */
-const STANDARD_OUTPUT: Sink = {
-  async write(text) {
-    if (process.stdout.destroyed) throw failed("Nobody reads the users any more.");
-    if (!process.stdout.write(text)) await Promise.race([once(process.stdout, "drain"), once(process.stdout, "close")]);
-  },
-};
-
-/** The file is there whole or not at all. */
-async function intoFile<T>(path: string, work: (sink: Sink) => Promise<T>): Promise<T> {
-  const unfinished = `${path}.new`;
-  const file = openUnfinished(unfinished);
-  try {
-    const result = await work({ write: async (text) => orUnwritable(path, () => writeFileSync(file, text)) });
-    orUnwritable(path, () => fsyncSync(file));
-    renameSync(unfinished, path);
-    return result;
-  } catch (error) {
-    rmSync(unfinished, { force: true });
-    throw error;
-  } finally {
-    closeSync(file);
-  }
-}
-
-function openUnfinished(path: string): number {
-  return orUnwritable(path, () => {
-    rmSync(path, { force: true });
-    return openSync(path, "wx", 0o600);
-  });
-}
-
-function orUnwritable<T>(path: string, work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    throw failed(`${path} cannot be written: ${textOf(error)}`, "Name another file.", error);
   }
 }
 

@@ -11,6 +11,7 @@ import m8 from "./0008_schedules.sql" with { type: "text" };
 import m9 from "./0009_held_names.sql" with { type: "text" };
 import m10 from "./0010_user_search.sql" with { type: "text" };
 import m11 from "./0011_idempotency_keys.sql" with { type: "text" };
+import m12 from "./0012_audit_chain.sql" with { type: "text" };
 
 export interface Migration {
   readonly name: string;
@@ -31,4 +32,5 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: "0009_held_names", sql: m9 },
   { name: "0010_user_search", sql: m10 },
   { name: "0011_idempotency_keys", sql: m11 },
+  { name: "0012_audit_chain", sql: m12 },
 ];

@@ -1,7 +1,6 @@
 import { and, asc, eq, gte, lt, lte, type SQL, sql } from "drizzle-orm";
 import type { AnyPgColumn, PgTable } from "drizzle-orm/pg-core";
 import type { Tx } from "../database.ts";
-import { auditLog } from "../schema/audit.ts";
 import { heldNames } from "../schema/held-names.ts";
 import { idempotencyKeys } from "../schema/idempotency.ts";
 import { invitations } from "../schema/invitations.ts";
@@ -69,8 +68,6 @@ export async function deleteIdleSessions(tx: Tx, { from, until, limit }: Doomed)
 
 export const deleteOldLogins: DeleteOld = (tx, doomed) =>
   deleteByTime(tx, loginRecords, loginRecords.createdAt, doomed);
-
-export const deleteOldAudit: DeleteOld = (tx, doomed) => deleteByTime(tx, auditLog, auditLog.time, doomed);
 
 /** @param lockAfter from so many failures on a counter locks, and stays; 0: none does */
 export const deleteOldFailures =

@@ -1,10 +1,10 @@
-import { and, eq, gt, inArray, isNull, lte, ne, or, sql } from "drizzle-orm";
+import { and, eq, gt, inArray, isNull, lte, or, sql } from "drizzle-orm";
 import type { Reader, Tx } from "../database.ts";
-import { auditLog } from "../schema/audit.ts";
 import { invitations } from "../schema/invitations.ts";
 import { knownDevices, loginRecords } from "../schema/logins.ts";
 import { sessions, singleUseTokens } from "../schema/sessions.ts";
 import { credentials, resourceGrants, roles, userRoles, users } from "../schema/users.ts";
+import { forgetCaller } from "./audit.ts";
 import { deleteAnswersOf } from "./idempotency.ts";
 
 export type UserRow = typeof users.$inferSelect;
@@ -208,11 +208,6 @@ export async function eraseUser(tx: Tx, id: string, at: Date): Promise<void> {
   await tx.delete(invitations).where(and(eq(invitations.invitedBy, id), isNull(invitations.usedAt)));
   await tx.delete(singleUseTokens).where(eq(singleUseTokens.userId, id));
   await deleteAnswersOf(tx, id);
-  await tx.update(auditLog).set({ ip: null, userAgent: null }).where(eq(auditLog.actorId, id));
-  await tx
-    .update(auditLog)
-    .set({ ip: null, userAgent: null, details: sql`${auditLog.details} - 'username'` })
-    .where(and(eq(auditLog.subjectKind, "user"), eq(auditLog.subjectId, id), ne(auditLog.actorKind, "user")));
   await tx
     .update(sessions)
     .set({ deviceName: null, userAgent: null, ip: null, fingerprintHash: null })
@@ -231,6 +226,7 @@ export async function eraseUser(tx: Tx, id: string, at: Date): Promise<void> {
       erasedAt: at,
     })
     .where(eq(users.id, id));
+  await forgetCaller(tx, id); // the database lets it happen to those who were erased
 }
 
 export const listRoleNames = async (tx: Tx): Promise<string[]> =>

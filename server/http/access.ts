@@ -32,6 +32,11 @@ const admitted = new WeakMap<Request, Authenticated>();
 /** Whoever a request was found to come from; undefined on a route that is public. */
 export const admittedTo = (request: Request): Authenticated | undefined => admitted.get(request);
 
+const recognised = new WeakMap<Request, Principal>();
+
+/** Whoever a request came from, admitted or not; undefined where that was not asked or not found. */
+export const principalOf = (request: Request): Principal | undefined => recognised.get(request);
+
 /** Whoever is logged in, as who changes something. */
 export const actorOf = (principal: Principal, request: Request): Actor => ({
   actor: { kind: principal.kind, id: principal.id },
@@ -60,6 +65,7 @@ async function admit(deps: Deps, who: Access, request: Request): Promise<Authent
   const { permission, stepUp = false, evenStale = false }: Exclude<Access, "user"> = who === "user" ? {} : who;
   const staleMs = evenStale ? deps.settings.resilience.verify_stale : 0;
   const authenticated = await authenticateRequest(deps, request, staleMs);
+  recognised.set(request, authenticated.principal);
   if (permission !== undefined && !can(authenticated.principal, permission)) {
     throw new AppError("FORBIDDEN", { details: { permission } });
   }

@@ -25,6 +25,8 @@ export interface RouteDescription {
   readonly answers: Readonly<Record<number, TSchema | string>>;
   /** The media type of those answers; JSON where nothing is said. */
   readonly mediaType?: string;
+  /** Media types that are answered instead where that is asked for, with what they hold. */
+  readonly otherMediaTypes?: Readonly<Record<string, TSchema>>;
   /** Errors beside those that every route can answer. */
   readonly errors?: readonly ErrorCode[];
   readonly example?: unknown;
@@ -108,12 +110,17 @@ const REQUEST_ID_HEADER = {
   "X-Request-Id": { schema: { type: "string" }, description: "Names this request in the logs" },
 };
 
-function answerOf(answer: TSchema | string, { example, mediaType = "application/json" }: RouteDescription) {
+function answerOf(answer: TSchema | string, route: RouteDescription) {
   if (typeof answer === "string") return { description: answer, headers: REQUEST_ID_HEADER };
+  const { example, mediaType = "application/json", otherMediaTypes = {} } = route;
+  const others = Object.entries(otherMediaTypes).map(([type, schema]) => [type, { schema }]);
   return {
     description: answer.description ?? "Done",
     headers: REQUEST_ID_HEADER,
-    content: { [mediaType]: { schema: answer, ...(example === undefined ? {} : { example }) } },
+    content: {
+      [mediaType]: { schema: answer, ...(example === undefined ? {} : { example }) },
+      ...Object.fromEntries(others),
+    },
   };
 }
 

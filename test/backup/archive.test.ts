@@ -112,6 +112,7 @@ describe("a backup", () => {
       "jobs.subscription",
       "jobs.version",
       "jobs.warning",
+      "public.audit_log_number_seq", // follows from the rows
       "public.processes",
       "public.schema_migrations",
     ]);

@@ -12,6 +12,7 @@ import { isMigrated } from "../../db/migrate.ts";
 import { MIGRATIONS } from "../../db/migrations/index.ts";
 import { openPgliteInMemory } from "../../db/pglite.ts";
 import { createApp } from "../../server/app.ts";
+import { chainReaderOn, createSealer, verifyChain } from "../../server/features/audit/service.ts";
 import { type InspectedBackup, inspectBackup, restoreInto, takeBackup } from "../../server/features/backups/service.ts";
 import { announcePresence } from "../../server/presence.ts";
 import { openDeps } from "../../server/start.ts";
@@ -64,6 +65,9 @@ beforeAll(async () => {
   await source.db.transaction((tx) =>
     source.deps.jobs.enqueue(tx, "send-mail", { user_id: id, request_id: null, template: "password_changed" }),
   );
+  // The last of its rows is not sealed when the backup is taken.
+  await createSealer(source.db, source.clock.elapsed).seal();
+  await source.login("ada");
   content = await contentOf(source.db);
   await takeBackup(source.deps, { ...backup, settingsText: null, actor: { kind: "operator" }, told() {} });
   after = await source.login("ada"); // the backup knows nothing of this session
@@ -116,6 +120,22 @@ describe.each(kinds)(`a backup of ${TEST_DATABASE}, restored to %s`, (kind) => {
       "SELECT count(*)::int AS off FROM pg_trigger WHERE tgenabled = 'D'",
     );
     expect(triggers?.off).toBe(0);
+  });
+
+  // The audit log goes on where it was: what was sealed still is, and what comes is sealed after it.
+  test("has the chain of the audit log, which goes on", async () => {
+    const db = await emptyDatabase(kind);
+    await restore(db);
+    const verify = () => verifyChain(chainReaderOn(db), () => {});
+    const restored = await verify();
+    expect(restored).toMatchObject({ ok: true, unsealed: { rows: 2 } });
+    expect(restored.rows).toBeGreaterThan(0);
+    await createSealer(db, source.clock.elapsed).seal();
+    expect(await verify()).toMatchObject({ ok: true, rows: restored.rows + 2, unsealed: { rows: 0 } });
+    const request = await serveFrom(db);
+    await request("POST", "/api/v1/auth/login", { body: { username: "ada", password: "wrong wrong wrong" } });
+    await createSealer(db, source.clock.elapsed).seal();
+    expect(await verify()).toMatchObject({ ok: true, rows: restored.rows + 3, unsealed: { rows: 0 } });
   });
 
   // Nothing that was handed out before a restore counts after it: what the backup knows, and what it does not.

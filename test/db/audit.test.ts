@@ -49,6 +49,9 @@ describe("audit", () => {
         userAgent: "test",
         requestId: "request-1",
         details: { roles: ["user"] },
+        number: expect.any(Number),
+        callerOf: row.id,
+        callerSalt: expect.any(String),
       },
     ]);
   });

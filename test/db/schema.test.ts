@@ -117,7 +117,8 @@ const named = (rows: readonly { name: string }[]) => sorted(rows.map((row) => ro
 describe("the schema in the code and in the database agree", () => {
   test("on the tables", async () => {
     const rows = await db.query<{ name: string }>(
-      "SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'schema_migrations'",
+      `SELECT relname AS name FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+       AND NOT relispartition AND relname <> 'schema_migrations'`,
     );
     expect(named(rows)).toEqual(sorted(tables.map((table) => getTableConfig(table).name)));
   });

@@ -93,7 +93,7 @@ export const requestsTo = (app: AnyElysia): TestApp["request"] =>
       new Request(`http://localhost${path}`, { method, headers, ...(body === undefined ? {} : { body }) }),
     );
     const text = await textOf(response);
-    const isJson = response.headers.get("content-type")?.includes("json") ?? false;
+    const isJson = /[/+]json\b/.test(response.headers.get("content-type") ?? "");
     return { status: response.status, headers: response.headers, text, body: isJson ? JSON.parse(text) : undefined };
   };
 

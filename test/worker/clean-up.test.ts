@@ -4,7 +4,6 @@ import type { PgTable } from "drizzle-orm/pg-core";
 import { SETTINGS } from "../../config/schema.ts";
 import { insertSession } from "../../db/queries/sessions.ts";
 import { insertUser } from "../../db/queries/users.ts";
-import { auditLog } from "../../db/schema/audit.ts";
 import { heldNames } from "../../db/schema/held-names.ts";
 import { idempotencyKeys } from "../../db/schema/idempotency.ts";
 import { invitations } from "../../db/schema/invitations.ts";
@@ -32,7 +31,6 @@ beforeAll(async () => {
   app = await openTestApp({
     PRIMER_ACCOUNTS__LOCK_AFTER: String(LOCK_AFTER),
     PRIMER_RETENTION__LOGINS: "60d",
-    PRIMER_RETENTION__AUDIT: "90d",
     PRIMER_RETENTION__SESSIONS: "10d",
   });
   user = await app.createUser({ username: "ada" });
@@ -76,7 +74,6 @@ const session = async (of: object, family: object = {}) => {
 const failures = (at: Date, count: number, subject = `user:${newId()}`) =>
   insert(failureCounters, { subject, failures: count, firstFailureAt: at, lastFailureAt: at }, subject);
 
-const audit = { action: "login", outcome: "success", actorKind: "system" } as const;
 const login = { outcome: "failure", reason: "unknown_account" } as const;
 
 const KINDS: readonly Kind[] = [
@@ -140,17 +137,6 @@ const KINDS: readonly Kind[] = [
     make: (createdAt) => {
       const id = newId();
       return insert(loginRecords, { id, ...login, createdAt }, id);
-    },
-  },
-  {
-    name: "the audit log",
-    table: "audit_log",
-    column: "id",
-    keptMs: 90 * DAY_MS,
-    counted: "audit",
-    make: (time) => {
-      const id = newId();
-      return insert(auditLog, { id, ...audit, time }, id);
     },
   },
   {

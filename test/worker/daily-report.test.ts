@@ -19,7 +19,12 @@ beforeAll(async () => {
 });
 afterAll(() => app.close());
 beforeEach(() => app.db.query("DELETE FROM jobs.job"));
-afterEach(() => app.db.query("DELETE FROM login_records; DELETE FROM audit_log; DELETE FROM users"));
+afterEach(async () => {
+  await app.db.longTransaction((connection) =>
+    connection.query("SET LOCAL session_replication_role = replica; DELETE FROM audit_log"),
+  );
+  await app.db.query("DELETE FROM login_records; DELETE FROM users");
+});
 
 async function logins(at: string, outcome: "success" | "failure", count: number, ip: string | null = "192.0.2.1") {
   const rows = Array.from({ length: count }, () => ({

@@ -1,3 +1,4 @@
+import { openOwner } from "../../db/open.ts";
 import {
   type DeleteOld,
   deleteEndedSessions,
@@ -8,7 +9,6 @@ import {
   deleteGoneProcesses,
   deleteHeldNames,
   deleteIdleSessions,
-  deleteOldAudit,
   deleteOldFailures,
   deleteOldInvitations,
   deleteOldLogins,
@@ -17,6 +17,7 @@ import {
   deleteRetiredSigningKeys,
 } from "../../db/queries/clean-up.ts";
 import { vacuumTables } from "../../db/vacuum.ts";
+import { dropAuditMonths, makeAuditMonths } from "../../server/features/audit/service.ts";
 import type { Details, ScheduleDeps, ScheduledRun } from "../schedule.ts";
 
 const HOUR_MS = 3_600_000;
@@ -60,7 +61,6 @@ function listKept({ retention, accounts }: ScheduleDeps["settings"]): readonly K
     { ...sessions, delete: deleteIdleSessions },
     { ...sessions, delete: deleteExpiredSessions },
     { what: "logins", keptMs: retention.logins, delete: deleteOldLogins },
-    { what: "audit", keptMs: retention.audit, delete: deleteOldAudit },
     { what: "failures", keptMs: FAILURES_KEPT_MS, delete: deleteOldFailures(accounts.lock_after) },
     { what: "held_names", keptMs: EXPIRED_KEPT_MS, delete: deleteHeldNames },
     // They may hold a secret, so hardly longer than they count.
@@ -80,15 +80,30 @@ function listKept({ retention, accounts }: ScheduleDeps["settings"]): readonly K
  *
  * @returns how many rows of what were deleted
  */
-export async function cleanUp(deps: ScheduleDeps, { signal }: ScheduledRun): Promise<Details> {
+export async function cleanUp(deps: ScheduleDeps, { home, signal }: ScheduledRun): Promise<Details> {
   const now = deps.clock.now().getTime();
   const deleted: Record<string, number> = {};
   for (const { what, keptMs, delete: deleteOld } of listKept(deps.settings)) {
     const count = await deleteUntil(deps, deleteOld, new Date(now - keptMs), signal);
     deleted[what] = (deleted[what] ?? 0) + count;
   }
+  deleted.audit = await keepAuditMonths(deps, home, signal);
   if (deps.db.kind === "pglite") await freeRoom(deps, signal);
   return deleted;
+}
+
+/** Of the audit log whole months are dropped, once the last of their rows was kept long enough. */
+async function keepAuditMonths(deps: ScheduleDeps, home: string, signal: AbortSignal): Promise<number> {
+  const { db, clock, log, settings } = deps;
+  await makeAuditMonths(db);
+  const now = clock.now();
+  const owner = await openOwner(settings, home, db);
+  try {
+    const endingBefore = new Date(now.getTime() - settings.retention.audit);
+    return await dropAuditMonths(owner.database, { endingBefore, now, log, signal });
+  } finally {
+    await owner.close();
+  }
 }
 
 /** A PostgreSQL server does this by itself. */

@@ -3,6 +3,7 @@ import { addressKey } from "../../address-key.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
+import { auditRefusal } from "../audit/service.ts";
 import { verifyClient } from "../clients/service.ts";
 import { assertRoom, takeRoom } from "../protection/service.ts";
 
@@ -35,5 +36,9 @@ export async function authenticateClient(
     ip: caller.ip,
   });
   await takeRoom(deps, "client_failed", address);
+  if (credentials && isId(credentials.id)) {
+    const subject = { kind: "client", id: credentials.id };
+    await auditRefusal(deps, { action: "client.refused", actor: { kind: "anonymous" }, subject, caller });
+  }
   throw new AppError("AUTH_INVALID_CREDENTIALS", { internal: "The client could not be authenticated" });
 }

@@ -17,6 +17,7 @@ export const PERMISSIONS = {
   "clients:write": "Register service clients, and replace their secrets.",
   "jobs:read": "See background jobs; never what they carry.",
   "jobs:retry": "Have background jobs tried again.",
+  "audit:read": "See and export the audit log.",
   "reports:read": "Get the daily report and alerts by mail.",
   "monitoring:read": "See health, breakers and counts.",
 } as const;

@@ -230,6 +230,7 @@ describe("GET /docs/json", () => {
     const clients = "/api/v1/clients";
     const { body: client } = await call("POST", clients, { token: admin, body: { name: "orders" } });
     await call("GET", clients, { token: admin });
+    await call("GET", "/api/v1/audit", { token: admin });
     for (const path of ["health", "circuit-breakers"])
       await call("GET", `/api/v1/monitoring/${path}`, { token: admin });
     const introspected = await introspect({ request: call }, client, token);

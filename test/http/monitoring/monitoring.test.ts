@@ -25,7 +25,14 @@ describe("who may look", () => {
     const scenarios = (): Scenario[] => [
       { name: "nobody", status: 401, code: "AUTH_TOKEN_MISSING" },
       { name: "a made-up token", token: "a.b.c", status: 401, code: "AUTH_TOKEN_INVALID" },
-      { name: "a user", token: user, status: 403, code: "FORBIDDEN", notInAnswer: ["database"] },
+      {
+        name: "a user",
+        token: user,
+        status: 403,
+        code: "FORBIDDEN",
+        notInAnswer: ["database"],
+        adds: { audit_log: 1 },
+      },
       { name: "an administrator", token: admin, status: 200 },
     ];
     for (const [index, { name }] of scenarios().entries()) {

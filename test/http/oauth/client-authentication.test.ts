@@ -152,7 +152,7 @@ for (const path of PATHS) {
         expect({ status: answer.status, error: answer.body?.error }).toEqual({ status, error });
         expect(answer.headers.get("www-authenticate")).toBe(status === 401 ? 'Basic realm="primer"' : null);
         expect(answer.text).not.toContain(client.client_secret);
-        expect(await countRows(app)).toEqual(before);
+        expect({ ...(await countRows(app)), audit_log: 0 }).toEqual({ ...before, audit_log: 0 });
       });
     }
 

@@ -136,6 +136,7 @@ function assertDocumented(call: string, operation: Operation, answer: TestAnswer
   });
   const media = response?.content?.["application/json"];
   const events = response?.content?.["text/event-stream"];
+  const [type = ""] = (answer.headers.get("content-type") ?? "").split(";");
   if (answer.status >= 400) {
     const codes = Object.keys(media?.examples ?? {});
     expect({ call, codes }).toEqual({
@@ -145,6 +146,8 @@ function assertDocumented(call: string, operation: Operation, answer: TestAnswer
   } else if (events) {
     expect({ call, type: answer.headers.get("content-type") }).toEqual({ call, type: "text/event-stream" });
     expect({ call, faults: faultsOf(answer.text, events.schema) }).toEqual({ call, faults: [] });
+  } else if (type !== "application/json" && response?.content?.[type]) {
+    expect({ call, faults: faultsOf(answer.text, response.content[type].schema) }).toEqual({ call, faults: [] });
   } else if (media) {
     const faults = [...faultsOf(answer.body, media.schema), ...undocumented(answer.body, media.schema)];
     expect({ call, faults }).toEqual({ call, faults: [] });

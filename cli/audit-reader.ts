@@ -1,0 +1,49 @@
+import {
+  audit,
+  type ChainReader,
+  chainReaderOn,
+  type EventPage,
+  type EventQuery,
+  filterOf,
+  listEventPage,
+} from "../server/features/audit/service.ts";
+import type { UserDeps } from "../server/features/users/service.ts";
+import type { CommandContext } from "./command.ts";
+import { type StepCommand, stepOf, withSteps } from "./steps.ts";
+
+/** Events that are read at a time. */
+const AT_ONCE = 500;
+
+/** What verifying and exporting read of the audit log. */
+export interface AuditReader extends ChainReader {
+  /** Before the first page: that somebody exports is on record. @throws AppError VALIDATION_FAILED */
+  beginExport(query: EventQuery, format: string): Promise<void>;
+  events(query: EventQuery, cursor: string | null): Promise<EventPage>;
+}
+
+const readerOn = (deps: UserDeps): AuditReader => ({
+  ...chainReaderOn(deps.db),
+  async beginExport(query, format) {
+    filterOf(query);
+    await deps.db.transaction((tx) =>
+      audit(tx, deps, {
+        action: "audit.exported",
+        outcome: "success",
+        actor: { kind: "operator" },
+        details: { ...query, format },
+      }),
+    );
+  },
+  events: (query, cursor) => listEventPage(deps, { ...query, limit: AT_ONCE, cursor: cursor ?? undefined }),
+});
+
+const COMMAND: StepCommand<AuditReader> = {
+  name: "audit read-step",
+  steps: ["head", "links", "anchor", "log", "beginExport", "events"],
+  on: readerOn,
+};
+
+export const withAuditReader = <T>(context: CommandContext, work: (reader: AuditReader) => Promise<T>): Promise<T> =>
+  withSteps(context, COMMAND, work);
+
+export const step = stepOf(COMMAND);

@@ -1,0 +1,51 @@
+import { EXIT, failed } from "../../config/errors.ts";
+import { type ChainReport, verifyChain } from "../../server/features/audit/service.ts";
+import { withAuditReader } from "../audit-reader.ts";
+import type { Implementation } from "../command.ts";
+import { untilInterrupted } from "../interrupt.ts";
+import { createPace } from "../moving/pace.ts";
+
+/** Holds the audit log against its chain. Exit 1 where a row was changed, removed or put in, with the row. */
+export const verifyCommand: Implementation = {
+  async run(context) {
+    let rows = 0;
+    const pace = createPace((seconds) => context.io.note(`${rows} rows, ${Math.round(rows / seconds)} a second\n`));
+    const told = (count: number) => {
+      rows = count;
+      pace();
+    };
+    const report = await withAuditReader(context, (reader) =>
+      untilInterrupted((stop) =>
+        verifyChain(reader, told, stop).catch((error) => {
+          throw stop.aborted ? failed("Interrupted; the audit log was not verified to its end.") : error;
+        }),
+      ),
+    );
+    return { json: report, text: textOf(report), exitCode: report.ok ? EXIT.done : EXIT.failed };
+  },
+};
+
+const counted = (count: number, one: string, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
+
+function textOf({ fault, rows, months, erased, dropped, unsealed, head }: ChainReport): string {
+  if (fault) {
+    const where = fault.event_id === null ? "" : ` (event ${fault.event_id}, ${fault.time})`;
+    return `The audit log is not as it was written. ${fault.message}${where}.\nThe ${counted(rows, "row")} before hold. Keep this database as it is, and compare it with a backup from before.\n`;
+  }
+  const lines = [
+    `The audit log holds: ${counted(rows, "row")} of ${counted(months, "month")} are as they were written.`,
+  ];
+  if (dropped.rows > 0) {
+    lines.push(
+      `${counted(dropped.rows, "row")} of ${counted(dropped.months, "month")} were dropped by age; the chain goes on over them.`,
+    );
+  }
+  if (erased > 0) lines.push(`Of ${counted(erased, "row")} the address and agent were erased with their user.`);
+  lines.push(
+    unsealed.rows === 0
+      ? "Nothing waits to be sealed."
+      : `Not sealed yet: ${counted(unsealed.rows, "row")} since ${unsealed.oldest}. Whatever works in the background does that within 5 s.`,
+  );
+  if (head) lines.push(`The chain ends at ${head.seq}:${head.hash}`);
+  return `${lines.join("\n")}\n`;
+}

@@ -1,0 +1,110 @@
+import { codeOf, failed, misused } from "../config/errors.ts";
+import type { Settings } from "../config/schema.ts";
+import type { Connection, Database } from "./database.ts";
+import { openOwner } from "./open.ts";
+
+/** SQLSTATE of something that a role may not do. */
+const NOT_ALLOWED = "42501";
+
+/**
+ * Does what changes the schema, as the role that owns it where `database.admin_url` names one. Then the role of
+ * `database.url` gets the rights to work, and none to change the audit log.
+ *
+ * @throws OperatorError as {@link openOwner}, and exit 2 where that role could change it all the same
+ */
+export async function asOwner<T>(
+  settings: Settings,
+  home: string,
+  database: Database,
+  work: (owner: Database) => Promise<T>,
+): Promise<T> {
+  const owner = await openOwner(settings, home, database);
+  try {
+    const role = owner.isOther ? await takeOver(owner.database, database) : await assertOwns(database);
+    const result = await work(owner.database);
+    if (role !== undefined) await grantTo(owner.database, role);
+    return result;
+  } finally {
+    await owner.close();
+  }
+}
+
+/** @throws OperatorError exit 2 where the tables belong to a role that was not named */
+async function assertOwns(database: Database): Promise<undefined> {
+  const [row] = await database.query<{ owner: string }>(
+    `SELECT pg_get_userbyid(relowner) AS owner FROM pg_class
+     WHERE oid = to_regclass('schema_migrations') AND NOT pg_has_role(relowner, 'USAGE')`,
+  );
+  if (!row) return undefined;
+  throw misused(
+    `The tables belong to ${row.owner}, and DATABASE_URL is another role: it may not change them.`,
+    `Give DATABASE_ADMIN_URL, the URL of the same database as ${row.owner}, with this command.`,
+  );
+}
+
+interface Roles {
+  readonly application: string;
+  readonly bound: boolean;
+}
+
+/** The owner takes whatever the application's role made while it had everything to itself. @returns that role, quoted */
+async function takeOver(owner: Database, application: Database): Promise<string> {
+  const [who] = await application.query<{ role: string }>("SELECT quote_ident(current_user) AS role");
+  const role = who?.role ?? "";
+  const [roles] = await owner.query<Roles & Record<string, unknown>>(
+    `SELECT rolname AS application, NOT rolsuper AND NOT pg_has_role(oid, current_user::regrole, 'MEMBER') AS bound
+     FROM pg_roles WHERE quote_ident(rolname) = $1`,
+    [role],
+  );
+  if (!roles?.bound) {
+    throw misused(
+      `DATABASE_URL connects as ${role}, which may do all that the owner of DATABASE_ADMIN_URL may: nothing would keep it from changing the audit log.`,
+      `Use a role of its own for DATABASE_URL, no superuser and no member of the other: CREATE ROLE primer_app LOGIN PASSWORD '…'.`,
+    );
+  }
+  const [owned] = await owner.query<{ count: number }>(
+    `SELECT count(*)::int AS count FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
+     WHERE r.rolname = $1 AND c.relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('public', 'jobs'))`,
+    [roles.application],
+  );
+  if (owned?.count)
+    await owner.query(`REASSIGN OWNED BY ${role} TO CURRENT_USER`).catch((error) => explain(error, role));
+  return role;
+}
+
+function explain(error: unknown, role: string): never {
+  if (codeOf(error) !== NOT_ALLOWED) throw error;
+  throw failed(
+    `The tables belong to ${role}, and the role of DATABASE_ADMIN_URL may not take them over.`,
+    `As a superuser: GRANT ${role} TO that role; then run the command again. REVOKE it afterwards.`,
+    error,
+  );
+}
+
+/**
+ * What a role needs to serve and work: nothing of the schema, and of the audit log only to add to it and to read it.
+ * Partitions are written through their table; backups read them one by one.
+ */
+async function grantTo(owner: Pick<Database, "longTransaction">, role: string): Promise<void> {
+  await owner.longTransaction(async (connection) => {
+    await connection.query(`
+      GRANT USAGE ON SCHEMA public, jobs TO ${role};
+      GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public, jobs TO ${role};
+      GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public, jobs TO ${role};
+      GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public, jobs TO ${role};
+      ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO ${role};
+      REVOKE INSERT, UPDATE, DELETE ON schema_migrations FROM ${role};
+      REVOKE UPDATE, DELETE, TRUNCATE ON audit_log, audit_seals FROM ${role};
+      REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON audit_anchors FROM ${role}`);
+    for (const name of await auditPartitions(connection)) {
+      await connection.query(`REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON ${name} FROM ${role}`);
+    }
+  });
+}
+
+async function auditPartitions(connection: Connection): Promise<string[]> {
+  const rows = await connection.query<{ name: string }>(
+    "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent IN ('audit_log'::regclass, 'audit_seals'::regclass)",
+  );
+  return rows.map(({ name }) => name);
+}

@@ -1,0 +1,141 @@
+ALTER TABLE "audit_log" RENAME TO "audit_log_before";--> statement-breakpoint
+ALTER TABLE "audit_log_before" DROP CONSTRAINT "audit_log_pkey", DROP CONSTRAINT "audit_log_outcome_known";--> statement-breakpoint
+DROP INDEX "audit_log_time_idx", "audit_log_actor_idx", "audit_log_subject_idx", "audit_log_action_idx";--> statement-breakpoint
+CREATE SEQUENCE "public"."audit_log_number_seq" INCREMENT BY 1 MINVALUE 1 MAXVALUE 9223372036854775807 START WITH 1 CACHE 1;--> statement-breakpoint
+CREATE TABLE "audit_log" (
+	"id" uuid NOT NULL,
+	"time" timestamp (3) with time zone NOT NULL,
+	"action" text NOT NULL,
+	"outcome" text NOT NULL,
+	"actor_kind" text NOT NULL,
+	"actor_id" text,
+	"subject_kind" text,
+	"subject_id" text,
+	"ip" text,
+	"user_agent" text,
+	"request_id" text,
+	"details" jsonb DEFAULT '{}'::jsonb NOT NULL,
+	"number" bigint DEFAULT nextval('audit_log_number_seq'::regclass) NOT NULL,
+	"caller_of" text,
+	"caller_salt" uuid DEFAULT gen_random_uuid(),
+	CONSTRAINT "audit_log_time_id_pk" PRIMARY KEY("time","id"),
+	CONSTRAINT "audit_log_outcome_known" CHECK ("outcome" IN ('success', 'failure'))
+) PARTITION BY RANGE ("time");
+--> statement-breakpoint
+ALTER SEQUENCE "audit_log_number_seq" OWNED BY "audit_log"."number";--> statement-breakpoint
+CREATE TABLE "audit_seals" (
+	"time" timestamp (3) with time zone NOT NULL,
+	"event_id" uuid NOT NULL,
+	"seq" bigint NOT NULL,
+	"sealed_through" bigint NOT NULL,
+	"caller_digest" "bytea",
+	"hash" "bytea" NOT NULL,
+	CONSTRAINT "audit_seals_time_event_id_pk" PRIMARY KEY("time","event_id")
+) PARTITION BY RANGE ("time");
+--> statement-breakpoint
+CREATE TABLE "audit_anchors" (
+	"first_seq" bigint PRIMARY KEY NOT NULL,
+	"last_seq" bigint NOT NULL,
+	"month" date NOT NULL,
+	"rows" bigint NOT NULL,
+	"last_hash" "bytea" NOT NULL,
+	"sealed_through" bigint NOT NULL,
+	"dropped_at" timestamp (3) with time zone NOT NULL
+);
+--> statement-breakpoint
+CREATE INDEX "audit_log_number_idx" ON "audit_log" USING btree ("number");--> statement-breakpoint
+CREATE INDEX "audit_log_actor_idx" ON "audit_log" USING btree ("actor_id","time" DESC NULLS LAST);--> statement-breakpoint
+CREATE INDEX "audit_log_subject_idx" ON "audit_log" USING btree ("subject_id","time" DESC NULLS LAST);--> statement-breakpoint
+CREATE INDEX "audit_log_action_idx" ON "audit_log" USING btree ("action","time" DESC NULLS LAST);--> statement-breakpoint
+CREATE INDEX "audit_log_caller_of_idx" ON "audit_log" USING btree ("caller_of");--> statement-breakpoint
+CREATE INDEX "audit_seals_seq_idx" ON "audit_seals" USING btree ("seq");--> statement-breakpoint
+CREATE OR REPLACE FUNCTION "audit_refuse"() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+	has_rows boolean := true;
+BEGIN
+	IF TG_OP = 'TRUNCATE' THEN
+		EXECUTE format('SELECT EXISTS (SELECT FROM %I.%I)', TG_TABLE_SCHEMA, TG_TABLE_NAME) INTO has_rows;
+	END IF;
+	IF has_rows THEN
+		RAISE EXCEPTION 'The audit log is added to, and never changed' USING ERRCODE = 'insufficient_privilege';
+	END IF;
+	RETURN NULL;
+END $$;
+--> statement-breakpoint
+CREATE OR REPLACE FUNCTION "audit_keep"() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	-- The one change there is: of somebody who was erased, address and agent go, with what their digest was salted with.
+	IF NEW.ip IS NULL AND NEW.user_agent IS NULL AND NEW.caller_salt IS NULL
+		AND to_jsonb(NEW) - '{ip,user_agent,caller_salt}'::text[] = to_jsonb(OLD) - '{ip,user_agent,caller_salt}'::text[]
+		AND EXISTS (SELECT FROM users WHERE id::text = OLD.caller_of AND erased_at IS NOT NULL)
+	THEN
+		RETURN NEW;
+	END IF;
+	RAISE EXCEPTION 'The audit log is added to, and never changed' USING ERRCODE = 'insufficient_privilege';
+END $$;
+--> statement-breakpoint
+CREATE OR REPLACE FUNCTION "audit_forget"(erased text) RETURNS void LANGUAGE sql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+	UPDATE audit_log SET ip = NULL, user_agent = NULL, caller_salt = NULL
+	WHERE caller_of = erased AND caller_salt IS NOT NULL
+$$;
+--> statement-breakpoint
+CREATE OR REPLACE FUNCTION "audit_make_partitions"() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp SET "TimeZone" = 'UTC' SET lock_timeout = '400ms' AS $$
+DECLARE
+	strays boolean := EXISTS (SELECT FROM audit_log_rest) OR EXISTS (SELECT FROM audit_seals_rest);
+	months date[] := ARRAY(
+		SELECT date_trunc('month', now() + make_interval(months => ahead)) FROM generate_series(0, 3) AS ahead
+		UNION SELECT date_trunc('month', time) FROM audit_log_rest
+		UNION SELECT date_trunc('month', time) FROM audit_seals_rest);
+	parent text;
+	month date;
+	part text;
+	made integer := 0;
+BEGIN
+	-- Rows that no partition was there for move to that of their month, through a new and empty rest.
+	IF strays THEN LOCK TABLE audit_log, audit_seals IN ACCESS EXCLUSIVE MODE; END IF;
+	FOREACH parent IN ARRAY ARRAY['audit_log', 'audit_seals'] LOOP
+		IF strays THEN
+			EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', parent, parent || '_rest');
+			EXECUTE format('ALTER TABLE %I RENAME TO %I', parent || '_rest', parent || '_strays');
+		END IF;
+		FOREACH month IN ARRAY months LOOP
+			part := parent || to_char(month, '"_y"YYYY"m"MM');
+			CONTINUE WHEN to_regclass(part) IS NOT NULL;
+			-- To attach a table keeps nobody waiting who writes; to make one as a partition would.
+			EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', part, parent);
+			EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, part,
+				month::timestamptz, (month + interval '1 month')::timestamptz);
+			EXECUTE format('CREATE TRIGGER audit_refuse_truncate BEFORE TRUNCATE ON %I EXECUTE FUNCTION audit_refuse()', part);
+			made := made + 1;
+		END LOOP;
+		IF strays THEN
+			EXECUTE format('CREATE TABLE %I PARTITION OF %I DEFAULT', parent || '_rest', parent);
+			EXECUTE format('CREATE TRIGGER audit_refuse_truncate BEFORE TRUNCATE ON %I EXECUTE FUNCTION audit_refuse()',
+				parent || '_rest');
+			EXECUTE format('INSERT INTO %I SELECT * FROM %I', parent, parent || '_strays');
+			EXECUTE format('DROP TABLE %I', parent || '_strays');
+		END IF;
+	END LOOP;
+	RETURN made;
+END $$;
+--> statement-breakpoint
+CREATE TRIGGER "audit_keep" BEFORE UPDATE ON "audit_log" FOR EACH ROW EXECUTE FUNCTION "audit_keep"();--> statement-breakpoint
+CREATE TRIGGER "audit_refuse" BEFORE DELETE ON "audit_log" FOR EACH ROW EXECUTE FUNCTION "audit_refuse"();--> statement-breakpoint
+CREATE TRIGGER "audit_refuse_truncate" BEFORE TRUNCATE ON "audit_log" EXECUTE FUNCTION "audit_refuse"();--> statement-breakpoint
+CREATE TRIGGER "audit_refuse" BEFORE UPDATE OR DELETE ON "audit_seals" FOR EACH ROW EXECUTE FUNCTION "audit_refuse"();--> statement-breakpoint
+CREATE TRIGGER "audit_refuse_truncate" BEFORE TRUNCATE ON "audit_seals" EXECUTE FUNCTION "audit_refuse"();--> statement-breakpoint
+CREATE TRIGGER "audit_refuse" BEFORE UPDATE OR DELETE ON "audit_anchors" FOR EACH ROW EXECUTE FUNCTION "audit_refuse"();--> statement-breakpoint
+CREATE TRIGGER "audit_refuse_truncate" BEFORE TRUNCATE ON "audit_anchors" EXECUTE FUNCTION "audit_refuse"();--> statement-breakpoint
+CREATE TABLE "audit_log_rest" PARTITION OF "audit_log" DEFAULT;--> statement-breakpoint
+CREATE TABLE "audit_seals_rest" PARTITION OF "audit_seals" DEFAULT;--> statement-breakpoint
+CREATE TRIGGER "audit_refuse_truncate" BEFORE TRUNCATE ON "audit_log_rest" EXECUTE FUNCTION "audit_refuse"();--> statement-breakpoint
+CREATE TRIGGER "audit_refuse_truncate" BEFORE TRUNCATE ON "audit_seals_rest" EXECUTE FUNCTION "audit_refuse"();--> statement-breakpoint
+INSERT INTO "audit_log" (id, time, action, outcome, actor_kind, actor_id, subject_kind, subject_id, ip, user_agent, request_id, details, caller_of)
+	SELECT id, time, action, outcome, actor_kind, actor_id, subject_kind, subject_id, ip, user_agent, request_id, details - 'username',
+		CASE WHEN actor_kind = 'user' THEN actor_id WHEN subject_kind = 'user' THEN subject_id
+			WHEN actor_kind = 'anonymous' THEN details ->> 'user_id' END
+	FROM "audit_log_before" ORDER BY id;--> statement-breakpoint
+DROP TABLE "audit_log_before";--> statement-breakpoint
+SELECT audit_make_partitions();

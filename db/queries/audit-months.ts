@@ -1,0 +1,57 @@
+import type { Connection } from "../database.ts";
+
+/** Makes the partitions of this month and the next three, and of those that have rows and no partition. @returns how many */
+export async function makeAuditPartitions(connection: Connection): Promise<number> {
+  const [row] = await connection.query<{ made: number }>("SELECT audit_make_partitions() AS made");
+  return row?.made ?? 0;
+}
+
+/** The months that have a partition and are over before a moment, the oldest first, by their first day. */
+export async function listAuditMonths(connection: Connection, endingBefore: Date): Promise<string[]> {
+  const rows = await connection.query<{ month: string }>(
+    `SELECT month::text FROM (SELECT to_date(substring(relname FROM '\\d{4}m\\d{2}$'), 'YYYY"m"MM') AS month
+       FROM pg_inherits JOIN pg_class ON oid = inhrelid
+       WHERE inhparent = 'audit_log'::regclass AND relname ~ '^audit_log_y\\d{4}m\\d{2}$') months
+     WHERE (month + interval '1 month') AT TIME ZONE 'UTC' <= $1::timestamptz ORDER BY month`,
+    [endingBefore.toISOString()],
+  );
+  return rows.map(({ month }) => month);
+}
+
+/** The partition of a month of the log or of its chain. */
+const partitionOf = (table: string, month: string) => `${table}_y${month.slice(0, 4)}m${month.slice(5, 7)}`;
+
+/** How many rows of a month are not in the chain yet. */
+export async function countUnsealed(connection: Connection, month: string): Promise<number> {
+  const [row] = await connection.query<{ count: number }>(
+    `SELECT count(*)::int AS count FROM ${partitionOf("audit_log", month)} l
+     WHERE NOT EXISTS (SELECT FROM ${partitionOf("audit_seals", month)} s WHERE s.time = l.time AND s.event_id = l.id)`,
+  );
+  return row?.count ?? 0;
+}
+
+/** Drops a month with its part of the chain, of which the ends of each stretch are kept. @returns how many rows went */
+export async function dropAuditMonth(connection: Connection, month: string, now: Date): Promise<number> {
+  const seals = partitionOf("audit_seals", month);
+  const anchors = await connection.query<{ rows: string }>(
+    `INSERT INTO audit_anchors (first_seq, last_seq, month, rows, last_hash, sealed_through, dropped_at)
+     SELECT ends.first_seq, ends.last_seq, $1::date, ends.last_seq - ends.first_seq + 1, s.hash, s.sealed_through, $2::timestamptz
+     FROM (SELECT min(seq) AS first_seq, max(seq) AS last_seq
+       FROM (SELECT seq, seq - row_number() OVER (ORDER BY seq) AS stretch FROM ${seals}) numbered GROUP BY stretch) ends
+     JOIN ${seals} s ON s.seq = ends.last_seq
+     RETURNING rows::text`,
+    [month, now.toISOString()],
+  );
+  await connection.query(`DROP TABLE ${partitionOf("audit_log", month)}, ${seals}`);
+  return anchors.reduce((sum, { rows }) => sum + Number(rows), 0);
+}
+
+/** Whether the database lets whoever is connected change or remove rows of the audit log by rights, triggers aside. */
+export async function mayChangeAudit(connection: Connection): Promise<boolean> {
+  const [row] = await connection.query<{ may: boolean }>(
+    `SELECT bool_or(has_table_privilege(t, 'UPDATE, DELETE, TRUNCATE')
+       OR pg_has_role((SELECT relowner FROM pg_class WHERE oid = t::regclass), 'USAGE')) AS may
+     FROM unnest(ARRAY['audit_log', 'audit_seals', 'audit_anchors']) AS t`,
+  );
+  return row?.may ?? true;
+}

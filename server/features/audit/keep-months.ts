@@ -1,0 +1,66 @@
+import { codeOf, failed } from "../../../config/errors.ts";
+import type { Log } from "../../../config/log.ts";
+import type { Connection, Database } from "../../../db/database.ts";
+import {
+  countUnsealed,
+  dropAuditMonth,
+  listAuditMonths,
+  makeAuditPartitions,
+} from "../../../db/queries/audit-months.ts";
+
+/** One process at a time changes which months there are. */
+const MONTHS_LOCK = "primer audit months";
+/** How long a drop waits for those who write, while others wait behind it (milliseconds). */
+const LOCK_TIMEOUT_MS = 400;
+/** SQLSTATE of something that a role may not do. */
+const NOT_ALLOWED = "42501";
+
+/**
+ * Makes the partitions of this month and the coming ones. Where there is none rows are kept all the same, so it does not
+ * matter when it fails once.
+ *
+ * @returns how many were made
+ */
+export const makeAuditMonths = (db: Pick<Database, "exclusively">): Promise<number> =>
+  db.exclusively(MONTHS_LOCK, makeAuditPartitions);
+
+export interface DropOptions {
+  readonly endingBefore: Date;
+  readonly now: Date;
+  readonly log: Pick<Log, "warn">;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Drops the months that ended before a moment, with their part of the chain; its ends stay, so that the rest can still be
+ * verified. A month that is not sealed to its end stays until it is.
+ *
+ * @param owner whoever owns the tables
+ * @returns how many rows were dropped
+ */
+export function dropAuditMonths(
+  owner: Pick<Database, "exclusively" | "longTransaction">,
+  { endingBefore, now, log, signal }: DropOptions,
+): Promise<number> {
+  return owner.exclusively(MONTHS_LOCK, async (connection) => {
+    let rows = 0;
+    for (const month of await listAuditMonths(connection, endingBefore)) {
+      signal.throwIfAborted();
+      const unsealed = await countUnsealed(connection, month);
+      if (unsealed === 0) rows += await owner.longTransaction((transaction) => drop(transaction, month, now));
+      else log.warn("A month of the audit log is not sealed and stays", { event: "audit.month_kept", month, unsealed });
+    }
+    return rows;
+  });
+}
+
+async function drop(transaction: Connection, month: string, now: Date): Promise<number> {
+  await transaction.query(`SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}`);
+  try {
+    return await dropAuditMonth(transaction, month, now);
+  } catch (error) {
+    if (codeOf(error) !== NOT_ALLOWED) throw error;
+    const why = `The audit log of ${month.slice(0, 7)} was kept long enough, and this process may not drop it.`;
+    throw failed(why, "Give DATABASE_ADMIN_URL, the role that owns the tables, to every process that works.", error);
+  }
+}

@@ -1,0 +1,79 @@
+import type { Connection } from "../../../db/database.ts";
+import { findChainHead, findUnsealed, insertSeals } from "../../../db/queries/audit-chain.ts";
+import { callerDigestOf, GENESIS, linkHash } from "./chain.ts";
+
+/** Only its holder adds to the chain. */
+export const SEALING_LOCK = "primer audit chain";
+/** As many rows as are looked at, and sealed, in one statement. */
+const BATCH = 1000;
+/** The time that a row may take from getting its number to belonging to a transaction (milliseconds); statements end before. */
+const NUMBERED_MS = 10_000;
+
+export interface Sealer {
+  /** Looks at the next {@link BATCH} rows that may not be sealed, and seals those that are not. @returns how many, and whether more may wait */
+  seal(): Promise<{ readonly sealed: number; readonly more: boolean }>;
+}
+
+/** Of a look at all that may not be sealed: when, and before which transaction every one was over. */
+interface Began {
+  readonly at: number;
+  readonly oldest: bigint;
+}
+
+/**
+ * Adds rows of the audit log to its chain, in batches, after they have committed. Rows get numbers when they are written
+ * and may commit in another order, so a number that is not seen may still come: rows are looked for from the number on up
+ * to which every transaction is known to be over, and never by their time.
+ *
+ * @param connection one that holds {@link SEALING_LOCK}
+ */
+export function createSealer(connection: Connection, elapsed: () => number): Sealer {
+  let head: { seq: number; hash: string } | undefined;
+  /** Up to this number every row is sealed, or undone for good. */
+  let through = 0;
+  /** What `through` becomes once every transaction that had begun is over. */
+  let candidate: { readonly number: number; readonly next: bigint; readonly at: number } | undefined;
+
+  /** Under way where there is more than one batch: from `through` on to the end. */
+  let sweep: (Began & { readonly after: number }) | undefined;
+
+  /**
+   * @param began how it was when the sweep began that has just come to its end
+   * @param highest the last number that it has seen
+   */
+  function moveOn(began: Began, highest: number, next: bigint): void {
+    if (candidate && began.oldest >= candidate.next && began.at - candidate.at >= NUMBERED_MS) {
+      through = candidate.number;
+      candidate = undefined;
+    }
+    if (!candidate && highest > through) candidate = { number: highest, next, at: elapsed() };
+  }
+
+  async function findHead(): Promise<{ seq: number; hash: string }> {
+    const last = await findChainHead(connection);
+    through = last?.sealed_through ?? 0;
+    return { seq: last?.seq ?? 0, hash: last?.hash ?? GENESIS };
+  }
+
+  return {
+    async seal() {
+      head ??= await findHead();
+      const at = elapsed();
+      const after = sweep?.after ?? through;
+      const { events, looked, last, oldest, next } = await findUnsealed(connection, after, BATCH);
+      let { seq, hash } = head;
+      const seals = events.map((event) => {
+        const link = { seq: ++seq, sealed_through: through, caller_digest: callerDigestOf(event) };
+        hash = linkHash(hash, link, event);
+        return { ...link, hash, id: event.id, time: event.time };
+      });
+      if (seals.length > 0) await insertSeals(connection, seals);
+      head = { seq, hash };
+      const began = sweep ?? { oldest, at };
+      const more = looked === BATCH;
+      if (!more) moveOn(began, last ?? after, next);
+      sweep = more && last !== null ? { ...began, after: last } : undefined;
+      return { sealed: seals.length, more };
+    },
+  };
+}

@@ -1,0 +1,188 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { loadSettings } from "../../config/load.ts";
+import { createLog } from "../../config/log.ts";
+import { readTables } from "../../db/backup/read.ts";
+import type { Database } from "../../db/database.ts";
+import { asOwner } from "../../db/grants.ts";
+import { isMigrated, migrate } from "../../db/migrate.ts";
+import { openOwner } from "../../db/open.ts";
+import { eraseUser, insertUser } from "../../db/queries/users.ts";
+import {
+  audit,
+  chainReaderOn,
+  createSealer,
+  dropAuditMonths,
+  makeAuditMonths,
+  mayChangeAudit,
+  verifyChain,
+} from "../../server/features/audit/service.ts";
+import { heldClock } from "../../server/ports/clock.ts";
+import { systemRandom } from "../../server/ports/random.ts";
+import { openPostgresAt, postgresUrl, TEST_DATABASE } from "../support/database.ts";
+import { NOW, newId, userRow } from "./rows.ts";
+
+const ON_SERVER = TEST_DATABASE === "postgres";
+if (!ON_SERVER) process.stderr.write("not on the embedded database, which has no roles: who owns the audit log\n");
+
+const suffix = newId().replaceAll("-", "").slice(-12);
+const [OWNER, APP] = [`primer_owner_${suffix}`, `primer_app_${suffix}`];
+
+let server: Database;
+const closing: (() => Promise<unknown>)[] = [];
+beforeAll(async () => {
+  if (!ON_SERVER) return;
+  server = await openPostgresAt(postgresUrl());
+  for (const role of [OWNER, APP]) await server.query(`CREATE ROLE ${role} LOGIN`);
+});
+afterAll(async () => {
+  if (!ON_SERVER) return;
+  for (const close of closing.reverse()) await close();
+  for (const role of [OWNER, APP]) await server.query(`DROP ROLE ${role}`);
+  await server.close();
+});
+
+/** A database of its own, as the application's role opens it. */
+async function newDatabase(owner: string): Promise<{ db: Database; urlOf(role: string): string }> {
+  const name = `primer_test_${newId().replaceAll("-", "")}`;
+  await server.query(`CREATE DATABASE ${name} OWNER ${owner}`);
+  closing.push(() => server.query(`DROP DATABASE ${name} WITH (FORCE)`));
+  const urlOf = (role: string) => {
+    const url = new URL(postgresUrl());
+    url.pathname = `/${name}`;
+    url.username = role;
+    return url.href;
+  };
+  const db = await openPostgresAt(urlOf(APP));
+  closing.push(() => db.close());
+  return { db, urlOf };
+}
+
+const settingsWith = (url: string, admin: string) =>
+  loadSettings("/nonexistent", { DATABASE_URL: url, ...(admin === "" ? {} : { DATABASE_ADMIN_URL: admin }) }).settings;
+
+const codeOf = (work: Promise<unknown>) =>
+  work.then(
+    () => "done",
+    (error: { code?: string; exitCode?: number }) => error.code ?? error.exitCode,
+  );
+
+describe.if(ON_SERVER)("where another role owns the tables", () => {
+  let db: Database;
+  let settings: ReturnType<typeof settingsWith>;
+  beforeAll(async () => {
+    const made = await newDatabase(OWNER);
+    db = made.db;
+    settings = settingsWith(made.urlOf(APP), made.urlOf(OWNER));
+    await asOwner(settings, "/nonexistent", db, (owner) => migrate(owner, () => NOW));
+  });
+
+  const write = (at: Date, actorId = newId()) =>
+    db.transaction((tx) =>
+      audit(
+        tx,
+        { clock: heldClock(at), random: systemRandom },
+        {
+          action: "login",
+          outcome: "success",
+          actor: { kind: "user", id: actorId },
+          caller: { requestId: null, ip: "192.0.2.1", userAgent: "test" },
+        },
+      ),
+    );
+
+  // Whoever takes the application over can add to the audit log, and take nothing from it.
+  test.each([
+    "UPDATE audit_log SET action = 'x'",
+    "UPDATE audit_log SET ip = NULL",
+    "DELETE FROM audit_log",
+    "TRUNCATE audit_log",
+    "DELETE FROM audit_log_rest",
+    "INSERT INTO audit_log_rest SELECT * FROM audit_log",
+    "UPDATE audit_seals SET seq = 0",
+    "DELETE FROM audit_seals",
+    "TRUNCATE audit_seals",
+    "INSERT INTO audit_anchors SELECT * FROM audit_anchors",
+    "DELETE FROM audit_anchors",
+    "ALTER TABLE audit_log DISABLE TRIGGER ALL",
+    "DROP TABLE audit_log",
+    "SET session_replication_role = replica",
+    "CREATE OR REPLACE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'",
+    "UPDATE schema_migrations SET hash = ''",
+  ])("the application's role may not: %s", async (statement) => {
+    expect(await codeOf(db.query(statement))).toBe("42501");
+  });
+
+  test("everything else goes on: writing, sealing, erasing, making months, reading a backup", async () => {
+    expect(await isMigrated(db)).toBe(true);
+    expect(await mayChangeAudit(db)).toBe(false);
+    const user = userRow({});
+    await insertUser(db.orm, user);
+    await write(NOW, user.id);
+    await write(new Date("2026-01-15"));
+    const seal = () => createSealer(db, () => 0).seal();
+    expect((await seal()).sealed).toBe(2);
+    expect(await makeAuditMonths(db)).toBe(4); // of two tables, January and March
+    await db.transaction((tx) => eraseUser(tx, user.id, NOW));
+    const sums = await db.snapshot((reader) =>
+      readTables(
+        reader,
+        async () => {},
+        () => {},
+      ),
+    );
+    expect(sums["public.audit_log"]?.rows).toBe(2);
+    expect(await verifyChain(chainReaderOn(db), () => {})).toMatchObject({ ok: true, rows: 2, erased: 1 });
+    // A partition that was made later is guarded as well.
+    expect(await codeOf(db.query("DELETE FROM audit_log_y2026m01"))).toBe("42501");
+  });
+
+  // Retention is the owner's: the application's role cannot make the log forget either.
+  test("only the owner drops a month", async () => {
+    const log = createLog(
+      () => "error",
+      { write: () => {} },
+      () => NOW,
+    );
+    const options = { endingBefore: new Date("2026-02-01"), now: NOW, log, signal: new AbortController().signal };
+    expect(await codeOf(dropAuditMonths(db, options))).toBe(1);
+    const owner = await openOwner(settings, "/nonexistent", db);
+    expect(await dropAuditMonths(owner.database, options)).toBe(1);
+    await owner.close();
+    expect(await verifyChain(chainReaderOn(db), () => {})).toMatchObject({ ok: true, dropped: { rows: 1, months: 1 } });
+  });
+});
+
+describe.if(ON_SERVER)("asOwner", () => {
+  test("takes over what the application's role has made, where it may", async () => {
+    const { db, urlOf } = await newDatabase(APP);
+    await migrate(db, () => NOW);
+    expect(await mayChangeAudit(db)).toBe(true);
+    const settings = settingsWith(urlOf(APP), urlOf(OWNER));
+    const again = () => asOwner(settings, "/nonexistent", db, (owner) => migrate(owner, () => NOW));
+    expect(await codeOf(again())).toBe(1);
+    await server.query(`GRANT ${APP} TO ${OWNER}`);
+    expect(await again()).toEqual([]);
+    await server.query(`REVOKE ${APP} FROM ${OWNER}`);
+    expect(await mayChangeAudit(db)).toBe(false);
+    expect(await again()).toEqual([]);
+    // From now on the application's role alone migrates nothing, and is told what to give.
+    const alone = settingsWith(urlOf(APP), "");
+    expect(await codeOf(asOwner(alone, "/nonexistent", db, (owner) => migrate(owner, () => NOW)))).toBe(2);
+  });
+
+  // Rights that do not bind are none: it is said, and not pretended.
+  test("refuses a role that may do everything, and another database", async () => {
+    const { db, urlOf } = await newDatabase(OWNER);
+    const other = await newDatabase(OWNER);
+    const work = (app: Database, appUrl: string, adminUrl: string) =>
+      codeOf(asOwner(settingsWith(appUrl, adminUrl), "/nonexistent", app, async () => {}));
+    const asSuperuser = await openPostgresAt(urlOf(new URL(postgresUrl()).username));
+    closing.push(() => asSuperuser.close());
+    expect(await work(asSuperuser, urlOf(new URL(postgresUrl()).username), urlOf(OWNER))).toBe(2);
+    expect(await work(db, urlOf(APP), urlOf(APP))).toBe(2);
+    expect(await work(db, urlOf(APP), other.urlOf(OWNER))).toBe(2);
+    await server.query(`GRANT ${OWNER} TO ${APP}`);
+    expect(await work(db, urlOf(APP), urlOf(OWNER))).toBe(2);
+    await server.query(`REVOKE ${OWNER} FROM ${APP}`);
+  });
+});

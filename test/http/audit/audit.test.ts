@@ -1,0 +1,227 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { connect } from "node:net";
+import type { AuditView } from "../../../server/features/audit/service.ts";
+import { createClient } from "../../../server/features/clients/service.ts";
+import { FULL, inShort } from "../../drills/processes.ts";
+import { openTestApp } from "../../support/app.ts";
+import { type HttpApp, openHttpApp, openListeningApp } from "../support/http-app.ts";
+import { introspect } from "../support/oauth.ts";
+
+const PATH = "/api/v1/audit";
+const EVENTS = 430;
+const OLD = "2026-01-10T00:00:00.000Z";
+inShort("who does not read an export is waited for; with TEST_FULL for as long as it takes until they are cut off");
+
+let app: HttpApp;
+let admin: string;
+let rootId: string;
+let ada: { id: string };
+beforeAll(async () => {
+  app = await openHttpApp();
+  rootId = (await app.createUser({ username: "root", roles: ["admin"] })).id;
+  ada = await app.createUser({ username: "ada" });
+  admin = (await app.login("root")).access_token;
+  await fill(app, EVENTS);
+});
+afterAll(() => app.close());
+
+/** Events of long ago, several at each moment. */
+const fill = (to: Pick<HttpApp, "db">, count: number, details = "{}") =>
+  to.db.query(
+    `INSERT INTO audit_log (id, time, action, outcome, actor_kind, actor_id, details)
+     SELECT gen_random_uuid(), $1::timestamptz + (n / 7) * interval '1 second', 'logout', 'success', 'user', 'old', $3::text::jsonb
+     FROM generate_series(1, $2::int) n`,
+    [OLD, count, details],
+  );
+
+const get = (query = "", token = admin) => app.request("GET", `${PATH}${query}`, { token });
+const linesOf = (text: string): AuditView[] =>
+  text
+    .split("\n")
+    .slice(0, -1)
+    .map((line) => JSON.parse(line));
+
+describe("GET /audit", () => {
+  // Who did what to whom, from where, by which request, and how it ended.
+  test("shows an event with all that is known of it", async () => {
+    const answer = await app.request("POST", "/api/v1/auth/login", {
+      body: { username: "ada", password: "wrong wrong wrong" },
+      headers: { "user-agent": "=cmd()", "x-request-id": "request-of-ada" },
+    });
+    expect(answer.status).toBe(401);
+    const { body } = await get(`?action=login&outcome=failure`);
+    expect(body).toEqual({
+      data: [
+        {
+          id: expect.any(String),
+          time: app.clock.now().toISOString(),
+          action: "login",
+          outcome: "failure",
+          actor: { kind: "anonymous", id: null },
+          subject: { kind: "user", id: ada.id },
+          ip: null,
+          user_agent: "=cmd()",
+          request_id: "request-of-ada",
+          details: { reason: "wrong_password" },
+        },
+      ],
+      next_cursor: null,
+    });
+  });
+
+  // Nobody without the permission sees anything of it, and that they tried is an event: once.
+  test("is refused without audit:read, which is an event itself", async () => {
+    const { access_token: token } = await app.login("ada");
+    const headers = { "x-request-id": "request-refused", "user-agent": "curious" };
+    const answer = await app.request("GET", PATH, { token, headers });
+    expect([answer.status, answer.body.error.code]).toEqual([403, "FORBIDDEN"]);
+    const { body } = await get("?action=access.refused");
+    expect(body.data).toEqual([
+      expect.objectContaining({
+        actor: { kind: "user", id: ada.id },
+        outcome: "failure",
+        request_id: "request-refused",
+        user_agent: "curious",
+        details: { method: "GET", route: PATH, permission: "audit:read" },
+      }),
+    ]);
+  });
+
+  // Whoever guesses at the secret of a service leaves a trace.
+  test("has the service client that was refused", async () => {
+    const client = await createClient(app.deps, { name: "orders" }, { actor: { kind: "operator" } });
+    const answer = await introspect(app, { ...client, client_secret: "wrong" }, "token");
+    expect(answer.status).toBe(401);
+    const { body } = await get("?action=client.refused");
+    expect(body.data).toEqual([
+      expect.objectContaining({ subject: { kind: "client", id: client.id }, outcome: "failure" }),
+    ]);
+  });
+
+  test.each<[string, () => string, (event: AuditView) => boolean]>([
+    ["action", () => "action=user.created", ({ action }) => action === "user.created"],
+    ["outcome", () => "outcome=failure", ({ outcome }) => outcome === "failure"],
+    ["actor", () => `actor=${rootId}`, ({ actor }) => actor.id === rootId],
+    ["an actor without an id", () => "actor=operator", ({ actor }) => actor.kind === "operator"],
+    ["subject", () => `subject=${ada.id}`, ({ subject }) => subject?.id === ada.id],
+    ["from", () => "from=2026-03-01", ({ time }) => time >= "2026-03-01"],
+    ["to", () => "to=2026-01-10T00:00:10Z", ({ time }) => time < "2026-01-10T00:00:10.000Z"],
+    [
+      "several",
+      () => "action=user.created&actor=operator&from=2026-03-01T11:00:00Z",
+      ({ action }) => action === "user.created",
+    ],
+  ])("filters by %s", async (_name, query, fits) => {
+    const all = linesOf((await get("?format=ndjson")).text);
+    const expected = all.filter(fits).map(({ id }) => id);
+    expect(expected.length).toBeGreaterThan(0);
+    const { body } = await get(`?limit=200&${query()}`);
+    expect(body.data.map(({ id }: AuditView) => id)).toEqual(expected.slice(0, 200));
+  });
+
+  test("goes page by page, the newest first, and leaves nothing out", async () => {
+    const seen: string[] = [];
+    let cursor: string | null = "";
+    while (cursor !== null) {
+      const { body } = await get(`?limit=50&to=2026-02-01${cursor === "" ? "" : `&cursor=${cursor}`}`);
+      seen.push(...body.data.map(({ id }: AuditView) => id));
+      cursor = body.next_cursor;
+    }
+    expect(seen.length).toBe(EVENTS);
+    expect(new Set(seen).size).toBe(EVENTS);
+    expect(linesOf((await get("?format=ndjson&to=2026-02-01")).text).map(({ id }) => id)).toEqual(seen);
+  });
+
+  test.each([
+    "cursor=x",
+    "cursor=1.x",
+    "cursor=99999999999999999.019b76da-a800-7000-8000-000000000000",
+    "from=yesterday",
+    "to=2026-13-01",
+    "limit=201",
+    "outcome=perhaps",
+    "format=csv",
+    "order=asc",
+    "format=ndjson&from=x",
+  ])("%s is refused", async (query) => {
+    const answer = await get(`?${query}`);
+    expect([answer.status, answer.body.error.code]).toEqual([422, "VALIDATION_FAILED"]);
+  });
+});
+
+describe("GET /audit?format=ndjson", () => {
+  test("is a line for each event, and an event itself", async () => {
+    const answer = await get("?format=ndjson&action=user.created");
+    expect([answer.status, answer.headers.get("content-type")]).toEqual([200, "application/x-ndjson"]);
+    expect(linesOf(answer.text).map(({ action }) => action)).toEqual(["user.created", "user.created"]);
+    const { body } = await get("?action=audit.exported&limit=1");
+    expect(body.data[0]).toMatchObject({ actor: { kind: "user", id: rootId }, details: { action: "user.created" } });
+  });
+
+  // Exports that nobody reads take up neither memory nor all the room there is.
+  test("is sent to four at a time, and read no faster than it is sent", async () => {
+    const ask = () =>
+      app.app.handle(
+        new Request(`http://localhost${PATH}?format=ndjson`, { headers: { authorization: `Bearer ${admin}` } }),
+      );
+    const unread: Response[] = [];
+    for (let count = 0; count < 4; count++) unread.push(await ask());
+    expect(unread.map(({ status }) => status)).toEqual([200, 200, 200, 200]);
+    const refused = await ask();
+    expect([refused.status, Number(refused.headers.get("retry-after"))]).toEqual([503, expect.any(Number)]);
+    const [first, ...others] = unread;
+    const reader = first?.body?.getReader();
+    const { value } = (await reader?.read()) ?? {};
+    expect(linesOf(new TextDecoder().decode(value)).length).toBe(200);
+    await reader?.cancel();
+    for (const { body } of others) await body?.cancel();
+    const again = await ask();
+    expect(again.status).toBe(200);
+    await again.body?.cancel();
+  });
+
+  // A reader who stops reading holds nothing for long.
+  test.if(FULL)("cuts off who does not read", async () => {
+    const listening = await openListeningApp();
+    try {
+      await listening.createUser({ username: "root", roles: ["admin"] });
+      const token = (await listening.login("root")).access_token;
+      await fill(listening, 60_000, JSON.stringify({ filler: "x".repeat(500) }));
+      const { port } = new URL(listening.url);
+      const socket = connect(Number(port), "127.0.0.1");
+      const closed = new Promise<number>((resolve) => {
+        const began = performance.now();
+        socket.on("close", () => resolve(performance.now() - began));
+        socket.on("error", () => {});
+      });
+      socket.pause();
+      socket.write(`GET ${PATH}?format=ndjson HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\n\r\n`);
+      const lines = () => listening.logLines.filter((line) => line.includes("audit.export_cut_off")).length;
+      const deadline = performance.now() + 60_000;
+      while (lines() === 0 && performance.now() < deadline) await Bun.sleep(250);
+      expect(lines()).toBe(1);
+      socket.resume();
+      expect(await closed).toBeLessThan(60_000);
+    } finally {
+      await listening.close();
+    }
+  });
+});
+
+// Whoever tries again and again fills no table: so many refusals of one user are recorded a minute.
+test("of one user thirty refusals are recorded a minute", async () => {
+  const own = await openTestApp();
+  try {
+    await own.createUser({ username: "ada" });
+    const { access_token: token } = await own.login("ada");
+    const answers = await Promise.all(Array.from({ length: 40 }, () => own.request("GET", PATH, { token })));
+    expect(answers.every(({ status }) => status === 403)).toBe(true);
+    const recorded = async () => (await own.db.query("SELECT 1 FROM audit_log WHERE action = 'access.refused'")).length;
+    expect(await recorded()).toBe(30);
+    own.clock.advance(61_000);
+    await own.request("GET", PATH, { token });
+    expect(await recorded()).toBe(31);
+  } finally {
+    await own.close();
+  }
+});

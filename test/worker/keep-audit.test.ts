@@ -1,0 +1,51 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { auditLog } from "../../db/schema/audit.ts";
+import { chainReaderOn, createSealer, verifyChain } from "../../server/features/audit/service.ts";
+import { keepAuditSealed } from "../../worker/seal-audit.ts";
+import { newId } from "../db/rows.ts";
+import { waitFor } from "../drills/processes.ts";
+import { openTestApp, type TestApp } from "../support/app.ts";
+import { runSchedule } from "./support/schedules.ts";
+
+const LOOK_MS = 20;
+const SEALED_WITHIN_MS = 5000;
+
+let app: TestApp;
+beforeAll(async () => {
+  app = await openTestApp({ PRIMER_RETENTION__AUDIT: "90d" });
+});
+afterAll(() => app.close());
+
+const write = (time: string) =>
+  app.db.orm
+    .insert(auditLog)
+    .values({ id: newId(), time: new Date(time), action: "login", outcome: "success", actorKind: "system" });
+const verify = () => verifyChain(chainReaderOn(app.db), () => {});
+const sealed = async () => (await verify()).unsealed.rows === 0;
+
+// What was kept long enough goes by the month, and what is left can still be verified.
+test("the clean-up drops the months of which every row was kept long enough", async () => {
+  // It is the first of March: ninety days ago was the first of December.
+  for (const time of ["2025-10-05", "2025-11-30T23:59:59Z", "2025-12-01", "2026-03-01"]) await write(time);
+  expect((await runSchedule(app, "clean-up")).details).toMatchObject({ audit: 0 }); // nothing is sealed yet
+  await createSealer(app.db, app.clock.elapsed).seal();
+  expect((await runSchedule(app, "clean-up")).details).toMatchObject({ audit: 2 });
+  const rows = await app.db.query("SELECT 1 FROM audit_log WHERE time < '2025-12-01'");
+  expect(rows).toEqual([]);
+  expect(await verify()).toMatchObject({ ok: true, dropped: { rows: 2, months: 2 }, unsealed: { rows: 0 } });
+  expect((await runSchedule(app, "clean-up")).details).toMatchObject({ audit: 0 });
+});
+
+// One process seals, and where it ends another one goes on.
+test("of several processes one seals, and the next when that one stops", async () => {
+  const other = await app.otherNode();
+  const [first, second] = [keepAuditSealed(app.deps, LOOK_MS), keepAuditSealed(other.deps, LOOK_MS)];
+  await write("2026-03-01T12:00:00Z");
+  await waitFor("the row is sealed", sealed, SEALED_WITHIN_MS);
+  await first.stop();
+  await write("2026-03-01T12:00:01Z");
+  await waitFor("the next row is sealed", sealed, SEALED_WITHIN_MS);
+  await second.stop();
+  await write("2026-03-01T12:00:02Z");
+  expect(await verify()).toMatchObject({ ok: true, unsealed: { rows: 1 } });
+});

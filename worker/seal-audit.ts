@@ -1,0 +1,76 @@
+import { codeOf } from "../config/errors.ts";
+import type { Deps } from "../server/deps.ts";
+import { createSealer, SEALING_LOCK } from "../server/features/audit/service.ts";
+
+/** How often the sealer looks for what is new (milliseconds): a row is in the chain well within five seconds. */
+const LOOK_MS = 2000;
+/** Sealing takes no more than a fifth of the time, however long it takes. */
+const REST_SHARE = 4;
+/** The longest that one of its statements may take (milliseconds): more than the wait for the lock, which is one too. */
+const STATEMENT_MS = 90_000;
+/** SQLSTATE of a wait for a lock that took too long. */
+const LOCK_NOT_AVAILABLE = "55P03";
+
+/**
+ * Keeps the audit log chained. Of all the processes that do background work one does this; the others wait for its lock,
+ * without asking again and again, and one of them goes on at once where it ends or dies.
+ */
+export function keepAuditSealed({ db, log, clock }: Pick<Deps, "db" | "log" | "clock">, lookMs = LOOK_MS) {
+  const stopping = new AbortController();
+  const { signal } = stopping;
+  const isStopping = () => signal.aborted;
+  let fails = false;
+
+  async function pause(ms: number): Promise<void> {
+    if (isStopping()) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener("abort", () => resolve(), { once: true });
+    await promise;
+    clearTimeout(timer);
+  }
+
+  const sealWhileHeld = () =>
+    db.exclusively(
+      SEALING_LOCK,
+      async (connection) => {
+        const sealer = createSealer(connection, clock.elapsed);
+        while (!isStopping()) {
+          const began = performance.now();
+          const { more } = await sealer.seal();
+          report(true);
+          const took = performance.now() - began;
+          await pause(more ? took : Math.max(lookMs, REST_SHARE * took));
+        }
+      },
+      { statementMs: STATEMENT_MS, signal },
+    );
+
+  function report(works: boolean, error?: unknown): void {
+    if (fails === !works || isStopping()) return;
+    fails = !works;
+    if (works) log.info("The audit log is sealed again", { event: "audit.sealed" });
+    else log.warn("The audit log cannot be sealed now; nothing of it is lost", { event: "audit.not_sealed", error });
+  }
+
+  async function work(): Promise<void> {
+    while (!isStopping()) {
+      try {
+        await sealWhileHeld();
+      } catch (error) {
+        // Another process has the lock and goes on having it: that is as it should be.
+        const isOthers = codeOf((error as Error).cause) === LOCK_NOT_AVAILABLE;
+        if (!isOthers) report(false, error);
+        await pause(isOthers ? 0 : lookMs);
+      }
+    }
+  }
+
+  const worked = work();
+  return {
+    async stop(): Promise<void> {
+      stopping.abort();
+      await worked;
+    },
+  };
+}
