@@ -11,7 +11,10 @@ export interface Sink {
 export const STANDARD_OUTPUT: Sink = {
   async write(text) {
     if (process.stdout.destroyed) throw failed("Nobody reads the export any more.");
-    if (!process.stdout.write(text)) await Promise.race([once(process.stdout, "drain"), once(process.stdout, "close")]);
+    if (process.stdout.write(text)) return;
+    const either = new AbortController(); // the other one is waited for no longer
+    const seen = ["drain", "close"].map((event) => once(process.stdout, event, { signal: either.signal }));
+    await Promise.race(seen).finally(() => either.abort());
   },
 };
 

@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { setTimeout } from "node:timers/promises";
 import postgres from "postgres";
 import { CHANGE_CHANNEL, type ChangeFeed, type ChangeListener, parseChange } from "./database.ts";
 import { withinDeadline } from "./deadline.ts";
@@ -22,9 +24,11 @@ export function watchPostgres(
   let completeUntil = Number.NEGATIVE_INFINITY;
   let sendBeat: ((sentAt: number) => Promise<unknown>) | undefined;
   let works = true;
-  let closed = false;
-  const closing = Promise.withResolvers<void>();
-  const pause = () => Promise.race([Bun.sleep(BEAT_MS), closing.promise]);
+  const closing = new AbortController();
+  const { signal } = closing;
+  const closed = once(signal, "abort");
+  // A race with `closed` at each beat would leave something behind in it each time.
+  const pause = () => setTimeout(BEAT_MS, undefined, { signal }).catch(() => {});
   const awaited = new Set<() => void>();
 
   function report(now: boolean, error?: unknown): void {
@@ -55,7 +59,7 @@ export function watchPostgres(
           String(sentAt),
         ]),
       );
-    while (!closed) {
+    while (!signal.aborted) {
       await sendBeat(performance.now());
       await pause();
       const silence = performance.now() - Math.max(completeUntil, began);
@@ -64,12 +68,12 @@ export function watchPostgres(
   }
 
   async function keepFeeding(): Promise<void> {
-    while (!closed) {
+    while (!signal.aborted) {
       const client = postgres(url, { ...options, max: 1, idle_timeout: 0, max_lifetime: null, fetch_types: false });
       try {
-        await Promise.race([feed(client), closing.promise]);
+        await Promise.race([feed(client), closed]);
       } catch (error) {
-        if (!closed) report(false, error);
+        if (!signal.aborted) report(false, error);
       } finally {
         sendBeat = undefined;
         await client.end({ timeout: 0 }).catch(() => {});
@@ -98,8 +102,7 @@ export function watchPostgres(
     age: (since) => performance.now() - Math.max(since, completeUntil),
     settled: () => provenUntil(performance.now()).catch(() => listener.changed(undefined)),
     async close() {
-      closed = true;
-      closing.resolve();
+      closing.abort();
       await running;
     },
   };

@@ -37,12 +37,11 @@ export async function importAll(run: ImportRun): Promise<void> {
   const { tally } = run;
   const seen = run.options.dryRun ? createMemory(run.options) : undefined;
   let bytes = 0;
-  const stopped = new Promise<undefined>((resolve) => run.stop.addEventListener("abort", () => resolve(undefined)));
   const counted = async function* (chunks: Chunks) {
     const iterator = chunks[Symbol.asyncIterator]();
     for (;;) {
       // Standard input may keep silent for as long as it likes.
-      const next = await Promise.race([iterator.next(), stopped]);
+      const next = await unlessStopped(iterator.next(), run.stop);
       if (!next) run.progress(bytes);
       if (!next || next.done) return;
       bytes += next.value.byteLength;
@@ -70,6 +69,18 @@ export async function importAll(run: ImportRun): Promise<void> {
       await flush();
     }
   }
+}
+
+/**
+ * What a promise comes to, or undefined once there is a stop. Promise.race on one promise of the stop would keep every
+ * value that it ever raced with, and so the whole file.
+ */
+async function unlessStopped<T>(promise: Promise<T>, stop: AbortSignal): Promise<T | undefined> {
+  if (stop.aborted) return undefined;
+  const { promise: stopped, resolve } = Promise.withResolvers<undefined>();
+  const onStop = () => resolve(undefined);
+  stop.addEventListener("abort", onStop, { once: true });
+  return Promise.race([promise, stopped]).finally(() => stop.removeEventListener("abort", onStop));
 }
 
 function readEntry(

@@ -108,7 +108,12 @@ describe("after the process that served", () => {
   // A deploy or a restart loses nobody's login: requests under way are answered, then it ends with 0 and leaves no socket.
   test("is told to stop, a login under way is answered and it exits 0, idle connections or not", async () => {
     const home = await scratch.home();
-    serving = await serve(home, { environment: { PRIMER_PASSWORD__ITERATIONS: "40" } });
+    serving = await serve(home, {
+      environment: {
+        PRIMER_PASSWORD__MEMORY_KIB: "262144",
+        PRIMER_PASSWORD__ITERATIONS: "4",
+      },
+    });
     const idle = await idleConnection(serving.url);
     const answer = login(serving.url, ADMIN.username, "a wrong password that is long");
     await Bun.sleep(50); // the request is with the server by now, and its hash takes far longer
