@@ -1,3 +1,4 @@
+import { setTimeout } from "node:timers/promises";
 import { codeOf } from "../config/errors.ts";
 import type { Deps } from "../server/deps.ts";
 import { createSealer, SEALING_LOCK } from "../server/features/audit/service.ts";
@@ -21,14 +22,7 @@ export function keepAuditSealed({ db, log, clock }: Pick<Deps, "db" | "log" | "c
   const isStopping = () => signal.aborted;
   let fails = false;
 
-  async function pause(ms: number): Promise<void> {
-    if (isStopping()) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener("abort", () => resolve(), { once: true });
-    await promise;
-    clearTimeout(timer);
-  }
+  const pause = (ms: number) => setTimeout(ms, undefined, { signal }).catch(() => {}); // the end of it ends that too
 
   const sealWhileHeld = () =>
     db.exclusively(
