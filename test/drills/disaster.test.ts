@@ -7,7 +7,9 @@ import { addUsers, percentile, startLoad } from "./load.ts";
 import { type OwnPostgres, ownPostgres, whyNoPostgres } from "./own-postgres.ts";
 import {
   ADMIN_PASSWORD,
+  type Child,
   canRun,
+  expectAuditWhole,
   FULL,
   initHome,
   inShort,
@@ -31,8 +33,10 @@ const home = join(scratch.path, "home");
 const file = join(scratch.path, "primer.backup");
 const passphrase = join(scratch.path, "passphrase");
 const servers: OwnPostgres[] = [];
+const started: Child[] = [];
 beforeAll(() => writeFileSync(passphrase, "a passphrase of enough length"));
 afterAll(async () => {
+  for (const child of started) await child.kill();
   for (const server of servers) await server.remove();
   scratch.remove();
 });
@@ -59,6 +63,7 @@ test.if(possible)(`a backup of ${USERS} users under load, everything destroyed, 
   await db.longTransaction((tx) => tx.query("ANALYZE"));
   await db.close();
   const server = await serve(home, before.variables);
+  started.push(server);
   const tokens = await Promise.all(usernames.map(async (name) => (await logInAs(server.url, name)).body));
   const [unused, ...sessions] = tokens;
   const load = startLoad({ url: server.url, usernames, sessions, perSecond: PER_SECOND, durationMs: 1_800_000 });
@@ -86,6 +91,7 @@ test.if(possible)(`a backup of ${USERS} users under load, everything destroyed, 
   ).finished;
   expect([restored.exitCode, restored.exitCode === 0 ? "" : restored.notes]).toEqual([0, ""]);
   const after = await serve(newHome, clean.variables);
+  started.push(after);
   const logins = await Promise.all(["admin", ...usernames].map((name) => logInAs(after.url, name)));
   const backMs = performance.now() - began;
   expect(logins.map(({ status }) => status)).toEqual(logins.map(() => 200));
@@ -98,6 +104,7 @@ test.if(possible)(`a backup of ${USERS} users under load, everything destroyed, 
   expect(row?.users).toBe(USERS + usernames.length + 1);
   after.signal("SIGTERM");
   await after.finished;
+  await expectAuditWhole(newHome, clean.variables);
 
   const { rows, bytes, seconds } = JSON.parse(taken.out);
   const refused = Object.values(seen.kinds).reduce((sum, kind) => sum + (kind.latencies[503]?.length ?? 0), 0);

@@ -7,6 +7,7 @@ import {
   ADMIN_PASSWORD,
   type Answer,
   canRun,
+  expectAuditWhole,
   FULL,
   initHome,
   inShort,
@@ -153,6 +154,7 @@ describe("serve on a full disk", () => {
 
   /** Each acknowledged login has its session, its login record and its audit row. */
   async function expectComplete(home: string, ids: string[]): Promise<void> {
+    await expectAuditWhole(home);
     const db = await openPglite(home);
     const [counts] = await db.query(
       `SELECT (SELECT count(*)::int FROM sessions WHERE id = ANY($1::uuid[])) AS sessions,

@@ -2,6 +2,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { openPglite } from "../../db/pglite.ts";
 import {
+  expectAuditWhole,
   FULL,
   initHome,
   inShort,
@@ -87,6 +88,7 @@ describe("a server killed under load", () => {
       writes += acknowledged(known);
     }
     await server.kill();
+    await expectAuditWhole(home);
     const db = await openPglite(home);
     const [row] = await db.query<{ count: number }>("SELECT count(*)::int AS count FROM sessions");
     await db.close();

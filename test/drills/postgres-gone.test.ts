@@ -5,6 +5,7 @@ import { type OwnPostgres, ownPostgres, whyNoPostgres } from "./own-postgres.ts"
 import {
   type Answer,
   canRun,
+  expectAuditWhole,
   FULL,
   initHome,
   inShort,
@@ -62,7 +63,9 @@ async function withServer<T>(
   try {
     const tokens: Tokens = (await login(server.url)).body;
     expect((await verify(server, tokens)).status).toBe(200);
-    return await drill(server, tokens);
+    const seen = await drill(server, tokens);
+    await expectAuditWhole(home, variables);
+    return seen;
   } finally {
     await server.kill();
   }

@@ -203,6 +203,12 @@ export const login = (url: string) => post(url, "/api/v1/auth/login", { username
 
 export const refresh = (url: string, refresh_token: string) => post(url, "/api/v1/auth/refresh", { refresh_token });
 
+/** Whatever happened, no row of the audit log was lost or changed: its chain says so. */
+export async function expectAuditWhole(home: string, variables?: Record<string, string>): Promise<void> {
+  const { exitCode, out, notes } = await primer(home, ["audit", "verify"], variables).finished;
+  if (exitCode !== 0) throw new Error(`primer audit verify ended with ${exitCode}: ${out}${notes}`);
+}
+
 /** The lines of a log that are JSON, parsed. */
 export const logLines = (out: string): { event?: string; level?: string; msg?: string }[] =>
   out

@@ -3,7 +3,7 @@ import connect from "postgres";
 import { openPostgresAt } from "../support/database.ts";
 import { addUsers, type Generator, type Report, startLoad } from "./load.ts";
 import { whyNoPostgres } from "./own-postgres.ts";
-import { canRun, FULL, inShort, login, refresh, type Server, serve, waitFor } from "./processes.ts";
+import { canRun, expectAuditWhole, FULL, inShort, login, refresh, type Server, serve, waitFor } from "./processes.ts";
 import { type ReverseProxy, startProxy } from "./proxy.ts";
 import { tableRow } from "./table.ts";
 import { serveTwoNodes, type TwoNodes } from "./two-nodes.ts";
@@ -130,6 +130,7 @@ describe("a rolling restart of two nodes behind a proxy", () => {
     // Each session is where its client believes it to be: its newest token is the current one.
     const last = await Promise.all(report.sessions.map(({ refresh_token }) => refresh(proxy.url, refresh_token)));
     expect(last.filter(({ status }) => status !== 200)).toEqual([]);
+    await expectAuditWhole(installation.home, installation.variables);
     const slowest = Math.max(...stops.map(({ tookMs }) => tookMs)) - DRAIN_MS;
     expect(slowest).toBeLessThan(STOPS_WITHIN_MS);
     const refreshes = report.kinds.refresh.latencies[200]?.length ?? 0;

@@ -9,6 +9,7 @@ import { addUsers, percentile, type Report, startLoad } from "./load.ts";
 import { type OwnPostgres, ownPostgres, whyNoPostgres } from "./own-postgres.ts";
 import {
   ADMIN_PASSWORD,
+  type Child,
   canRun,
   FULL,
   initHome,
@@ -49,6 +50,7 @@ const scratch = scratchFolder();
 const home = join(scratch.path, "home");
 let postgres: OwnPostgres;
 let variables: Record<string, string>;
+const started: Child[] = [];
 beforeAll(async () => {
   if (!possible) return;
   postgres = await ownPostgres();
@@ -56,6 +58,7 @@ beforeAll(async () => {
   await initHome(home, variables);
 }, 60_000);
 afterAll(async () => {
+  for (const child of started) await child.kill();
   if (possible) await postgres.remove();
   scratch.remove();
 });
@@ -106,6 +109,7 @@ test.if(possible)(`an upgrade under load with ${USERS} users, and the way back`,
   }
   await db.longTransaction((tx) => tx.query("ANALYZE"));
   const now = await serve(home, variables);
+  started.push(now);
   const sessions = await Promise.all(
     usernames.map(
       async (username) => (await post(now.url, "/api/v1/auth/login", { username, password: ADMIN_PASSWORD })).body,
@@ -135,6 +139,7 @@ test.if(possible)(`an upgrade under load with ${USERS} users, and the way back`,
 
   // Both versions serve beside each other, then the later one is gone back from.
   const after = start([next, "serve", "--dir", home, "--port", String(await freePort())], variables);
+  started.push(after);
   const nextUrl = await after.until((out) => /"event":"server.started","url":"([^"]+)"/.exec(out)?.[1]);
   const { body } = await login(nextUrl);
   const renewed = await refresh(now.url, body.refresh_token);
@@ -144,6 +149,7 @@ test.if(possible)(`an upgrade under load with ${USERS} users, and the way back`,
     expect((await server.finished).exitCode).toBe(0);
   }
   const again = await serve(home, variables);
+  started.push(again);
   expect((await refresh(again.url, renewed.body.refresh_token)).status).toBe(200);
   for (const words of [["migrate"], ["migrate", "--check"]]) {
     expect((await primer(home, words, variables).finished).exitCode).toBe(1);

@@ -37,7 +37,8 @@ interface Counts {
 const say = (text: string) => process.stdout.write(`\n== ${text}\n`);
 
 /** What starts processes of its own, and waits for them more than it works. */
-const WITH_PROCESSES = ["test/backup", "test/binary.test.ts", "test/browser", "test/cli", "test/drills"];
+const WITH_PROCESSES = ["test/backup", "test/binary.test.ts", "test/browser", "test/cli"];
+const DRILLS = ["test/drills"];
 /** What looks at behaviour through the database, and so must hold on both. */
 const ON_BOTH = ["test/http", "test/db", "test/flows", "test/worker"];
 /** The rest. */
@@ -132,7 +133,7 @@ async function step(name: string, command: string[]): Promise<void> {
 async function runDrills(): Promise<Counts> {
   const table = join(scratch, "drills.md");
   const named = process.argv.slice(2).filter((word) => !word.startsWith("--"));
-  const paths = named.length > 0 ? named : ["test/drills"];
+  const paths = named.length > 0 ? named : DRILLS;
   const counts = await runSuite({ name: "drills", paths, environment: { TEST_DRILL_TABLE: table }, isolated: true });
   const rows = await Bun.file(table)
     .text()
@@ -149,13 +150,17 @@ async function runAll(): Promise<Counts> {
   const missing: string[] = [];
   try {
     const environment: Record<string, string> = postgres ? { TEST_DATABASE_URL: postgres.url } : {};
-    // Two lanes at a time: one waits for processes while the other computes. What is measured at length needs quiet.
+    // Three lanes at a time: two wait for processes while one computes. What is measured at length needs quiet.
+    const databases: Suite[] = [
+      { name: "embedded database", paths: [...ON_BOTH, ...ELSEWHERE], environment, coverage: true },
+    ];
     const lanes: Suite[][] = [
       [{ name: "processes", paths: WITH_PROCESSES, environment, isolated: true }],
-      [{ name: "embedded database", paths: [...ON_BOTH, ...ELSEWHERE], environment, coverage: true }],
+      [{ name: "drills", paths: DRILLS, environment, isolated: true }],
+      databases,
     ];
     if (postgres) {
-      lanes[1]?.push({
+      databases.push({
         name: "PostgreSQL",
         paths: ON_BOTH,
         environment: { ...environment, TEST_DATABASE: "postgres" },
