@@ -11,6 +11,18 @@ export class DeadlineError extends Error {
 }
 
 /**
+ * What some work comes to, or undefined once there is an abort. A race with one promise for many works, such as that of a
+ * process's end, would keep something of each.
+ */
+export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  if (signal.aborted) return undefined;
+  const { promise: aborted, resolve } = Promise.withResolvers<undefined>();
+  const onAbort = () => resolve(undefined);
+  signal.addEventListener("abort", onAbort, { once: true });
+  return Promise.race([work, aborted]).finally(() => signal.removeEventListener("abort", onAbort));
+}
+
+/**
  * Waits for the database, but not for ever: the server's own timeouts are no help where the server hangs.
  *
  * @param ms the longest wait (milliseconds)

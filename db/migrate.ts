@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { codeOf, failed, textOf } from "../config/errors.ts";
 import type { Connection, Database } from "./database.ts";
+import { isLostTransaction } from "./errors.ts";
 import { installJobTables, jobTablesCurrent } from "./jobs.ts";
 import { MIGRATIONS, type Migration } from "./migrations/index.ts";
 
@@ -32,7 +33,7 @@ export const statementsOf = (migration: Migration): string[] => migration.sql.sp
  * A migration with this line takes something away that versions without it still use: they may not serve on what it leaves.
  * All others only add, so that the version before goes on serving, and may be gone back to.
  */
-const CONTRACTS = /^-- contracts$/m;
+const CONTRACTS = /^-- contracts\r?$/m;
 
 /** What records that a migration was applied. */
 export const recordOf = (migration: Migration, now: Date): string =>
@@ -69,7 +70,7 @@ async function apply(connection: Connection, migration: Migration, now: Date): P
   );
 }
 
-/** Tries again for a while where somebody holds a table that is to be changed. */
+/** Tries again for a while where somebody holds a table that is to be changed, or each waits for the other. */
 async function inTurns(connection: Connection, name: string, change: () => Promise<unknown>): Promise<void> {
   for (const deadline = performance.now() + TRY_FOR_MS; ; await Bun.sleep(RETRY_AFTER_MS)) {
     try {
@@ -77,18 +78,20 @@ async function inTurns(connection: Connection, name: string, change: () => Promi
       return;
     } catch (error) {
       await connection.query("ROLLBACK").catch(() => {});
-      const isLocked = codeOf(error) === LOCK_NOT_AVAILABLE;
-      if (!isLocked || performance.now() > deadline) throw rolledBack(name, error);
+      const isHeld = codeOf(error) === LOCK_NOT_AVAILABLE || isLostTransaction(error);
+      if (!isHeld || performance.now() > deadline) throw rolledBack(name, error);
     }
   }
 }
 
+const HELD_BY_OTHERS = [
+  "other transactions have held the tables that it changes for a minute",
+  "See pg_stat_activity for what has been running for long, end it or wait; then run the command again. It also goes through while nothing serves.",
+] as const;
 const MENDED_BY: Readonly<Record<string, readonly [why: string, hint: string]>> = {
   [DISK_FULL]: ["the disk is full", "Free some space, then run the command again: it goes on where it stopped."],
-  [LOCK_NOT_AVAILABLE]: [
-    "another transaction has held a table that it changes for a minute",
-    "See pg_stat_activity for what has been running for long, end it or wait; then run the command again.",
-  ],
+  [LOCK_NOT_AVAILABLE]: HELD_BY_OTHERS,
+  "40P01": HELD_BY_OTHERS, // a deadlock
 };
 
 function rolledBack(name: string, error: unknown) {

@@ -1,8 +1,7 @@
-import { once } from "node:events";
 import { setTimeout } from "node:timers/promises";
 import postgres from "postgres";
 import { CHANGE_CHANNEL, type ChangeFeed, type ChangeListener, parseChange } from "./database.ts";
-import { withinDeadline } from "./deadline.ts";
+import { unlessAborted, withinDeadline } from "./deadline.ts";
 
 const BEAT_MS = 250;
 /** A feed without a beat for this long is given up, and another one opened. */
@@ -26,8 +25,6 @@ export function watchPostgres(
   let works = true;
   const closing = new AbortController();
   const { signal } = closing;
-  const closed = once(signal, "abort");
-  // A race with `closed` at each beat would leave something behind in it each time.
   const pause = () => setTimeout(BEAT_MS, undefined, { signal }).catch(() => {});
   const awaited = new Set<() => void>();
 
@@ -71,7 +68,7 @@ export function watchPostgres(
     while (!signal.aborted) {
       const client = postgres(url, { ...options, max: 1, idle_timeout: 0, max_lifetime: null, fetch_types: false });
       try {
-        await Promise.race([feed(client), closed]);
+        await unlessAborted(feed(client), signal);
       } catch (error) {
         if (!signal.aborted) report(false, error);
       } finally {

@@ -23,11 +23,11 @@ const BOUNDS = [
  * Declares mails dead that no server was there for, so that the queue has a bound. They are listed with the reason for as
  * long as any dead job.
  */
-export async function expireMails({ db, log }: Pick<WorkerDeps, "db" | "log">): Promise<void> {
+export async function expireMails({ db, log }: Pick<WorkerDeps, "db" | "log">, signal: AbortSignal): Promise<void> {
   for (const { reason, ...bound } of BOUNDS) {
     const which = { queue: "send-mail", templates: TEMPLATES, limit: BATCH, ...bound } as const;
     let mails = 0;
-    for (let count = BATCH; count === BATCH; mails += count) {
+    for (let count = BATCH; count === BATCH && !signal.aborted; mails += count) {
       count = await expireJobs(db.orm, which, { code: "MAIL_EXPIRED", reason });
     }
     if (mails > 0)

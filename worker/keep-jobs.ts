@@ -62,8 +62,8 @@ export function keepJobs(deps: WorkerDeps, { queues, pace, running }: Kept): Job
 
   async function tidy(): Promise<void> {
     await superviseJobs(deps.db, stopping.signal);
-    if (!stopping.signal.aborted) await expireMails(deps);
     if (!stopping.signal.aborted) await resealJobs(deps);
+    if (!stopping.signal.aborted) await expireMails(deps, stopping.signal);
   }
 
   const beats = every(pace.beat, beat, (error) => {

@@ -4,7 +4,7 @@ import { type LoadedSettings, loadSettings } from "../../config/load.ts";
 import { readSecrets } from "../../config/secrets.ts";
 import type { Database } from "../../db/database.ts";
 import { asOwner } from "../../db/grants.ts";
-import { migrate } from "../../db/migrate.ts";
+import { isMigrated, migrate } from "../../db/migrate.ts";
 import { audit } from "../../server/features/audit/service.ts";
 import {
   type Administrator,
@@ -94,7 +94,10 @@ async function setUpDatabase(
   const replace = !finished || Boolean(context.options.force);
   const files = writeInstallationFiles({ home, environment, loaded, flags, replace, random: systemRandom.bytes });
   const { settings } = files.loaded;
-  const migrations = await asOwner(settings, home, database, (owner) => migrate(owner, systemClock.now));
+  const isUpToDate = settings.database.admin_url === "" && (await isMigrated(database));
+  const migrations = isUpToDate
+    ? []
+    : await asOwner(settings, home, database, (owner) => migrate(owner, systemClock.now));
   return servicesOn(context, files.loaded, database, async (deps) => {
     if (!finished) io.note(dim(io, `Making a signing key (${signatureOf(files.loaded)}); this takes some seconds.\n`));
     const admin = administratorOf(context, files.loaded, password);

@@ -3,7 +3,7 @@ import { loadSettings } from "../../config/load.ts";
 import { readSecrets } from "../../config/secrets.ts";
 import type { Database } from "../../db/database.ts";
 import { asOwner } from "../../db/grants.ts";
-import { migrate, migrationStatus } from "../../db/migrate.ts";
+import { isMigrated, migrate, migrationStatus, pendingMigrations } from "../../db/migrate.ts";
 import { openOwner } from "../../db/open.ts";
 import { rehearseMigrations } from "../../db/rehearse.ts";
 import { audit } from "../../server/features/audit/service.ts";
@@ -27,7 +27,14 @@ export async function run(context: CommandContext): Promise<Outcome> {
       const owner = await openOwner(settings, context.home, database);
       return check(owner.database).finally(() => owner.close());
     }
-    const applied = await asOwner(settings, context.home, database, (owner) => migrate(owner, systemClock.now));
+    // Whoever owns the tables is not needed where nothing is to be done.
+    const isUpToDate =
+      settings.database.admin_url === "" &&
+      (await pendingMigrations(database)).length === 0 &&
+      (await isMigrated(database));
+    const applied = isUpToDate
+      ? []
+      : await asOwner(settings, context.home, database, (owner) => migrate(owner, systemClock.now));
     if (applied.length > 0 && (await findInstalled(database))) await record(database, applied);
     const text = applied.length === 0 ? "The schema is up to date.\n" : `Applied ${applied.join(", ")}.\n`;
     return { json: { database: database.address, applied }, text };

@@ -1,3 +1,4 @@
+import { unlessAborted } from "../../db/deadline.ts";
 import {
   BATCH_SIZE,
   type Draft,
@@ -41,7 +42,7 @@ export async function importAll(run: ImportRun): Promise<void> {
     const iterator = chunks[Symbol.asyncIterator]();
     for (;;) {
       // Standard input may keep silent for as long as it likes.
-      const next = await unlessStopped(iterator.next(), run.stop);
+      const next = await unlessAborted(iterator.next(), run.stop);
       if (!next) run.progress(bytes);
       if (!next || next.done) return;
       bytes += next.value.byteLength;
@@ -69,18 +70,6 @@ export async function importAll(run: ImportRun): Promise<void> {
       await flush();
     }
   }
-}
-
-/**
- * What a promise comes to, or undefined once there is a stop. Promise.race on one promise of the stop would keep every
- * value that it ever raced with, and so the whole file.
- */
-async function unlessStopped<T>(promise: Promise<T>, stop: AbortSignal): Promise<T | undefined> {
-  if (stop.aborted) return undefined;
-  const { promise: stopped, resolve } = Promise.withResolvers<undefined>();
-  const onStop = () => resolve(undefined);
-  stop.addEventListener("abort", onStop, { once: true });
-  return Promise.race([promise, stopped]).finally(() => stop.removeEventListener("abort", onStop));
 }
 
 function readEntry(

@@ -1,4 +1,4 @@
-import { and, asc, desc, eq, gt, inArray, lt, ne, not, or, type SQL, sql } from "drizzle-orm";
+import { and, asc, desc, eq, gt, inArray, lt, ne, or, type SQL, sql } from "drizzle-orm";
 import { boolean, integer, jsonb, pgSchema, text, timestamp, uuid } from "drizzle-orm/pg-core";
 import type { Reader, Tx } from "../database.ts";
 import { type Claim, KEEP_DEAD_SECONDS, KEEP_DONE_SECONDS, type QueueName, SUSPECT_PRIORITY } from "../jobs.ts";
@@ -235,7 +235,7 @@ export async function expireJobs(
         eq(jobs.name, which.queue),
         sql`${jobs.state} IN ('created', 'retry')`, // written out, so that the index counts
         lt(jobs.createdOn, later(-which.waitedMs)),
-        which.but ? not(isOfThese) : isOfThese,
+        which.but ? sql`${isOfThese} IS NOT TRUE` : isOfThese,
       ),
     )
     .limit(which.limit)

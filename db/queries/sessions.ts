@@ -34,7 +34,7 @@ export const updateSession = (tx: Tx, id: string, change: Pick<SessionRow, "auth
 const isLive = (now: Date) =>
   and(isNull(sessions.revokedAt), gt(sessions.expiresAt, now), gt(refreshFamilies.idleExpiresAt, now));
 
-/** The live sessions of a user, newest first: ids are in the order of creation. `before` is the last id seen. */
+/** The live sessions of a user, newest first: ids are in the order of creation. `after` is the last id seen. */
 export async function listLiveSessions(
   tx: Reader,
   userId: string,

@@ -25,7 +25,7 @@ const LOOKED_THROUGH = 100;
 
 /** What makes the index where the migration could not: as that does, but without keeping anybody waiting. */
 export const SEARCH_INDEX_STATEMENTS =
-  "CREATE EXTENSION IF NOT EXISTS pg_trgm; CREATE INDEX CONCURRENTLY users_search_idx ON users USING gin (username gin_trgm_ops, email_key gin_trgm_ops) WITH (gin_pending_list_limit = 256);";
+  "CREATE EXTENSION IF NOT EXISTS pg_trgm; DROP INDEX IF EXISTS users_search_idx; CREATE INDEX CONCURRENTLY users_search_idx ON users USING gin (username gin_trgm_ops, email_key gin_trgm_ops) WITH (gin_pending_list_limit = 256);";
 
 /** Whether what is anywhere in a name can be looked up: that takes an extension that not every PostgreSQL has. */
 export async function hasSearchIndex(tx: Reader): Promise<boolean> {

@@ -87,9 +87,12 @@ export async function enforceLimitsOfRefused(
   route: LimitedRoute,
   request: Request,
 ): Promise<Readonly<Record<string, string>>> {
-  const rate = deps.settings.rate_limits.general;
+  const { general, routes } = deps.settings.rate_limits;
+  const own = routes.get(route.name);
+  const rate = own === undefined ? general : own;
   if (counted.has(request) || route.limits.length === 0 || rate === null) return {};
-  return takeAll(deps, [{ key: `refused:ip:${addressKey(contextOf(request).ip)}`, rate }], request);
+  const which = own === undefined ? "refused" : `refused:${route.name}`;
+  return takeAll(deps, [{ key: `${which} ip:${addressKey(contextOf(request).ip)}`, rate }], request);
 }
 
 async function takeAll(

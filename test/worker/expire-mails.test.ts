@@ -46,7 +46,7 @@ test("a mail that has waited for too long is dead, listed with the reason, and i
     app.clock.advance(10);
     await keep(template, days);
   }
-  await expireMails(app.deps);
+  await expireMails(app.deps, new AbortController().signal);
   expect(await states()).toEqual([
     ["password_reset", "waiting", null],
     ["password_reset", "dead", "MAIL_EXPIRED"],

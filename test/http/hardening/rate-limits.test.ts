@@ -252,6 +252,16 @@ describe("limits of single routes", () => {
     expect(codes).toEqual(["ok", "ok", LIMITED]);
   });
 
+  // What an operator has said of a route holds for those who are refused as well.
+  test("requests that are refused early count under the limit of their route", async () => {
+    await open({ PRIMER_RATE_LIMITS__ROUTES: `GET ${SESSIONS} 3/1m, DELETE ${SESSIONS} off` });
+    const limitedOf = async (method: string) => {
+      const answers = await Promise.all(Array.from({ length: 110 }, () => app.request(method, SESSIONS)));
+      return answers.map(codeOf).filter((code) => code === LIMITED).length;
+    };
+    expect([await limitedOf("GET"), await limitedOf("DELETE")]).toEqual([107, 0]);
+  });
+
   test("a route that there is not is refused at the start", async () => {
     await expect(openTestApp({ PRIMER_RATE_LIMITS__ROUTES: "GET /api/v1/nowhere 3/1m" })).rejects.toMatchObject({
       exitCode: 2,
