@@ -47,7 +47,7 @@ CREATE INDEX "audit_log_number_idx" ON "audit_log" USING btree ("number");--> st
 CREATE INDEX "audit_log_actor_idx" ON "audit_log" USING btree ("actor_id","time" DESC NULLS LAST);--> statement-breakpoint
 CREATE INDEX "audit_log_subject_idx" ON "audit_log" USING btree ("subject_id","time" DESC NULLS LAST);--> statement-breakpoint
 CREATE INDEX "audit_log_action_idx" ON "audit_log" USING btree ("action","time" DESC NULLS LAST);--> statement-breakpoint
-CREATE INDEX "audit_log_caller_of_idx" ON "audit_log" USING btree ("caller_of");--> statement-breakpoint
+CREATE INDEX "audit_log_caller_of_idx" ON "audit_log" USING btree ("caller_of") WHERE "audit_log"."caller_salt" IS NOT NULL;--> statement-breakpoint
 CREATE INDEX "audit_seals_seq_idx" ON "audit_seals" USING btree ("seq");--> statement-breakpoint
 CREATE OR REPLACE FUNCTION "audit_refuse"() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -64,21 +64,30 @@ END $$;
 --> statement-breakpoint
 CREATE OR REPLACE FUNCTION "audit_keep"() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-	-- The one change there is: of somebody who was erased, address and agent go, with what their digest was salted with.
+	-- The one change there is: of somebody of whom the log itself says that they were erased, address and agent go, with
+	-- what their digest was salted with.
 	IF NEW.ip IS NULL AND NEW.user_agent IS NULL AND NEW.caller_salt IS NULL
 		AND to_jsonb(NEW) - '{ip,user_agent,caller_salt}'::text[] = to_jsonb(OLD) - '{ip,user_agent,caller_salt}'::text[]
-		AND EXISTS (SELECT FROM users WHERE id::text = OLD.caller_of AND erased_at IS NOT NULL)
+		AND EXISTS (SELECT FROM public.audit_log
+			WHERE subject_id = OLD.caller_of AND subject_kind = 'user' AND action = 'user.erased' AND outcome = 'success')
 	THEN
 		RETURN NEW;
 	END IF;
 	RAISE EXCEPTION 'The audit log is added to, and never changed' USING ERRCODE = 'insufficient_privilege';
 END $$;
 --> statement-breakpoint
-CREATE OR REPLACE FUNCTION "audit_forget"(erased text) RETURNS void LANGUAGE sql SECURITY DEFINER
+CREATE OR REPLACE FUNCTION "audit_forget"(erased text, most integer) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
-	UPDATE audit_log SET ip = NULL, user_agent = NULL, caller_salt = NULL
-	WHERE caller_of = erased AND caller_salt IS NOT NULL
-$$;
+DECLARE
+	one record;
+	forgotten integer := 0;
+BEGIN
+	FOR one IN SELECT time, id FROM audit_log WHERE caller_of = erased AND caller_salt IS NOT NULL LIMIT most LOOP
+		UPDATE audit_log SET ip = NULL, user_agent = NULL, caller_salt = NULL WHERE time = one.time AND id = one.id;
+		forgotten := forgotten + 1;
+	END LOOP;
+	RETURN forgotten;
+END $$;
 --> statement-breakpoint
 CREATE OR REPLACE FUNCTION "audit_make_partitions"() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp SET "TimeZone" = 'UTC' SET lock_timeout = '400ms' AS $$

@@ -51,7 +51,7 @@ export const auditLog = pgTable(
     index("audit_log_actor_idx").on(t.actorId, t.time.desc()),
     index("audit_log_subject_idx").on(t.subjectId, t.time.desc()),
     index("audit_log_action_idx").on(t.action, t.time.desc()),
-    index("audit_log_caller_of_idx").on(t.callerOf),
+    index("audit_log_caller_of_idx").on(t.callerOf).where(sql`${t.callerSalt} IS NOT NULL`),
     check("audit_log_outcome_known", sql`${t.outcome} IN ('success', 'failure')`),
   ],
 );

@@ -6,12 +6,13 @@ import type { Database } from "../../db/database.ts";
 import { asOwner } from "../../db/grants.ts";
 import { isMigrated, migrate } from "../../db/migrate.ts";
 import { openOwner } from "../../db/open.ts";
-import { eraseUser, insertUser } from "../../db/queries/users.ts";
+import { insertUser } from "../../db/queries/users.ts";
 import {
   audit,
   chainReaderOn,
   createSealer,
   dropAuditMonths,
+  forgetFirst,
   makeAuditMonths,
   mayChangeAudit,
   verifyChain,
@@ -90,6 +91,13 @@ describe.if(ON_SERVER)("where another role owns the tables", () => {
       ),
     );
 
+  const erase = (id: string) =>
+    db.transaction(async (tx) => {
+      const event = { action: "user.erased", outcome: "success", subject: { kind: "user", id } } as const;
+      await audit(tx, { clock: heldClock(NOW), random: systemRandom }, { ...event, actor: { kind: "system" } });
+      await forgetFirst(tx, id);
+    });
+
   // Whoever takes the application over can add to the audit log, and take nothing from it.
   test.each([
     "UPDATE audit_log SET action = 'x'",
@@ -118,11 +126,14 @@ describe.if(ON_SERVER)("where another role owns the tables", () => {
     const user = userRow({});
     await insertUser(db.orm, user);
     await write(NOW, user.id);
+    // Also not by saying so anywhere but in the log itself.
+    await db.query("UPDATE users SET erased_at = now() WHERE id = $1", [user.id]);
+    expect(await codeOf(db.query("SELECT audit_forget($1, 1)", [user.id]))).toBe("42501");
     await write(new Date("2026-01-15"));
     const seal = () => createSealer(db, () => 0).seal();
     expect((await seal()).sealed).toBe(2);
     expect(await makeAuditMonths(db)).toBe(4); // of two tables, January and March
-    await db.transaction((tx) => eraseUser(tx, user.id, NOW));
+    await erase(user.id);
     const sums = await db.snapshot((reader) =>
       readTables(
         reader,
@@ -130,7 +141,7 @@ describe.if(ON_SERVER)("where another role owns the tables", () => {
         () => {},
       ),
     );
-    expect(sums["public.audit_log"]?.rows).toBe(2);
+    expect(sums["public.audit_log"]?.rows).toBe(3);
     expect(await verifyChain(chainReaderOn(db), () => {})).toMatchObject({ ok: true, rows: 2, erased: 1 });
     // A partition that was made later is guarded as well.
     expect(await codeOf(db.query("DELETE FROM audit_log_y2026m01"))).toBe("42501");

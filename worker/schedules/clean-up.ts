@@ -17,7 +17,7 @@ import {
   deleteRetiredSigningKeys,
 } from "../../db/queries/clean-up.ts";
 import { vacuumTables } from "../../db/vacuum.ts";
-import { dropAuditMonths, makeAuditMonths } from "../../server/features/audit/service.ts";
+import { dropAuditMonths, forgetErased, makeAuditMonths } from "../../server/features/audit/service.ts";
 import type { Details, ScheduleDeps, ScheduledRun } from "../schedule.ts";
 
 const HOUR_MS = 3_600_000;
@@ -87,6 +87,7 @@ export async function cleanUp(deps: ScheduleDeps, { home, signal }: ScheduledRun
     const count = await deleteUntil(deps, deleteOld, new Date(now - keptMs), signal);
     deleted[what] = (deleted[what] ?? 0) + count;
   }
+  deleted.audit_callers = await forgetErased(deps.db, deps.clock.now(), signal);
   deleted.audit = await keepAuditMonths(deps, home, signal);
   if (deps.db.kind === "pglite") await freeRoom(deps, signal);
   return deleted;

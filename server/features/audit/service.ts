@@ -1,4 +1,5 @@
 export { mayChangeAudit } from "../../../db/queries/audit-months.ts";
+export { forgetErased, forgetFirst, forgetRest } from "./forget-callers.ts";
 export { dropAuditMonths, makeAuditMonths } from "./keep-months.ts";
 export { type AuditView, type EventPage, type EventQuery, filterOf, listEventPage } from "./list-events.ts";
 export { type AuditAction, type AuditEvent, audit, auditRefusal } from "./record.ts";
