@@ -105,7 +105,15 @@ export interface ChainLink extends Seal {
   readonly event_id: string;
   readonly time: string;
   readonly event: ChainedEvent | null;
+  /** Of a row whose address and agent went after it was sealed: whether the log has the erasure that they went with. */
+  readonly erasure_known: boolean;
 }
+
+/** The month of the erasure may have been dropped: what came after that is taken away for a week, and clocks differ. */
+const ERASURE_KNOWN = `(SELECT EXISTS (SELECT FROM audit_log e WHERE e.subject_id = l.caller_of AND e.subject_kind = 'user'
+    AND e.action = 'user.erased' AND e.outcome = 'success')
+  OR EXISTS (SELECT FROM audit_anchors
+    WHERE month = date_trunc('month', (l.time AT TIME ZONE 'UTC') - interval '8 days')::date))`;
 
 /** The next links of the chain. */
 export async function listChain(
@@ -117,17 +125,17 @@ export async function listChain(
   const rows = await connection.query<Texts<Seal> & { event_id: string; time: string; event: string | null }>(
     `SELECT c.seq::text, c.sealed_through::text, encode(c.caller_digest, 'hex') AS caller_digest,
        encode(c.hash, 'hex') AS hash, c.event_id::text, ${MS("c.time")} AS time,
-       (SELECT row_to_json(e)::text FROM (SELECT ${EVENT} FROM audit_log l WHERE l.time = c.time AND l.id = c.event_id) e) AS event
+       (SELECT row_to_json(e)::text FROM (SELECT ${EVENT},
+         CASE WHEN l.caller_salt IS NULL AND c.caller_digest IS NOT NULL THEN ${ERASURE_KNOWN} ELSE true END AS erasure_known
+         FROM audit_log l WHERE l.time = c.time AND l.id = c.event_id) e) AS event
      FROM (SELECT * FROM audit_seals WHERE seq >= $1::bigint AND (seq, event_id) > ($1::bigint, $2::uuid)
        ORDER BY seq, event_id LIMIT $3::int) c ORDER BY c.seq, c.event_id`,
     [seq, event_id, limit],
   );
-  return rows.map(({ event_id, time, event, ...seal }) => ({
-    ...sealOf(seal),
-    event_id,
-    time,
-    event: event === null ? null : JSON.parse(event),
-  }));
+  return rows.map(({ event_id, time, event, ...seal }) => {
+    const { erasure_known = true, ...row } = event === null ? {} : JSON.parse(event);
+    return { ...sealOf(seal), event_id, time, event: event === null ? null : row, erasure_known };
+  });
 }
 
 /** A stretch of the chain whose rows were dropped with their month. */

@@ -67,9 +67,9 @@ const write = (at: string, actorId = newId(), on: Database = db) =>
   on.transaction((tx) => audit(tx, { clock: heldClock(new Date(at)), random: systemRandom }, event(actorId)));
 
 /** As far as the log hears of it. */
-const erase = (id: string) =>
+const erase = (id: string, at = "2026-03-01T12:00:00.000Z") =>
   db.transaction(async (tx) => {
-    const deps = { clock: heldClock(new Date("2026-03-01T12:00:00.000Z")), random: systemRandom };
+    const deps = { clock: heldClock(new Date(at)), random: systemRandom };
     const by = { outcome: "success", actor: { kind: "system" } } as const;
     await audit(tx, deps, { action: "user.erased", subject: { kind: "user", id }, ...by });
     await forgetFirst(tx, id);
@@ -281,6 +281,16 @@ describe("erasure", () => {
   });
 });
 
+// Whoever takes address and agent of somebody who lives is found out, also by those who may call the function for it.
+test("address and agent that went without an erasure are missed", async () => {
+  const report = await verifyTampered(
+    "UPDATE audit_log SET ip = NULL, user_agent = NULL, caller_salt = NULL WHERE number = 2",
+    [],
+    sealed,
+  );
+  expect(report).toMatchObject({ rows: 1, fault: { kind: "changed", seq: 2 } });
+});
+
 describe("months", () => {
   onOwnDatabase();
 
@@ -321,6 +331,23 @@ describe("months", () => {
     await write("2026-03-02T12:00:00.000Z");
     expect(await sealAll()).toBe(1);
     expect(await verify()).toMatchObject({ ok: true, rows: 1, head: { seq: 7 } });
+  });
+
+  // An erasure that was dropped with its month explains what went with it in the first week of the next, and no more.
+  test.each([
+    ["2026-03-07T05:00:00.000Z", true],
+    ["2026-03-09T05:00:00.000Z", false],
+  ])("of which the erasures are gone still explain what was forgotten at %s: %p", async (at, ok) => {
+    const id = newId();
+    await write("2026-02-28T23:00:00.000Z", id);
+    await write(at, id);
+    await sealAll();
+    await erase(id, "2026-02-28T23:30:00.000Z");
+    await sealAll();
+    await makeAuditMonths(db);
+    expect(await verify()).toMatchObject({ ok: true, erased: 2 });
+    expect(await drop("2026-03-01T00:00:00.000Z")).toBe(2);
+    expect((await verify()).ok).toBe(ok);
   });
 
   test("stay while they are not sealed to their end", async () => {

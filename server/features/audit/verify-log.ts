@@ -96,6 +96,13 @@ function createWalk(reader: ChainReader) {
     if (!callerFits || linkHash(hash, link, event) !== link.hash) {
       return fault("changed", `Row ${link.seq} of the chain is not as it was written`);
     }
+    // Of somebody who lives nobody takes the traces away.
+    if (!link.erasure_known) {
+      return fault(
+        "changed",
+        `Address and agent of row ${link.seq} of the chain are gone, and their user was not erased`,
+      );
+    }
     ({ seq, hash } = link);
     counts.rows++;
     if (isErased && link.caller_digest !== null) counts.erased++;
