@@ -44,9 +44,10 @@ CREATE TABLE "audit_anchors" (
 );
 --> statement-breakpoint
 CREATE INDEX "audit_log_number_idx" ON "audit_log" USING btree ("number");--> statement-breakpoint
-CREATE INDEX "audit_log_actor_idx" ON "audit_log" USING btree ("actor_id","time" DESC NULLS LAST);--> statement-breakpoint
-CREATE INDEX "audit_log_subject_idx" ON "audit_log" USING btree ("subject_id","time" DESC NULLS LAST);--> statement-breakpoint
-CREATE INDEX "audit_log_action_idx" ON "audit_log" USING btree ("action","time" DESC NULLS LAST);--> statement-breakpoint
+CREATE INDEX "audit_log_actor_idx" ON "audit_log" USING btree ("actor_id","time","id");--> statement-breakpoint
+CREATE INDEX "audit_log_actor_kind_idx" ON "audit_log" USING btree ("actor_kind","time","id") WHERE "audit_log"."actor_id" IS NULL;--> statement-breakpoint
+CREATE INDEX "audit_log_subject_idx" ON "audit_log" USING btree ("subject_id","time","id");--> statement-breakpoint
+CREATE INDEX "audit_log_action_idx" ON "audit_log" USING btree ("action","time","id");--> statement-breakpoint
 CREATE INDEX "audit_log_caller_of_idx" ON "audit_log" USING btree ("caller_of") WHERE "audit_log"."caller_salt" IS NOT NULL;--> statement-breakpoint
 CREATE INDEX "audit_seals_seq_idx" ON "audit_seals" USING btree ("seq");--> statement-breakpoint
 CREATE OR REPLACE FUNCTION "audit_refuse"() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -1,4 +1,4 @@
-import { and, desc, eq, gte, lt, or, type SQL, sql } from "drizzle-orm";
+import { and, desc, eq, gte, isNull, lt, lte, or, type SQL, sql } from "drizzle-orm";
 import type { Connection, Reader, Tx } from "../database.ts";
 import { auditLog } from "../schema/audit.ts";
 
@@ -55,10 +55,11 @@ export function listAudit(
     action === undefined ? undefined : eq(auditLog.action, action),
     outcome && eq(auditLog.outcome, outcome),
     actorId === undefined ? undefined : eq(auditLog.actorId, actorId),
-    actorKind && eq(auditLog.actorKind, actorKind),
+    actorKind && and(eq(auditLog.actorKind, actorKind), isNull(auditLog.actorId)),
     subjectId === undefined ? undefined : eq(auditLog.subjectId, subjectId),
     from && gte(auditLog.time, from),
     to && lt(auditLog.time, to),
+    before && lte(auditLog.time, before.time), // by this, later months are left out
     before && sql`(${auditLog.time}, ${auditLog.id}) < (${before.time.toISOString()}::timestamptz, ${before.id}::uuid)`,
   ];
   return tx
