@@ -31,8 +31,6 @@ const IS_UNSEALED = "(SELECT true FROM audit_seals s WHERE s.time = l.time AND s
 export interface Unsealed {
   /** Every transaction before this one is over. */
   readonly oldest: bigint;
-  /** No transaction from this one on has begun. */
-  readonly next: bigint;
   /** How many rows were looked at, sealed or not. */
   readonly looked: number;
   /** The number of the last of them. */
@@ -45,16 +43,26 @@ export async function findUnsealed(connection: Connection, after: number, limit:
   const [row] = await connection.query<{ found: string }>(
     `WITH looked AS MATERIALIZED (SELECT * FROM audit_log WHERE number > $1::bigint ORDER BY number LIMIT $2::int)
      SELECT json_build_object(
-       'oldest', pg_snapshot_xmin(now_at)::text, 'next', pg_snapshot_xmax(now_at)::text,
+       'oldest', pg_snapshot_xmin(pg_current_snapshot())::text,
        'looked', (SELECT count(*) FROM looked), 'last', (SELECT max(number) FROM looked),
        'events', (SELECT coalesce(json_agg(e), '[]')
          FROM (SELECT ${EVENT} FROM looked l WHERE ${IS_UNSEALED} ORDER BY l.number) e)
-     )::text AS found FROM pg_current_snapshot() now_at`,
+     )::text AS found`,
     [after, limit],
   );
   if (!row) throw new Error("The unsealed rows could not be asked for");
   const found = JSON.parse(row.found);
-  return { ...found, oldest: BigInt(found.oldest), next: BigInt(found.next) };
+  return { ...found, oldest: BigInt(found.oldest) };
+}
+
+/**
+ * A transaction after every one that has begun to write: this one, which is over. The end of a snapshot would not do, as it
+ * comes after those alone that are over.
+ */
+export async function nextTransaction(connection: Connection): Promise<bigint> {
+  const [row] = await connection.query<{ id: string }>("SELECT pg_current_xact_id()::text AS id");
+  if (!row) throw new Error("The database gave no transaction id");
+  return BigInt(row.id);
 }
 
 /** A link of the chain; digests and hashes in hex. */

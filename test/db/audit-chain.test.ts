@@ -177,6 +177,43 @@ describe("the chain of the audit log", () => {
     expect(await verify()).toMatchObject({ ok: true, rows: 6, unsealed: { rows: 0 } });
   });
 
+  // A number is had before a transaction has an id: the row is sealed although nothing shows that it will come.
+  test.if(ON_SERVER)("seals a row of a transaction that began to write after its number was passed", async () => {
+    const { promise: mayWrite, resolve: letWrite } = Promise.withResolvers<void>();
+    const { promise: mayCommit, resolve: letCommit } = Promise.withResolvers<void>();
+    const { promise: numbered, resolve: isNumbered } = Promise.withResolvers<void>();
+    const { promise: written, resolve: isWritten } = Promise.withResolvers<void>();
+    const sealer = createSealer(db, () => elapsed);
+    await write("2026-03-01T12:00:00.000Z");
+    const late = db.longTransaction(async (connection) => {
+      const [row] = await connection.query<{ number: string; id: string | null }>(
+        "SELECT nextval('audit_log_number_seq')::text AS number, pg_current_xact_id_if_assigned()::text AS id",
+      );
+      expect(row?.id).toBeNull();
+      isNumbered();
+      await mayWrite;
+      await connection.query(
+        "INSERT INTO audit_log (id, time, action, outcome, actor_kind, number) VALUES ($1, '2026-03-01', 'login', 'success', 'system', $2::bigint)",
+        [newId(), row?.number],
+      );
+      isWritten();
+      await mayCommit;
+    });
+    await numbered;
+    await write("2026-03-01T12:00:01.000Z");
+    await sealAll(sealer);
+    letWrite();
+    await written;
+    for (let round = 0; round < 6; round++) {
+      elapsed += 60_000;
+      await sealAll(sealer);
+    }
+    letCommit();
+    await late;
+    expect(await sealAll(sealer)).toBe(1);
+    expect(await verify()).toMatchObject({ ok: true, rows: 3, unsealed: { rows: 0 } });
+  });
+
   test(`holds under ${PARALLEL} writers at the same time, while it is being made`, async () => {
     const sealer = createSealer(db, () => (elapsed += 5000));
     let writing = true;

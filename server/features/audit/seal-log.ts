@@ -1,5 +1,5 @@
 import type { Connection } from "../../../db/database.ts";
-import { findChainHead, findUnsealed, insertSeals } from "../../../db/queries/audit-chain.ts";
+import { findChainHead, findUnsealed, insertSeals, nextTransaction } from "../../../db/queries/audit-chain.ts";
 import { callerDigestOf, GENESIS, linkHash } from "./chain.ts";
 
 /** Only its holder adds to the chain. */
@@ -31,8 +31,11 @@ export function createSealer(connection: Connection, elapsed: () => number): Sea
   let head: { seq: number; hash: string } | undefined;
   /** Up to this number every row is sealed, or undone for good. */
   let through = 0;
-  /** What `through` becomes once every transaction that had begun is over. */
-  let candidate: { readonly number: number; readonly next: bigint; readonly at: number } | undefined;
+  /**
+   * What `through` becomes. Whoever has a number up to this one belongs to a transaction {@link NUMBERED_MS} later; only
+   * then is it known which: those before `next`, and they have to be over.
+   */
+  let candidate: { readonly number: number; readonly at: number; readonly next?: bigint } | undefined;
 
   /** Under way where there is more than one batch: from `through` on to the end. */
   let sweep: (Began & { readonly after: number }) | undefined;
@@ -41,12 +44,14 @@ export function createSealer(connection: Connection, elapsed: () => number): Sea
    * @param began how it was when the sweep began that has just come to its end
    * @param highest the last number that it has seen
    */
-  function moveOn(began: Began, highest: number, next: bigint): void {
-    if (candidate && began.oldest >= candidate.next && began.at - candidate.at >= NUMBERED_MS) {
+  async function moveOn(began: Began, highest: number): Promise<void> {
+    if (candidate?.next !== undefined && began.oldest >= candidate.next) {
       through = candidate.number;
       candidate = undefined;
+    } else if (candidate && candidate.next === undefined && began.at - candidate.at >= NUMBERED_MS) {
+      candidate = { ...candidate, next: await nextTransaction(connection) };
     }
-    if (!candidate && highest > through) candidate = { number: highest, next, at: elapsed() };
+    if (!candidate && highest > through) candidate = { number: highest, at: elapsed() };
   }
 
   async function findHead(): Promise<{ seq: number; hash: string }> {
@@ -60,7 +65,7 @@ export function createSealer(connection: Connection, elapsed: () => number): Sea
       head ??= await findHead();
       const at = elapsed();
       const after = sweep?.after ?? through;
-      const { events, looked, last, oldest, next } = await findUnsealed(connection, after, BATCH);
+      const { events, looked, last, oldest } = await findUnsealed(connection, after, BATCH);
       let { seq, hash } = head;
       const seals = events.map((event) => {
         const link = { seq: ++seq, sealed_through: through, caller_digest: callerDigestOf(event) };
@@ -71,7 +76,7 @@ export function createSealer(connection: Connection, elapsed: () => number): Sea
       head = { seq, hash };
       const began = sweep ?? { oldest, at };
       const more = looked === BATCH;
-      if (!more) moveOn(began, last ?? after, next);
+      if (!more) await moveOn(began, last ?? after);
       sweep = more && last !== null ? { ...began, after: last } : undefined;
       return { sealed: seals.length, more };
     },
