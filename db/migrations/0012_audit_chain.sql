@@ -77,6 +77,19 @@ BEGIN
 	RAISE EXCEPTION 'The audit log is added to, and never changed' USING ERRCODE = 'insufficient_privilege';
 END $$;
 --> statement-breakpoint
+CREATE OR REPLACE FUNCTION "audit_number"() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	-- Whoever owns the table puts rows back.
+	IF pg_has_role((SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE') THEN
+		RETURN NEW;
+	END IF;
+	-- Whoever chose numbers could put rows where nobody looks for them; one without a salt looks as of somebody erased.
+	IF NEW.caller_salt IS NULL OR NEW.number <> currval('public.audit_log_number_seq') THEN
+		RAISE EXCEPTION 'The audit log numbers its rows itself' USING ERRCODE = 'insufficient_privilege';
+	END IF;
+	RETURN NEW;
+END $$;
+--> statement-breakpoint
 CREATE OR REPLACE FUNCTION "audit_forget"(erased text, most integer) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
 DECLARE
@@ -131,6 +144,7 @@ BEGIN
 	RETURN made;
 END $$;
 --> statement-breakpoint
+CREATE TRIGGER "audit_number" BEFORE INSERT ON "audit_log" FOR EACH ROW EXECUTE FUNCTION "audit_number"();--> statement-breakpoint
 CREATE TRIGGER "audit_keep" BEFORE UPDATE ON "audit_log" FOR EACH ROW EXECUTE FUNCTION "audit_keep"();--> statement-breakpoint
 CREATE TRIGGER "audit_refuse" BEFORE DELETE ON "audit_log" FOR EACH ROW EXECUTE FUNCTION "audit_refuse"();--> statement-breakpoint
 CREATE TRIGGER "audit_refuse_truncate" BEFORE TRUNCATE ON "audit_log" EXECUTE FUNCTION "audit_refuse"();--> statement-breakpoint

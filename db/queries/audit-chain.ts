@@ -27,6 +27,9 @@ const EVENT = `l.id::text, ${MS("l.time")} AS time, l.number::text, l.action, l.
 /** Asked of each row by itself: as a join it would be answered by reading the whole chain where statistics are old. */
 const IS_UNSEALED = "(SELECT true FROM audit_seals s WHERE s.time = l.time AND s.event_id = l.id) IS NULL";
 
+/** A row with a number that was not given out yet is none that was written as others are. */
+const LAST_NUMBER = "SELECT last_value FROM audit_log_number_seq";
+
 /** Some rows by number, as far as they are visible: which of them are not in the chain, and which transactions are over. */
 export interface Unsealed {
   /** Every transaction before this one is over. */
@@ -41,7 +44,8 @@ export interface Unsealed {
 /** @param after rows up to this number are not looked at */
 export async function findUnsealed(connection: Connection, after: number, limit: number): Promise<Unsealed> {
   const [row] = await connection.query<{ found: string }>(
-    `WITH looked AS MATERIALIZED (SELECT * FROM audit_log WHERE number > $1::bigint ORDER BY number LIMIT $2::int)
+    `WITH looked AS MATERIALIZED (SELECT * FROM audit_log
+       WHERE number > $1::bigint AND number <= (${LAST_NUMBER}) ORDER BY number LIMIT $2::int)
      SELECT json_build_object(
        'oldest', pg_snapshot_xmin(pg_current_snapshot())::text,
        'looked', (SELECT count(*) FROM looked), 'last', (SELECT max(number) FROM looked),
@@ -171,7 +175,7 @@ export interface LogPage {
   readonly unsealed: number;
   /** In milliseconds since 1970. */
   readonly oldest_unsealed: string | null;
-  /** Of the first row that is not in the chain although every one of its number should be. */
+  /** Of the first row that is not in the chain although every one of its number should be, or that has no number given out. */
   readonly inserted: { readonly id: string; readonly time: string } | null;
   readonly last: { readonly id: string; readonly time: string } | null;
 }
@@ -193,7 +197,7 @@ export async function lookThroughLog(
        'unsealed', count(*) FILTER (WHERE unsealed AND number > $3::bigint),
        'oldest_unsealed', ${MS("min(time) FILTER (WHERE unsealed AND number > $3::bigint)")},
        'inserted', (SELECT json_build_object('id', id, 'time', ${MS("time")}) FROM rows
-         WHERE unsealed AND number <= $3::bigint ORDER BY time, id LIMIT 1),
+         WHERE unsealed AND number <= $3::bigint OR number > (${LAST_NUMBER}) ORDER BY time, id LIMIT 1),
        'last', (SELECT json_build_object('id', id, 'time', ${MS("time")}) FROM rows ORDER BY time DESC, id DESC LIMIT 1)
      )::text AS page FROM rows`,
     [time, id, sealedThrough, limit],

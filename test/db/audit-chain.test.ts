@@ -154,6 +154,25 @@ describe("the chain of the audit log", () => {
     expect(report.fault).toMatchObject({ kind: "inserted", seq: null, event_id: id });
   });
 
+  // A number that nobody was given keeps nothing after it from being sealed, and is told.
+  test.each(["9000000000000000000", "9223372036854775807", "1000000"])(
+    "goes on past a row with number %s",
+    async (number) => {
+      const sealer = createSealer(db, () => elapsed);
+      const id = newId();
+      await db.query(
+        `INSERT INTO audit_log (id, time, action, outcome, actor_kind, number)
+       VALUES ('${id}', '2026-03-01', 'login', 'success', 'system', ${number})`,
+      );
+      for (let round = 0; round < 6; round++) {
+        await write("2026-03-01T12:00:00.000Z");
+        expect(await sealAll(sealer)).toBe(1);
+        elapsed += 10_001;
+      }
+      expect((await verify()).fault).toMatchObject({ kind: "inserted", event_id: id });
+    },
+  );
+
   // Whatever commits last is sealed, however early it was written.
   test.if(ON_SERVER)("seals a row that commits after later ones", async () => {
     const { promise: mayCommit, resolve: commit } = Promise.withResolvers<void>();

@@ -91,6 +91,23 @@ describe.if(ON_SERVER)("where another role owns the tables", () => {
       ),
     );
 
+  // Rows are where they are looked for, and none looks as of somebody erased.
+  test.each([
+    ["a number of its choice", "number", "9000000000000000000"],
+    ["a number from before", "number", "1"],
+    ["no salt", "caller_salt", "NULL"],
+  ])("the application's role may not write a row with %s", async (_what, column, value) => {
+    const work = db.transaction(async (tx) => {
+      await tx.execute("SELECT nextval('audit_log_number_seq')");
+      await tx.execute(
+        `INSERT INTO audit_log (id, time, action, outcome, actor_kind, ${column})
+         VALUES (gen_random_uuid(), '2026-03-01', 'login', 'success', 'system', ${value})`,
+      );
+    });
+    const cause = await work.catch((error: Error) => error.cause);
+    expect(cause).toMatchObject({ code: "42501" });
+  });
+
   const erase = (id: string) =>
     db.transaction(async (tx) => {
       const event = { action: "user.erased", outcome: "success", subject: { kind: "user", id } } as const;

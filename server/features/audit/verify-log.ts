@@ -93,7 +93,9 @@ function createWalk(reader: ChainReader) {
     const callerFits = isErased
       ? event.ip === null && event.user_agent === null
       : callerDigestOf(event) === link.caller_digest;
-    if (!callerFits || linkHash(hash, link, event) !== link.hash) {
+    // When a row was sealed all before it were, and itself was not.
+    const isInOrder = link.sealed_through < Number(event.number);
+    if (!callerFits || !isInOrder || linkHash(hash, link, event) !== link.hash) {
       return fault("changed", `Row ${link.seq} of the chain is not as it was written`);
     }
     // Of somebody who lives nobody takes the traces away.
@@ -165,5 +167,6 @@ const insertedAfterwards = ({ id, time }: { id: string; time: string }): ChainFa
   seq: null,
   event_id: id,
   time: isoOf(time),
-  message: "A row is in the log and not in the chain, although every row of its number is",
+  message:
+    "A row is in the log that is not in the chain, although every row of its number is, or whose number was never given",
 });
