@@ -41,7 +41,7 @@ const readerOn = (deps: UserDeps): AuditReader => ({
 
 const COMMAND: StepCommand<AuditReader> = {
   name: "audit read-step",
-  steps: ["head", "links", "anchor", "log", "beginExport", "events"],
+  steps: ["head", "links", "anchor", "vouched", "log", "beginExport", "events"],
   statementMs: STATEMENT_MS,
   on: readerOn,
 };

@@ -1,4 +1,5 @@
 import type { Connection } from "../database.ts";
+import { ANCHORS_DIGEST } from "./audit-months.ts";
 
 /** A row of the audit log as the chain takes it: everything as text, as the database writes it. */
 export interface ChainedEvent {
@@ -167,6 +168,26 @@ export async function findAnchor(connection: Connection, seq: number): Promise<A
     [seq],
   );
   return row && { ...row, first_seq: Number(row.first_seq), last_seq: Number(row.last_seq) };
+}
+
+/** What vouches for the anchors. */
+export interface Vouched {
+  readonly anchors: number;
+  /** Whether the last event `audit.month_dropped` knows of these anchors and no others. */
+  readonly known: boolean;
+  /** A place in the chain that is there although an anchor says that it was dropped. */
+  readonly kept: number | null;
+}
+
+export async function findVouched(connection: Connection): Promise<Vouched> {
+  const [row] = await connection.query<{ anchors: number; known: boolean | null; kept: string | null }>(
+    `SELECT (SELECT count(*)::int FROM audit_anchors) AS anchors,
+       (${ANCHORS_DIGEST}) = (SELECT details ->> 'anchors' FROM audit_log
+         WHERE action = 'audit.month_dropped' AND outcome = 'success' ORDER BY number DESC LIMIT 1) AS known,
+       (SELECT s.seq::text FROM audit_anchors a JOIN audit_seals s ON s.seq BETWEEN a.first_seq AND a.last_seq LIMIT 1) AS kept`,
+  );
+  if (!row) throw new Error("The anchors could not be asked for");
+  return { ...row, known: row.known === true, kept: row.kept === null ? null : Number(row.kept) };
 }
 
 /** What some rows of the log come to that are looked at for being in the chain. */

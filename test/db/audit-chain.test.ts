@@ -359,6 +359,7 @@ describe("months", () => {
     dropAuditMonths(db, {
       endingBefore: new Date(endingBefore),
       now: new Date(endingBefore),
+      random: systemRandom,
       log,
       signal: new AbortController().signal,
     });
@@ -379,14 +380,19 @@ describe("months", () => {
     // The last row of January came after those of February, so there are two stretches of it.
     expect(await countOf("audit_anchors")).toBe(2);
     expect(await verify()).toMatchObject({ ok: true, rows: 3, months: 2, dropped: { rows: 2, months: 1 } });
+    // That they were dropped is in the log, with where the chain goes on.
+    const anchors = await db.query("SELECT last_seq::int, encode(last_hash, 'hex') AS last_hash FROM audit_anchors");
+    const [dropped] = await db.query("SELECT details FROM audit_log WHERE action = 'audit.month_dropped'");
+    expect(dropped?.details).toMatchObject({ month: "2026-01", stretches: anchors });
 
     await write("2026-03-02T12:00:00.000Z");
     await sealAll();
-    expect(await drop("2026-05-01T00:00:00.000Z")).toBe(4);
-    expect(await verify()).toMatchObject({ ok: true, rows: 0, dropped: { rows: 6, months: 3 }, head: { seq: 6 } });
+    // With February goes the event of January's end; those of February and March know of January's too.
+    expect(await drop("2026-05-01T00:00:00.000Z")).toBe(5);
+    expect(await verify()).toMatchObject({ ok: true, rows: 0, dropped: { rows: 7, months: 3 }, head: { seq: 7 } });
     await write("2026-03-02T12:00:00.000Z");
-    expect(await sealAll()).toBe(1);
-    expect(await verify()).toMatchObject({ ok: true, rows: 1, head: { seq: 7 } });
+    expect(await sealAll()).toBe(3);
+    expect(await verify()).toMatchObject({ ok: true, rows: 3, head: { seq: 10 } });
   });
 
   // An erasure that was dropped with its month explains what went with it in the first week of the next, and no more.
@@ -413,6 +419,20 @@ describe("months", () => {
     await makeAuditMonths(db);
     expect(await drop("2026-06-01T00:00:00.000Z")).toBe(0);
     expect(await countOf("audit_log")).toBe(2);
+  });
+
+  // Whoever removes rows and says that they were dropped by age is found out, also where others were.
+  test.each([false, true])("of which an anchor was forged are missed (after others: %p)", async (afterOthers) => {
+    for (const at of MONTHS) await write(at);
+    await sealAll();
+    await makeAuditMonths(db);
+    if (afterOthers) await drop("2026-02-01T00:00:00.000Z");
+    const anchor = `INSERT INTO audit_anchors SELECT seq, seq, '2026-02-01', 1, hash, sealed_through, now() FROM audit_seals WHERE seq = 2`;
+    expect((await verifyTampered(anchor)).fault).toMatchObject({ kind: "inserted", seq: 2 });
+    const report = await verifyTampered(`${anchor};
+      WITH gone AS (DELETE FROM audit_seals WHERE seq = 2 RETURNING event_id)
+      DELETE FROM audit_log WHERE id = (SELECT event_id FROM gone)`);
+    expect(report.fault).toMatchObject({ kind: "removed" });
   });
 
   test("of which an anchor is gone are missed", async () => {

@@ -171,7 +171,13 @@ describe.if(ON_SERVER)("where another role owns the tables", () => {
       { write: () => {} },
       () => NOW,
     );
-    const options = { endingBefore: new Date("2026-02-01"), now: NOW, log, signal: new AbortController().signal };
+    const options = {
+      endingBefore: new Date("2026-02-01"),
+      now: NOW,
+      random: systemRandom,
+      log,
+      signal: new AbortController().signal,
+    };
     expect(await codeOf(dropAuditMonths(db, options))).toBe(1);
     const owner = await openOwner(settings, "/nonexistent", db);
     expect(await dropAuditMonths(owner.database, options)).toBe(1);

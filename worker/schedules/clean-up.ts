@@ -95,13 +95,13 @@ export async function cleanUp(deps: ScheduleDeps, { home, signal }: ScheduledRun
 
 /** Of the audit log whole months are dropped, once the last of their rows was kept long enough. */
 async function keepAuditMonths(deps: ScheduleDeps, home: string, signal: AbortSignal): Promise<number> {
-  const { db, clock, log, settings } = deps;
+  const { db, clock, random, log, settings } = deps;
   await makeAuditMonths(db);
   const now = clock.now();
   const owner = await openOwner(settings, home, db);
   try {
     const endingBefore = new Date(now.getTime() - settings.retention.audit);
-    return await dropAuditMonths(owner.database, { endingBefore, now, log, signal });
+    return await dropAuditMonths(owner.database, { endingBefore, now, random, log, signal });
   } finally {
     await owner.close();
   }

@@ -4,10 +4,12 @@ import {
   type ChainLink,
   findAnchor,
   findChainHead,
+  findVouched,
   type LogPage,
   listChain,
   lookThroughLog,
   type Seal,
+  type Vouched,
 } from "../../../db/queries/audit-chain.ts";
 import { callerDigestOf, GENESIS, linkHash } from "./chain.ts";
 
@@ -19,6 +21,7 @@ export interface ChainReader {
   head(): Promise<Seal | null>;
   links(after: { readonly seq: number; readonly event_id: string } | null): Promise<ChainLink[]>;
   anchor(seq: number): Promise<Anchor | null>;
+  vouched(): Promise<Vouched>;
   log(after: LogPage["last"], sealedThrough: number): Promise<LogPage>;
 }
 
@@ -26,6 +29,7 @@ export const chainReaderOn = (connection: Connection): ChainReader => ({
   head: async () => (await findChainHead(connection)) ?? null,
   links: (after) => listChain(connection, after, LINKS_AT_ONCE),
   anchor: async (seq) => (await findAnchor(connection, seq)) ?? null,
+  vouched: () => findVouched(connection),
   log: (after, sealedThrough) => lookThroughLog(connection, after, sealedThrough, ROWS_AT_ONCE),
 });
 
@@ -139,6 +143,7 @@ export async function verifyChain(
     told(walk.counts.rows);
   }
   while (!fault && (await walk.skipDropped()));
+  fault ??= anchorFault(await reader.vouched());
   const unsealed = { rows: 0, oldest: null as string | null };
   let last: LogPage["last"] = null;
   do {
@@ -160,6 +165,22 @@ export async function verifyChain(
     head: walk.head(),
     fault: fault ?? null,
   };
+}
+
+/** An anchor stands for rows that are gone, so nobody may be able to add one unseen. */
+function anchorFault({ anchors, known, kept }: Vouched): ChainFault | undefined {
+  const at = { event_id: null, time: null };
+  if (kept !== null) {
+    return {
+      kind: "inserted",
+      seq: kept,
+      ...at,
+      message: `Row ${kept} of the chain is there, and is said to be dropped`,
+    };
+  }
+  if (anchors === 0 || known) return undefined;
+  const message = "What is said to be dropped by age is not what the last event audit.month_dropped says";
+  return { kind: "removed", seq: null, ...at, message };
 }
 
 const insertedAfterwards = ({ id, time }: { id: string; time: string }): ChainFault => ({
