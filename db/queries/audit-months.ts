@@ -76,12 +76,23 @@ export async function dropAuditMonth(
   return anchors.reduce((sum, { rows }) => sum + Number(rows), 0);
 }
 
-/** Whether the database lets whoever is connected change or remove rows of the audit log by rights, triggers aside. */
+/**
+ * Whether the database lets whoever is connected change or remove rows of the audit log by rights, triggers aside; or owns,
+ * or may make, something through which they could.
+ */
 export async function mayChangeAudit(connection: Connection): Promise<boolean> {
   const [row] = await connection.query<{ may: boolean }>(
-    `SELECT bool_or(has_table_privilege(t, 'UPDATE, DELETE, TRUNCATE')
-       OR pg_has_role((SELECT relowner FROM pg_class WHERE oid = t::regclass), 'USAGE')) AS may
-     FROM unnest(ARRAY['audit_log', 'audit_seals', 'audit_anchors']) AS t`,
+    `WITH tables AS (SELECT oid, relowner FROM pg_class
+       WHERE oid IN ('audit_log'::regclass, 'audit_seals'::regclass, 'audit_anchors'::regclass)
+         OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent IN ('audit_log'::regclass, 'audit_seals'::regclass))),
+     owners AS (SELECT relowner AS owner FROM tables
+       UNION SELECT proowner FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname LIKE 'audit_%'
+       UNION SELECT datdba FROM pg_database WHERE datname = current_database()
+       UNION SELECT nspowner FROM pg_namespace WHERE nspname = 'public')
+     SELECT bool_or(pg_has_role(owner, 'MEMBER')) OR has_schema_privilege('public', 'CREATE')
+       OR has_table_privilege('audit_anchors', 'INSERT')
+       OR EXISTS (SELECT FROM tables WHERE has_table_privilege(oid, 'UPDATE, DELETE, TRUNCATE')) AS may
+     FROM owners`,
   );
   return row?.may ?? true;
 }

@@ -43,7 +43,7 @@ afterAll(async () => {
 });
 
 /** A database of its own, as the application's role opens it. */
-async function newDatabase(owner: string): Promise<{ db: Database; urlOf(role: string): string }> {
+async function newDatabase(owner: string): Promise<{ db: Database; name: string; urlOf(role: string): string }> {
   const name = `primer_test_${newId().replaceAll("-", "")}`;
   await server.query(`CREATE DATABASE ${name} OWNER ${owner}`);
   closing.push(() => server.query(`DROP DATABASE ${name} WITH (FORCE)`));
@@ -55,7 +55,7 @@ async function newDatabase(owner: string): Promise<{ db: Database; urlOf(role: s
   };
   const db = await openPostgresAt(urlOf(APP));
   closing.push(() => db.close());
-  return { db, urlOf };
+  return { db, name, urlOf };
 }
 
 const settingsWith = (url: string, admin: string) =>
@@ -133,6 +133,8 @@ describe.if(ON_SERVER)("where another role owns the tables", () => {
     "SET session_replication_role = replica",
     "CREATE OR REPLACE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'",
     "UPDATE schema_migrations SET hash = ''",
+    "CREATE FUNCTION public.date_trunc(text, timestamptz) RETURNS timestamptz LANGUAGE sql AS 'SELECT now()'",
+    "CREATE TABLE public.audit_log_y2030m01 ()",
   ])("the application's role may not: %s", async (statement) => {
     expect(await codeOf(db.query(statement))).toBe("42501");
   });
@@ -188,11 +190,14 @@ describe.if(ON_SERVER)("where another role owns the tables", () => {
 
 describe.if(ON_SERVER)("asOwner", () => {
   test("takes over what the application's role has made, where it may", async () => {
-    const { db, urlOf } = await newDatabase(APP);
+    const { db, name, urlOf } = await newDatabase(APP);
     await migrate(db, () => NOW);
     expect(await mayChangeAudit(db)).toBe(true);
     const settings = settingsWith(urlOf(APP), urlOf(OWNER));
     const again = () => asOwner(settings, "/nonexistent", db, (owner) => migrate(owner, () => NOW));
+    // Whoever owns the database can drop what others have in it.
+    expect(await codeOf(again())).toBe(2);
+    await server.query(`ALTER DATABASE ${name} OWNER TO ${OWNER}`);
     expect(await codeOf(again())).toBe(1);
     await server.query(`GRANT ${APP} TO ${OWNER}`);
     expect(await again()).toEqual([]);
@@ -202,6 +207,27 @@ describe.if(ON_SERVER)("asOwner", () => {
     // From now on the application's role alone migrates nothing, and is told what to give.
     const alone = settingsWith(urlOf(APP), "");
     expect(await codeOf(asOwner(alone, "/nonexistent", db, (owner) => migrate(owner, () => NOW)))).toBe(2);
+  });
+
+  // What doctor says of the rights is so: any of these is a way to the log.
+  test.each([
+    (name: string) => [`ALTER DATABASE ${name} OWNER TO ${APP}`, `ALTER DATABASE ${name} OWNER TO ${OWNER}`],
+    () => [`GRANT CREATE ON SCHEMA public TO ${APP}`, `REVOKE CREATE ON SCHEMA public FROM ${APP}`],
+    () => [`ALTER FUNCTION audit_refuse() OWNER TO ${APP}`, `ALTER FUNCTION audit_refuse() OWNER TO ${OWNER}`],
+    () => [`GRANT INSERT ON audit_anchors TO ${APP}`, `REVOKE INSERT ON audit_anchors FROM ${APP}`],
+    () => [`GRANT DELETE ON audit_log_rest TO ${APP}`, `REVOKE DELETE ON audit_log_rest FROM ${APP}`],
+  ])("tells of a right that is too much: %#", async (statements) => {
+    const { db, name, urlOf } = await newDatabase(OWNER);
+    const settings = settingsWith(urlOf(APP), urlOf(OWNER));
+    await asOwner(settings, "/nonexistent", db, (owner) => migrate(owner, () => NOW));
+    const superuser = await openPostgresAt(urlOf(new URL(postgresUrl()).username));
+    closing.push(() => superuser.close());
+    const [give = "", take = ""] = statements(name);
+    expect(await mayChangeAudit(db)).toBe(false);
+    await superuser.query(give);
+    expect(await mayChangeAudit(db)).toBe(true);
+    await superuser.query(take);
+    expect(await mayChangeAudit(db)).toBe(false);
   });
 
   // Rights that do not bind are none: it is said, and not pretended.
