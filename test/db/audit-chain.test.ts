@@ -295,6 +295,20 @@ describe("the chain shows", () => {
   });
 });
 
+// A chain that was made anew, whole, is told by a line that was kept elsewhere.
+test("the chain holds an end that was kept, and no other", async () => {
+  const links = await sealed.query<{ seq: number; hash: string }>(
+    "SELECT seq::int, encode(hash, 'hex') AS hash FROM audit_seals ORDER BY seq",
+  );
+  const expecting = (expected: { seq: number; hash: string }) =>
+    verifyChain(chainReaderOn(sealed), () => {}, { expected });
+  for (const link of links) expect(await expecting(link)).toMatchObject({ ok: true });
+  const [first, second] = links;
+  const hash = first?.hash ?? "";
+  expect((await expecting({ seq: second?.seq ?? 0, hash })).fault).toMatchObject({ kind: "changed", seq: 2 });
+  expect((await expecting({ seq: 5, hash })).fault).toMatchObject({ kind: "removed", seq: 5 });
+});
+
 // The database itself refuses what nobody should do, whoever is connected and however.
 describe("the audit log is added to, and never changed", () => {
   test.each([
@@ -440,6 +454,11 @@ describe("months", () => {
     await sealAll();
     await makeAuditMonths(db);
     await drop("2026-03-01T00:00:00.000Z");
+    const [end] = await db.query<{ hash: string }>(
+      "SELECT encode(last_hash, 'hex') AS hash FROM audit_anchors WHERE last_seq = 1",
+    );
+    const expecting = (hash = "") => verifyChain(chainReaderOn(db), () => {}, { expected: { seq: 1, hash } });
+    expect([(await expecting(end?.hash)).ok, (await expecting()).ok]).toEqual([true, false]);
     const report = await verifyTampered("DELETE FROM audit_anchors WHERE first_seq = 1");
     expect(report.fault).toMatchObject({ kind: "removed", seq: 1 });
   });

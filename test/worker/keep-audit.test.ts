@@ -43,6 +43,8 @@ test("of several processes one seals, and the next when that one stops", async (
   const [first, second] = [keepAuditSealed(app.deps, LOOK_MS), keepAuditSealed(other.deps, LOOK_MS)];
   await write("2026-03-01T12:00:00Z");
   await waitFor("the row is sealed", sealed, SEALED_WITHIN_MS);
+  const { head } = await verify();
+  expect(app.logLines.filter((line) => line.includes(`${head?.seq}:${head?.hash}`))).toHaveLength(1);
   await first.stop();
   await write("2026-03-01T12:00:01Z");
   await waitFor("the next row is sealed", sealed, SEALED_WITHIN_MS);

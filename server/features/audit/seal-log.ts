@@ -9,9 +9,15 @@ const BATCH = 1000;
 /** The time that a row may take from getting its number to belonging to a transaction (milliseconds); statements end before. */
 const NUMBERED_MS = 10_000;
 
+/** The last link of the chain; 0 and zeroes where there is none. */
+export interface ChainHead {
+  readonly seq: number;
+  readonly hash: string;
+}
+
 export interface Sealer {
-  /** Looks at the next {@link BATCH} rows that may not be sealed, and seals those that are not. @returns how many, and whether more may wait */
-  seal(): Promise<{ readonly sealed: number; readonly more: boolean }>;
+  /** Looks at the next {@link BATCH} rows that may not be sealed, and seals those that are not. @returns how many, whether more may wait, and where the chain ends */
+  seal(): Promise<{ readonly sealed: number; readonly more: boolean; readonly head: ChainHead }>;
 }
 
 /** Of a look at all that may not be sealed: when, and before which transaction every one was over. */
@@ -28,7 +34,7 @@ interface Began {
  * @param connection one that holds {@link SEALING_LOCK}
  */
 export function createSealer(connection: Connection, elapsed: () => number): Sealer {
-  let head: { seq: number; hash: string } | undefined;
+  let head: ChainHead | undefined;
   /** Up to this number every row is sealed, or undone for good. */
   let through = 0;
   /**
@@ -54,7 +60,7 @@ export function createSealer(connection: Connection, elapsed: () => number): Sea
     if (!candidate && highest > through) candidate = { number: highest, at: elapsed() };
   }
 
-  async function findHead(): Promise<{ seq: number; hash: string }> {
+  async function findHead(): Promise<ChainHead> {
     const last = await findChainHead(connection);
     through = last?.sealed_through ?? 0;
     return { seq: last?.seq ?? 0, hash: last?.hash ?? GENESIS };
@@ -78,7 +84,7 @@ export function createSealer(connection: Connection, elapsed: () => number): Sea
       const more = looked === BATCH;
       if (!more) await moveOn(began, last ?? after);
       sweep = more && last !== null ? { ...began, after: last } : undefined;
-      return { sealed: seals.length, more };
+      return { sealed: seals.length, more, head };
     },
   };
 }

@@ -12,6 +12,7 @@ import {
   type Vouched,
 } from "../../../db/queries/audit-chain.ts";
 import { callerDigestOf, GENESIS, linkHash } from "./chain.ts";
+import type { ChainHead } from "./seal-log.ts";
 
 const LINKS_AT_ONCE = 500;
 const ROWS_AT_ONCE = 5000;
@@ -63,12 +64,19 @@ export interface ChainReport {
 const isoOf = (ms: string | null) => (ms === null ? null : new Date(Number(ms)).toISOString());
 
 /** Walks along the chain; what was counted so far is in it when it ends at a fault. */
-function createWalk(reader: ChainReader) {
+function createWalk(reader: ChainReader, expected: ChainHead | undefined) {
   const months = new Set<string>();
   const droppedMonths = new Set<string>();
   const counts = { rows: 0, erased: 0, dropped: 0 };
   let seq = 0;
   let hash = GENESIS;
+  let isMet = expected === undefined;
+
+  /** Once the chain has come to the place that somebody has kept. */
+  const meets = (): boolean => {
+    if (expected?.seq === seq) isMet = expected.hash === hash;
+    return expected?.seq !== seq || isMet;
+  };
 
   /** Goes on over what was dropped. @returns whether anything was */
   async function skipDropped(): Promise<boolean> {
@@ -78,6 +86,7 @@ function createWalk(reader: ChainReader) {
     droppedMonths.add(anchor.month);
     seq = anchor.last_seq;
     hash = anchor.last_hash;
+    meets();
     return true;
   }
 
@@ -110,13 +119,22 @@ function createWalk(reader: ChainReader) {
       );
     }
     ({ seq, hash } = link);
+    if (!meets())
+      return fault("changed", `Row ${seq} of the chain has another hash than was expected: it was made anew`);
     counts.rows++;
     if (isErased && link.caller_digest !== null) counts.erased++;
     months.add((at.time ?? "").slice(0, 7));
     return undefined;
   }
 
-  return { step, skipDropped, counts, months, droppedMonths, head: () => (seq === 0 ? null : { seq, hash }) };
+  /** What is to be said of the place kept, at the end of the chain. */
+  function missed(): ChainFault | undefined {
+    if (isMet || !expected) return undefined;
+    const message = `Row ${expected.seq} of the chain is not there with the hash that was expected, or within what was dropped`;
+    return { kind: "removed", seq: expected.seq, event_id: null, time: null, message };
+  }
+
+  return { step, skipDropped, missed, counts, months, droppedMonths, head: () => (seq === 0 ? null : { seq, hash }) };
 }
 
 /**
@@ -124,14 +142,15 @@ function createWalk(reader: ChainReader) {
  * the chain yet are counted; one that is not although all of its number are has been put in later.
  *
  * @param told hears how many rows were looked at so far
+ * @param options.expected an end of the chain that somebody has kept elsewhere: it has to be a part of it
  */
 export async function verifyChain(
   reader: ChainReader,
   told: (rows: number) => void,
-  signal?: AbortSignal,
+  { signal, expected }: { readonly signal?: AbortSignal; readonly expected?: ChainHead | undefined } = {},
 ): Promise<ChainReport> {
   const sealedThrough = (await reader.head())?.sealed_through ?? 0;
-  const walk = createWalk(reader);
+  const walk = createWalk(reader, expected);
   let fault: ChainFault | undefined;
   let after: { seq: number; event_id: string } | null = null;
   for (let more = true; more && !fault; ) {
@@ -143,7 +162,7 @@ export async function verifyChain(
     told(walk.counts.rows);
   }
   while (!fault && (await walk.skipDropped()));
-  fault ??= anchorFault(await reader.vouched());
+  fault ??= walk.missed() ?? anchorFault(await reader.vouched());
   const unsealed = { rows: 0, oldest: null as string | null };
   let last: LogPage["last"] = null;
   do {
