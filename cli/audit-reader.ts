@@ -13,6 +13,8 @@ import { type StepCommand, stepOf, withSteps } from "./steps.ts";
 
 /** Events that are read at a time. */
 const AT_ONCE = 500;
+/** A page may be all that fits of a large log (milliseconds). */
+const STATEMENT_MS = 60_000;
 
 /** What verifying and exporting read of the audit log. */
 export interface AuditReader extends ChainReader {
@@ -39,7 +41,8 @@ const readerOn = (deps: UserDeps): AuditReader => ({
 
 const COMMAND: StepCommand<AuditReader> = {
   name: "audit read-step",
-  steps: ["head", "links", "anchor", "log", "beginExport", "events"],
+  steps: ["head", "links", "anchor", "vouched", "log", "beginExport", "events"],
+  statementMs: STATEMENT_MS,
   on: readerOn,
 };
 

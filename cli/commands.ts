@@ -465,6 +465,12 @@ export const COMMANDS: readonly CommandSpec[] = [
     name: "audit verify",
     summary: "Hold every row of the audit log against its chain; tell the row that was changed (exit 1)",
     examples: ["primer audit verify", "primer audit verify --json"],
+    options: [
+      {
+        flags: "--expect <number:hash>",
+        description: "An end of the chain that was kept elsewhere: exit 1 where it is not in it",
+      },
+    ],
     runsInHolder: false,
     load: async () => (await import("./commands/audit-verify.ts")).verifyCommand,
   },

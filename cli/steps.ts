@@ -14,6 +14,8 @@ export interface StepCommand<S extends object> {
   /** The command by which the owner of the database is asked for a step; nobody types it. */
   readonly name: string;
   readonly steps: readonly (keyof S & string)[];
+  /** How long a statement may take where that is more than `database.statement_timeout` (milliseconds). */
+  readonly statementMs?: number;
   on(deps: UserDeps): S;
 }
 
@@ -29,7 +31,7 @@ export async function withSteps<S extends object, T>(
   const deadline = systemClock.elapsed() + MAX_WAIT_MS;
   for (;;) {
     try {
-      return await withUserDeps(context, (deps) => work(command.on(deps)));
+      return await withUserDeps(context, (deps) => work(command.on(deps)), command.statementMs);
     } catch (error) {
       const isHeld = error instanceof OperatorError && error.reason === "held";
       if (!isHeld) throw error;

@@ -46,10 +46,17 @@ export interface Place {
   readonly io: Io;
 }
 
-/** Runs `work` with what services need to work on users, on a database that is set up. */
-export async function withUserDeps<T>(place: Place, work: (deps: UserDeps) => Promise<T>): Promise<T> {
+/**
+ * Runs `work` with what services need to work on users, on a database that is set up.
+ *
+ * @param statementMs the least that `database.statement_timeout` is while it runs
+ */
+export async function withUserDeps<T>(place: Place, work: (deps: UserDeps) => Promise<T>, statementMs = 0): Promise<T> {
   const loaded = loadSettings(place.home, place.environment);
-  return place.workspace.withDatabase(loaded.settings, async (database) => {
+  const { database } = loaded.settings;
+  const statement_timeout = Math.max(database.statement_timeout, statementMs);
+  const settings = { ...loaded.settings, database: { ...database, statement_timeout } };
+  return place.workspace.withDatabase(settings, async (database) => {
     const { isMigrated } = await import("../db/migrate.ts");
     if (!(await isMigrated(database))) {
       throw failed(

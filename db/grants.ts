@@ -45,6 +45,10 @@ async function assertOwns(database: Database): Promise<undefined> {
 interface Roles {
   readonly application: string;
   readonly bound: boolean;
+  /** Whether it can drop or change whatever anybody has in the database, or in its schema public. */
+  readonly rules: boolean;
+  readonly database: string;
+  readonly me: string;
 }
 
 /** The owner takes whatever the application's role made while it had everything to itself. @returns that role, quoted */
@@ -52,7 +56,10 @@ async function takeOver(owner: Database, application: Database): Promise<string>
   const [who] = await application.query<{ role: string }>("SELECT quote_ident(current_user) AS role");
   const role = who?.role ?? "";
   const [roles] = await owner.query<Roles & Record<string, unknown>>(
-    `SELECT rolname AS application, NOT rolsuper AND NOT pg_has_role(oid, current_user::regrole, 'MEMBER') AS bound
+    `SELECT rolname AS application, NOT rolsuper AND NOT pg_has_role(oid, current_user::regrole, 'MEMBER') AS bound,
+       pg_has_role(oid, (SELECT datdba FROM pg_database WHERE datname = current_database()), 'MEMBER')
+         OR pg_has_role(oid, (SELECT nspowner FROM pg_namespace WHERE nspname = 'public'), 'MEMBER') AS rules,
+       quote_ident(current_database()) AS database, quote_ident(current_user) AS me
      FROM pg_roles WHERE quote_ident(rolname) = $1`,
     [role],
   );
@@ -60,6 +67,12 @@ async function takeOver(owner: Database, application: Database): Promise<string>
     throw misused(
       `DATABASE_URL connects as ${role}, which may do all that the owner of DATABASE_ADMIN_URL may: nothing would keep it from changing the audit log.`,
       `Use a role of its own for DATABASE_URL, no superuser and no member of the other: CREATE ROLE primer_app LOGIN PASSWORD '…'.`,
+    );
+  }
+  if (roles.rules) {
+    throw misused(
+      `DATABASE_URL connects as ${role}, which owns the database or its schema public: it could take the audit log away.`,
+      `As a superuser: ALTER DATABASE ${roles.database} OWNER TO ${roles.me}; ALTER SCHEMA public OWNER TO pg_database_owner.`,
     );
   }
   const [owned] = await owner.query<{ count: number }>(
@@ -88,6 +101,7 @@ function explain(error: unknown, role: string): never {
 async function grantTo(owner: Pick<Database, "longTransaction">, role: string): Promise<void> {
   await owner.longTransaction(async (connection) => {
     await connection.query(`
+      REVOKE CREATE ON SCHEMA public FROM PUBLIC, ${role};
       GRANT USAGE ON SCHEMA public, jobs TO ${role};
       GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public, jobs TO ${role};
       GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public, jobs TO ${role};

@@ -1,7 +1,7 @@
 import { setTimeout } from "node:timers/promises";
 import { codeOf } from "../config/errors.ts";
 import type { Deps } from "../server/deps.ts";
-import { createSealer, SEALING_LOCK } from "../server/features/audit/service.ts";
+import { type ChainHead, createSealer, SEALING_LOCK } from "../server/features/audit/service.ts";
 
 /** How often the sealer looks for what is new (milliseconds): a row is in the chain well within five seconds. */
 const LOOK_MS = 2000;
@@ -9,6 +9,8 @@ const LOOK_MS = 2000;
 const REST_SHARE = 4;
 /** The longest that one of its statements may take (milliseconds): more than the wait for the lock, which is one too. */
 const STATEMENT_MS = 90_000;
+/** How often it is told where the chain ends (milliseconds). */
+const TELL_HEAD_MS = 3_600_000;
 /** SQLSTATE of a wait for a lock that took too long. */
 const LOCK_NOT_AVAILABLE = "55P03";
 
@@ -21,6 +23,7 @@ export function keepAuditSealed({ db, log, clock }: Pick<Deps, "db" | "log" | "c
   const { signal } = stopping;
   const isStopping = () => signal.aborted;
   let fails = false;
+  let toldAt: number | undefined;
 
   const pause = (ms: number) => setTimeout(ms, undefined, { signal }).catch(() => {}); // the end of it ends that too
 
@@ -31,14 +34,22 @@ export function keepAuditSealed({ db, log, clock }: Pick<Deps, "db" | "log" | "c
         const sealer = createSealer(connection, clock.elapsed);
         while (!isStopping()) {
           const began = performance.now();
-          const { more } = await sealer.seal();
+          const { more, head } = await sealer.seal();
           report(true);
+          tellHead(head);
           const took = performance.now() - began;
           await pause(more ? took : Math.max(lookMs, REST_SHARE * took));
         }
       },
       { statementMs: STATEMENT_MS, signal },
     );
+
+  /** Into the log of the process, which goes elsewhere: by it a chain that was made anew can be told. */
+  function tellHead({ seq, hash }: ChainHead): void {
+    if (seq === 0 || (toldAt !== undefined && clock.elapsed() - toldAt < TELL_HEAD_MS)) return;
+    toldAt = clock.elapsed();
+    log.info("The chain of the audit log goes as far as this", { event: "audit.head", head: `${seq}:${hash}` });
+  }
 
   function report(works: boolean, error?: unknown): void {
     if (fails === !works || isStopping()) return;

@@ -1,5 +1,5 @@
-import { EXIT, failed } from "../../config/errors.ts";
-import { type ChainReport, verifyChain } from "../../server/features/audit/service.ts";
+import { EXIT, failed, misused } from "../../config/errors.ts";
+import { type ChainHead, type ChainReport, verifyChain } from "../../server/features/audit/service.ts";
 import { withAuditReader } from "../audit-reader.ts";
 import type { Implementation } from "../command.ts";
 import { untilInterrupted } from "../interrupt.ts";
@@ -8,6 +8,7 @@ import { createPace } from "../moving/pace.ts";
 /** Holds the audit log against its chain. Exit 1 where a row was changed, removed or put in, with the row. */
 export const verifyCommand: Implementation = {
   async run(context) {
+    const expected = headFrom(context.options.expect);
     let rows = 0;
     const pace = createPace((seconds) => context.io.note(`${rows} rows, ${Math.round(rows / seconds)} a second\n`));
     const told = (count: number) => {
@@ -16,7 +17,7 @@ export const verifyCommand: Implementation = {
     };
     const report = await withAuditReader(context, (reader) =>
       untilInterrupted((stop) =>
-        verifyChain(reader, told, stop).catch((error) => {
+        verifyChain(reader, told, { signal: stop, expected }).catch((error) => {
           throw stop.aborted ? failed("Interrupted; the audit log was not verified to its end.") : error;
         }),
       ),
@@ -24,6 +25,14 @@ export const verifyCommand: Implementation = {
     return { json: report, text: textOf(report), exitCode: report.ok ? EXIT.done : EXIT.failed };
   },
 };
+
+/** What was printed once as the end of the chain. @throws OperatorError exit 2 */
+function headFrom(option: unknown): ChainHead | undefined {
+  if (option === undefined) return undefined;
+  const [, seq, hash = ""] = /^([1-9]\d{0,14}):([0-9a-f]{64})$/.exec(String(option)) ?? [];
+  if (seq === undefined) throw misused("--expect: expected NUMBER:HASH, as an earlier verify printed it.");
+  return { seq: Number(seq), hash };
+}
 
 const counted = (count: number, one: string, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 

@@ -168,6 +168,10 @@ function checkSecrets(home: string, { variables }: LoadedSettings): Finding[] {
   }
 }
 
+/** Whoever may make things in the schema is not who should serve, where the audit log is to be kept from them. */
+const NO_TABLES =
+  "Run `primer migrate` with DATABASE_ADMIN_URL, the URL of the role that owns the database; with one role alone: GRANT CREATE ON SCHEMA public.";
+
 async function checkDatabase(database: Database, loaded: LoadedSettings): Promise<Finding[]> {
   const [row] = await database.query<{ version: string; fsync: string; can: boolean; owned: boolean }>(
     `SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync,
@@ -177,8 +181,7 @@ async function checkDatabase(database: Database, loaded: LoadedSettings): Promis
   if (row?.fsync !== "on") {
     findings.push(broken("durability", "fsync is off: a power cut loses logins", "Set fsync = on in postgresql.conf."));
   }
-  if (!row?.can && !row?.owned)
-    findings.push(broken("rights", "This user may not create tables", "GRANT CREATE ON SCHEMA public."));
+  if (!row?.can && !row?.owned) findings.push(broken("rights", "This user may not create tables", NO_TABLES));
   const pending = (await migrationStatus(database)).filter((migration) => migration.state === "pending");
   if (pending.length > 0) {
     return [

@@ -17,6 +17,8 @@ export interface Manifest {
   /** The master key that seals the keys among the rows, and the peppers that passwords stand on. */
   readonly master_key_id: string;
   readonly pepper_ids: readonly string[];
+  /** Where the chain of the audit log ended, as SEQ:HASH; null where it had not begun. */
+  readonly audit_head?: string | null;
   /** The text of primer.toml, where there was one. */
   readonly settings: string | null;
 }

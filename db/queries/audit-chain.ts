@@ -1,4 +1,5 @@
 import type { Connection } from "../database.ts";
+import { ANCHORS_DIGEST } from "./audit-months.ts";
 
 /** A row of the audit log as the chain takes it: everything as text, as the database writes it. */
 export interface ChainedEvent {
@@ -27,12 +28,13 @@ const EVENT = `l.id::text, ${MS("l.time")} AS time, l.number::text, l.action, l.
 /** Asked of each row by itself: as a join it would be answered by reading the whole chain where statistics are old. */
 const IS_UNSEALED = "(SELECT true FROM audit_seals s WHERE s.time = l.time AND s.event_id = l.id) IS NULL";
 
+/** A row with a number that was not given out yet is none that was written as others are. */
+const LAST_NUMBER = "SELECT last_value FROM audit_log_number_seq";
+
 /** Some rows by number, as far as they are visible: which of them are not in the chain, and which transactions are over. */
 export interface Unsealed {
   /** Every transaction before this one is over. */
   readonly oldest: bigint;
-  /** No transaction from this one on has begun. */
-  readonly next: bigint;
   /** How many rows were looked at, sealed or not. */
   readonly looked: number;
   /** The number of the last of them. */
@@ -43,18 +45,29 @@ export interface Unsealed {
 /** @param after rows up to this number are not looked at */
 export async function findUnsealed(connection: Connection, after: number, limit: number): Promise<Unsealed> {
   const [row] = await connection.query<{ found: string }>(
-    `WITH looked AS MATERIALIZED (SELECT * FROM audit_log WHERE number > $1::bigint ORDER BY number LIMIT $2::int)
+    `WITH looked AS MATERIALIZED (SELECT * FROM audit_log
+       WHERE number > $1::bigint AND number <= (${LAST_NUMBER}) ORDER BY number LIMIT $2::int)
      SELECT json_build_object(
-       'oldest', pg_snapshot_xmin(now_at)::text, 'next', pg_snapshot_xmax(now_at)::text,
+       'oldest', pg_snapshot_xmin(pg_current_snapshot())::text,
        'looked', (SELECT count(*) FROM looked), 'last', (SELECT max(number) FROM looked),
        'events', (SELECT coalesce(json_agg(e), '[]')
          FROM (SELECT ${EVENT} FROM looked l WHERE ${IS_UNSEALED} ORDER BY l.number) e)
-     )::text AS found FROM pg_current_snapshot() now_at`,
+     )::text AS found`,
     [after, limit],
   );
   if (!row) throw new Error("The unsealed rows could not be asked for");
   const found = JSON.parse(row.found);
-  return { ...found, oldest: BigInt(found.oldest), next: BigInt(found.next) };
+  return { ...found, oldest: BigInt(found.oldest) };
+}
+
+/**
+ * A transaction after every one that has begun to write: this one, which is over. The end of a snapshot would not do, as it
+ * comes after those alone that are over.
+ */
+export async function nextTransaction(connection: Connection): Promise<bigint> {
+  const [row] = await connection.query<{ id: string }>("SELECT pg_current_xact_id()::text AS id");
+  if (!row) throw new Error("The database gave no transaction id");
+  return BigInt(row.id);
 }
 
 /** A link of the chain; digests and hashes in hex. */
@@ -105,7 +118,15 @@ export interface ChainLink extends Seal {
   readonly event_id: string;
   readonly time: string;
   readonly event: ChainedEvent | null;
+  /** Of a row whose address and agent went after it was sealed: whether the log has the erasure that they went with. */
+  readonly erasure_known: boolean;
 }
+
+/** The month of the erasure may have been dropped: what came after that is taken away for a week, and clocks differ. */
+const ERASURE_KNOWN = `(SELECT EXISTS (SELECT FROM audit_log e WHERE e.subject_id = l.caller_of AND e.subject_kind = 'user'
+    AND e.action = 'user.erased' AND e.outcome = 'success')
+  OR EXISTS (SELECT FROM audit_anchors
+    WHERE month = date_trunc('month', (l.time AT TIME ZONE 'UTC') - interval '8 days')::date))`;
 
 /** The next links of the chain. */
 export async function listChain(
@@ -117,17 +138,17 @@ export async function listChain(
   const rows = await connection.query<Texts<Seal> & { event_id: string; time: string; event: string | null }>(
     `SELECT c.seq::text, c.sealed_through::text, encode(c.caller_digest, 'hex') AS caller_digest,
        encode(c.hash, 'hex') AS hash, c.event_id::text, ${MS("c.time")} AS time,
-       (SELECT row_to_json(e)::text FROM (SELECT ${EVENT} FROM audit_log l WHERE l.time = c.time AND l.id = c.event_id) e) AS event
+       (SELECT row_to_json(e)::text FROM (SELECT ${EVENT},
+         CASE WHEN l.caller_salt IS NULL AND c.caller_digest IS NOT NULL THEN ${ERASURE_KNOWN} ELSE true END AS erasure_known
+         FROM audit_log l WHERE l.time = c.time AND l.id = c.event_id) e) AS event
      FROM (SELECT * FROM audit_seals WHERE seq >= $1::bigint AND (seq, event_id) > ($1::bigint, $2::uuid)
        ORDER BY seq, event_id LIMIT $3::int) c ORDER BY c.seq, c.event_id`,
     [seq, event_id, limit],
   );
-  return rows.map(({ event_id, time, event, ...seal }) => ({
-    ...sealOf(seal),
-    event_id,
-    time,
-    event: event === null ? null : JSON.parse(event),
-  }));
+  return rows.map(({ event_id, time, event, ...seal }) => {
+    const { erasure_known = true, ...row } = event === null ? {} : JSON.parse(event);
+    return { ...sealOf(seal), event_id, time, event: event === null ? null : row, erasure_known };
+  });
 }
 
 /** A stretch of the chain whose rows were dropped with their month. */
@@ -149,13 +170,33 @@ export async function findAnchor(connection: Connection, seq: number): Promise<A
   return row && { ...row, first_seq: Number(row.first_seq), last_seq: Number(row.last_seq) };
 }
 
+/** What vouches for the anchors. */
+export interface Vouched {
+  readonly anchors: number;
+  /** Whether the last event `audit.month_dropped` knows of these anchors and no others. */
+  readonly known: boolean;
+  /** A place in the chain that is there although an anchor says that it was dropped. */
+  readonly kept: number | null;
+}
+
+export async function findVouched(connection: Connection): Promise<Vouched> {
+  const [row] = await connection.query<{ anchors: number; known: boolean | null; kept: string | null }>(
+    `SELECT (SELECT count(*)::int FROM audit_anchors) AS anchors,
+       (${ANCHORS_DIGEST}) = (SELECT details ->> 'anchors' FROM audit_log
+         WHERE action = 'audit.month_dropped' AND outcome = 'success' ORDER BY number DESC LIMIT 1) AS known,
+       (SELECT s.seq::text FROM audit_anchors a JOIN audit_seals s ON s.seq BETWEEN a.first_seq AND a.last_seq LIMIT 1) AS kept`,
+  );
+  if (!row) throw new Error("The anchors could not be asked for");
+  return { ...row, known: row.known === true, kept: row.kept === null ? null : Number(row.kept) };
+}
+
 /** What some rows of the log come to that are looked at for being in the chain. */
 export interface LogPage {
   readonly rows: number;
   readonly unsealed: number;
   /** In milliseconds since 1970. */
   readonly oldest_unsealed: string | null;
-  /** Of the first row that is not in the chain although every one of its number should be. */
+  /** Of the first row that is not in the chain although every one of its number should be, or that has no number given out. */
   readonly inserted: { readonly id: string; readonly time: string } | null;
   readonly last: { readonly id: string; readonly time: string } | null;
 }
@@ -177,7 +218,7 @@ export async function lookThroughLog(
        'unsealed', count(*) FILTER (WHERE unsealed AND number > $3::bigint),
        'oldest_unsealed', ${MS("min(time) FILTER (WHERE unsealed AND number > $3::bigint)")},
        'inserted', (SELECT json_build_object('id', id, 'time', ${MS("time")}) FROM rows
-         WHERE unsealed AND number <= $3::bigint ORDER BY time, id LIMIT 1),
+         WHERE unsealed AND number <= $3::bigint OR number > (${LAST_NUMBER}) ORDER BY time, id LIMIT 1),
        'last', (SELECT json_build_object('id', id, 'time', ${MS("time")}) FROM rows ORDER BY time DESC, id DESC LIMIT 1)
      )::text AS page FROM rows`,
     [time, id, sealedThrough, limit],

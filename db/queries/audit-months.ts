@@ -30,28 +30,69 @@ export async function countUnsealed(connection: Connection, month: string): Prom
   return row?.count ?? 0;
 }
 
-/** Drops a month with its part of the chain, of which the ends of each stretch are kept. @returns how many rows went */
-export async function dropAuditMonth(connection: Connection, month: string, now: Date): Promise<number> {
+/** Nobody writes to a month until the transaction ends. */
+export async function lockAuditMonth(connection: Connection, month: string): Promise<void> {
+  const [log, seals] = [partitionOf("audit_log", month), partitionOf("audit_seals", month)];
+  await connection.query(`LOCK TABLE ${log}, ${seals} IN ACCESS EXCLUSIVE MODE`);
+}
+
+/** What all anchors come to: the last event `audit.month_dropped` has it, so that none is there without one. */
+export const ANCHORS_DIGEST = `SELECT encode(sha256(convert_to(json_agg(json_build_array(first_seq, last_seq, month, rows,
+  encode(last_hash, 'hex'), sealed_through) ORDER BY first_seq)::text, 'UTF8')), 'hex') FROM audit_anchors`;
+
+/**
+ * Drops a month with its part of the chain, of which the ends of each stretch are kept, and an event of it in the log.
+ *
+ * @returns how many rows went
+ */
+export async function dropAuditMonth(
+  connection: Connection,
+  month: string,
+  event: { readonly id: string; readonly at: Date },
+): Promise<number> {
+  const now = event.at;
   const seals = partitionOf("audit_seals", month);
-  const anchors = await connection.query<{ rows: string }>(
+  const anchors = await connection.query<{ rows: string; first_seq: string }>(
     `INSERT INTO audit_anchors (first_seq, last_seq, month, rows, last_hash, sealed_through, dropped_at)
      SELECT ends.first_seq, ends.last_seq, $1::date, ends.last_seq - ends.first_seq + 1, s.hash, s.sealed_through, $2::timestamptz
      FROM (SELECT min(seq) AS first_seq, max(seq) AS last_seq
        FROM (SELECT seq, seq - row_number() OVER (ORDER BY seq) AS stretch FROM ${seals}) numbered GROUP BY stretch) ends
      JOIN ${seals} s ON s.seq = ends.last_seq
-     RETURNING rows::text`,
+     RETURNING rows::text, first_seq::text`,
     [month, now.toISOString()],
   );
+  if (anchors.length > 0) {
+    await connection.query(
+      `INSERT INTO audit_log (id, time, action, outcome, actor_kind, details)
+       SELECT $1, $2::timestamptz, 'audit.month_dropped', 'success', 'system', jsonb_build_object(
+         'month', to_char($3::date, 'YYYY-MM'), 'anchors', (${ANCHORS_DIGEST}),
+         'stretches', (SELECT jsonb_agg(jsonb_build_object('first_seq', first_seq, 'last_seq', last_seq,
+             'last_hash', encode(last_hash, 'hex')) ORDER BY first_seq)
+           FROM audit_anchors WHERE first_seq = ANY($4::bigint[])))`,
+      [event.id, now.toISOString(), month, `{${anchors.map(({ first_seq }) => first_seq).join(",")}}`],
+    );
+  }
   await connection.query(`DROP TABLE ${partitionOf("audit_log", month)}, ${seals}`);
   return anchors.reduce((sum, { rows }) => sum + Number(rows), 0);
 }
 
-/** Whether the database lets whoever is connected change or remove rows of the audit log by rights, triggers aside. */
+/**
+ * Whether the database lets whoever is connected change or remove rows of the audit log by rights, triggers aside; or owns,
+ * or may make, something through which they could.
+ */
 export async function mayChangeAudit(connection: Connection): Promise<boolean> {
   const [row] = await connection.query<{ may: boolean }>(
-    `SELECT bool_or(has_table_privilege(t, 'UPDATE, DELETE, TRUNCATE')
-       OR pg_has_role((SELECT relowner FROM pg_class WHERE oid = t::regclass), 'USAGE')) AS may
-     FROM unnest(ARRAY['audit_log', 'audit_seals', 'audit_anchors']) AS t`,
+    `WITH tables AS (SELECT oid, relowner FROM pg_class
+       WHERE oid IN ('audit_log'::regclass, 'audit_seals'::regclass, 'audit_anchors'::regclass)
+         OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent IN ('audit_log'::regclass, 'audit_seals'::regclass))),
+     owners AS (SELECT relowner AS owner FROM tables
+       UNION SELECT proowner FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname LIKE 'audit_%'
+       UNION SELECT datdba FROM pg_database WHERE datname = current_database()
+       UNION SELECT nspowner FROM pg_namespace WHERE nspname = 'public')
+     SELECT bool_or(pg_has_role(owner, 'MEMBER')) OR has_schema_privilege('public', 'CREATE')
+       OR has_table_privilege('audit_anchors', 'INSERT')
+       OR EXISTS (SELECT FROM tables WHERE has_table_privilege(oid, 'UPDATE, DELETE, TRUNCATE')) AS may
+     FROM owners`,
   );
   return row?.may ?? true;
 }

@@ -4,7 +4,6 @@ import { invitations } from "../schema/invitations.ts";
 import { knownDevices, loginRecords } from "../schema/logins.ts";
 import { sessions, singleUseTokens } from "../schema/sessions.ts";
 import { credentials, resourceGrants, roles, userRoles, users } from "../schema/users.ts";
-import { forgetCaller } from "./audit.ts";
 import { deleteAnswersOf } from "./idempotency.ts";
 
 export type UserRow = typeof users.$inferSelect;
@@ -226,7 +225,6 @@ export async function eraseUser(tx: Tx, id: string, at: Date): Promise<void> {
       erasedAt: at,
     })
     .where(eq(users.id, id));
-  await forgetCaller(tx, id); // the database lets it happen to those who were erased
 }
 
 export const listRoleNames = async (tx: Tx): Promise<string[]> =>

@@ -48,10 +48,11 @@ export const auditLog = pgTable(
   (t) => [
     primaryKey({ columns: [t.time, t.id] }),
     index("audit_log_number_idx").on(t.number),
-    index("audit_log_actor_idx").on(t.actorId, t.time.desc()),
-    index("audit_log_subject_idx").on(t.subjectId, t.time.desc()),
-    index("audit_log_action_idx").on(t.action, t.time.desc()),
-    index("audit_log_caller_of_idx").on(t.callerOf),
+    index("audit_log_actor_idx").on(t.actorId, t.time, t.id),
+    index("audit_log_actor_kind_idx").on(t.actorKind, t.time, t.id).where(sql`${t.actorId} IS NULL`),
+    index("audit_log_subject_idx").on(t.subjectId, t.time, t.id),
+    index("audit_log_action_idx").on(t.action, t.time, t.id),
+    index("audit_log_caller_of_idx").on(t.callerOf).where(sql`${t.callerSalt} IS NOT NULL`),
     check("audit_log_outcome_known", sql`${t.outcome} IN ('success', 'failure')`),
   ],
 );

@@ -43,6 +43,16 @@ describe("primer audit verify", () => {
     expect(stdout).toContain(`${report.head.seq}:${report.head.hash}`);
   });
 
+  // A line that was kept elsewhere tells a chain that was made anew.
+  test("--expect", async () => {
+    const { head } = jsonOf(await audit(home, "verify", "--json"));
+    const codes = [];
+    for (const line of [`${head.seq}:${head.hash}`, `${head.seq}:${"0".repeat(64)}`, `${head.seq}`]) {
+      codes.push((await audit(home, "verify", "--expect", line)).exitCode);
+    }
+    expect(codes).toEqual([0, 1, 2]);
+  });
+
   // A single byte that was changed is seen, and the row is named.
   test("exits with 1 naming the row of which a byte was changed", async () => {
     const other = await scratch.home();

@@ -5,13 +5,13 @@ import { CREATE_RECORDS, migrate, recordOf, statementsOf } from "../../db/migrat
 import { MIGRATIONS } from "../../db/migrations/index.ts";
 import { openPgliteInMemory } from "../../db/pglite.ts";
 import { findChainHead } from "../../db/queries/audit-chain.ts";
-import { eraseUser, insertUser } from "../../db/queries/users.ts";
 import {
   audit,
   type ChainReport,
   chainReaderOn,
   createSealer,
   dropAuditMonths,
+  forgetFirst,
   makeAuditMonths,
   verifyChain,
 } from "../../server/features/audit/service.ts";
@@ -19,7 +19,7 @@ import { heldClock } from "../../server/ports/clock.ts";
 import { systemRandom } from "../../server/ports/random.ts";
 import { createPostgresDatabase, openPostgresAt, TEST_DATABASE, type TestDatabase } from "../support/database.ts";
 import { takeTestDatabase } from "../support/pooled-database.ts";
-import { newId, userRow } from "./rows.ts";
+import { newId } from "./rows.ts";
 
 const MONTHS = [
   "2026-01-31T23:59:59.999Z",
@@ -65,6 +65,15 @@ const event = (actorId: string, details = {}) => ({
 
 const write = (at: string, actorId = newId(), on: Database = db) =>
   on.transaction((tx) => audit(tx, { clock: heldClock(new Date(at)), random: systemRandom }, event(actorId)));
+
+/** As far as the log hears of it. */
+const erase = (id: string, at = "2026-03-01T12:00:00.000Z") =>
+  db.transaction(async (tx) => {
+    const deps = { clock: heldClock(new Date(at)), random: systemRandom };
+    const by = { outcome: "success", actor: { kind: "system" } } as const;
+    await audit(tx, deps, { action: "user.erased", subject: { kind: "user", id }, ...by });
+    await forgetFirst(tx, id);
+  });
 
 async function sealAll(sealer = createSealer(db, () => elapsed)): Promise<number> {
   for (let total = 0; ; ) {
@@ -145,6 +154,25 @@ describe("the chain of the audit log", () => {
     expect(report.fault).toMatchObject({ kind: "inserted", seq: null, event_id: id });
   });
 
+  // A number that nobody was given keeps nothing after it from being sealed, and is told.
+  test.each(["9000000000000000000", "9223372036854775807", "1000000"])(
+    "goes on past a row with number %s",
+    async (number) => {
+      const sealer = createSealer(db, () => elapsed);
+      const id = newId();
+      await db.query(
+        `INSERT INTO audit_log (id, time, action, outcome, actor_kind, number)
+       VALUES ('${id}', '2026-03-01', 'login', 'success', 'system', ${number})`,
+      );
+      for (let round = 0; round < 6; round++) {
+        await write("2026-03-01T12:00:00.000Z");
+        expect(await sealAll(sealer)).toBe(1);
+        elapsed += 10_001;
+      }
+      expect((await verify()).fault).toMatchObject({ kind: "inserted", event_id: id });
+    },
+  );
+
   // Whatever commits last is sealed, however early it was written.
   test.if(ON_SERVER)("seals a row that commits after later ones", async () => {
     const { promise: mayCommit, resolve: commit } = Promise.withResolvers<void>();
@@ -166,6 +194,43 @@ describe("the chain of the audit log", () => {
     await late;
     expect(await sealAll(sealer)).toBe(1);
     expect(await verify()).toMatchObject({ ok: true, rows: 6, unsealed: { rows: 0 } });
+  });
+
+  // A number is had before a transaction has an id: the row is sealed although nothing shows that it will come.
+  test.if(ON_SERVER)("seals a row of a transaction that began to write after its number was passed", async () => {
+    const { promise: mayWrite, resolve: letWrite } = Promise.withResolvers<void>();
+    const { promise: mayCommit, resolve: letCommit } = Promise.withResolvers<void>();
+    const { promise: numbered, resolve: isNumbered } = Promise.withResolvers<void>();
+    const { promise: written, resolve: isWritten } = Promise.withResolvers<void>();
+    const sealer = createSealer(db, () => elapsed);
+    await write("2026-03-01T12:00:00.000Z");
+    const late = db.longTransaction(async (connection) => {
+      const [row] = await connection.query<{ number: string; id: string | null }>(
+        "SELECT nextval('audit_log_number_seq')::text AS number, pg_current_xact_id_if_assigned()::text AS id",
+      );
+      expect(row?.id).toBeNull();
+      isNumbered();
+      await mayWrite;
+      await connection.query(
+        "INSERT INTO audit_log (id, time, action, outcome, actor_kind, number) VALUES ($1, '2026-03-01', 'login', 'success', 'system', $2::bigint)",
+        [newId(), row?.number],
+      );
+      isWritten();
+      await mayCommit;
+    });
+    await numbered;
+    await write("2026-03-01T12:00:01.000Z");
+    await sealAll(sealer);
+    letWrite();
+    await written;
+    for (let round = 0; round < 6; round++) {
+      elapsed += 60_000;
+      await sealAll(sealer);
+    }
+    letCommit();
+    await late;
+    expect(await sealAll(sealer)).toBe(1);
+    expect(await verify()).toMatchObject({ ok: true, rows: 3, unsealed: { rows: 0 } });
   });
 
   test(`holds under ${PARALLEL} writers at the same time, while it is being made`, async () => {
@@ -230,6 +295,20 @@ describe("the chain shows", () => {
   });
 });
 
+// A chain that was made anew, whole, is told by a line that was kept elsewhere.
+test("the chain holds an end that was kept, and no other", async () => {
+  const links = await sealed.query<{ seq: number; hash: string }>(
+    "SELECT seq::int, encode(hash, 'hex') AS hash FROM audit_seals ORDER BY seq",
+  );
+  const expecting = (expected: { seq: number; hash: string }) =>
+    verifyChain(chainReaderOn(sealed), () => {}, { expected });
+  for (const link of links) expect(await expecting(link)).toMatchObject({ ok: true });
+  const [first, second] = links;
+  const hash = first?.hash ?? "";
+  expect((await expecting({ seq: second?.seq ?? 0, hash })).fault).toMatchObject({ kind: "changed", seq: 2 });
+  expect((await expecting({ seq: 5, hash })).fault).toMatchObject({ kind: "removed", seq: 5 });
+});
+
 // The database itself refuses what nobody should do, whoever is connected and however.
 describe("the audit log is added to, and never changed", () => {
   test.each([
@@ -255,15 +334,12 @@ describe("erasure", () => {
   onOwnDatabase();
 
   test.each([false, true])("takes address and agent, whether they were sealed before (%p)", async (sealedBefore) => {
-    const [gone, stays] = [userRow({}), userRow({})];
-    for (const row of [gone, stays]) {
-      await insertUser(db.orm, row);
-      await write("2026-03-01T12:00:00.000Z", row.id);
-    }
+    const [gone, stays] = [{ id: newId() }, { id: newId() }];
+    for (const { id } of [gone, stays]) await write("2026-03-01T12:00:00.000Z", id);
     if (sealedBefore) await sealAll();
-    await db.transaction((tx) => eraseUser(tx, gone.id, new Date("2026-03-01T12:00:00.000Z")));
+    await erase(gone.id);
     const rows = await db.query(
-      "SELECT ip, user_agent, caller_salt IS NULL AS unsalted FROM audit_log ORDER BY actor_id = $1 DESC",
+      "SELECT ip, user_agent, caller_salt IS NULL AS unsalted FROM audit_log WHERE action = 'login' ORDER BY actor_id = $1 DESC",
       [gone.id],
     );
     expect(rows).toEqual([
@@ -271,8 +347,18 @@ describe("erasure", () => {
       { ip: "192.0.2.1", user_agent: "test", unsalted: false },
     ]);
     await sealAll();
-    expect(await verify()).toMatchObject({ ok: true, rows: 2, erased: sealedBefore ? 1 : 0 });
+    expect(await verify()).toMatchObject({ ok: true, rows: 3, erased: sealedBefore ? 1 : 0 });
   });
+});
+
+// Whoever takes address and agent of somebody who lives is found out, also by those who may call the function for it.
+test("address and agent that went without an erasure are missed", async () => {
+  const report = await verifyTampered(
+    "UPDATE audit_log SET ip = NULL, user_agent = NULL, caller_salt = NULL WHERE number = 2",
+    [],
+    sealed,
+  );
+  expect(report).toMatchObject({ rows: 1, fault: { kind: "changed", seq: 2 } });
 });
 
 describe("months", () => {
@@ -287,6 +373,7 @@ describe("months", () => {
     dropAuditMonths(db, {
       endingBefore: new Date(endingBefore),
       now: new Date(endingBefore),
+      random: systemRandom,
       log,
       signal: new AbortController().signal,
     });
@@ -307,14 +394,36 @@ describe("months", () => {
     // The last row of January came after those of February, so there are two stretches of it.
     expect(await countOf("audit_anchors")).toBe(2);
     expect(await verify()).toMatchObject({ ok: true, rows: 3, months: 2, dropped: { rows: 2, months: 1 } });
+    // That they were dropped is in the log, with where the chain goes on.
+    const anchors = await db.query("SELECT last_seq::int, encode(last_hash, 'hex') AS last_hash FROM audit_anchors");
+    const [dropped] = await db.query("SELECT details FROM audit_log WHERE action = 'audit.month_dropped'");
+    expect(dropped?.details).toMatchObject({ month: "2026-01", stretches: anchors });
 
     await write("2026-03-02T12:00:00.000Z");
     await sealAll();
-    expect(await drop("2026-05-01T00:00:00.000Z")).toBe(4);
-    expect(await verify()).toMatchObject({ ok: true, rows: 0, dropped: { rows: 6, months: 3 }, head: { seq: 6 } });
+    // With February goes the event of January's end; those of February and March know of January's too.
+    expect(await drop("2026-05-01T00:00:00.000Z")).toBe(5);
+    expect(await verify()).toMatchObject({ ok: true, rows: 0, dropped: { rows: 7, months: 3 }, head: { seq: 7 } });
     await write("2026-03-02T12:00:00.000Z");
-    expect(await sealAll()).toBe(1);
-    expect(await verify()).toMatchObject({ ok: true, rows: 1, head: { seq: 7 } });
+    expect(await sealAll()).toBe(3);
+    expect(await verify()).toMatchObject({ ok: true, rows: 3, head: { seq: 10 } });
+  });
+
+  // An erasure that was dropped with its month explains what went with it in the first week of the next, and no more.
+  test.each([
+    ["2026-03-07T05:00:00.000Z", true],
+    ["2026-03-09T05:00:00.000Z", false],
+  ])("of which the erasures are gone still explain what was forgotten at %s: %p", async (at, ok) => {
+    const id = newId();
+    await write("2026-02-28T23:00:00.000Z", id);
+    await write(at, id);
+    await sealAll();
+    await erase(id, "2026-02-28T23:30:00.000Z");
+    await sealAll();
+    await makeAuditMonths(db);
+    expect(await verify()).toMatchObject({ ok: true, erased: 2 });
+    expect(await drop("2026-03-01T00:00:00.000Z")).toBe(2);
+    expect((await verify()).ok).toBe(ok);
   });
 
   test("stay while they are not sealed to their end", async () => {
@@ -326,11 +435,30 @@ describe("months", () => {
     expect(await countOf("audit_log")).toBe(2);
   });
 
+  // Whoever removes rows and says that they were dropped by age is found out, also where others were.
+  test.each([false, true])("of which an anchor was forged are missed (after others: %p)", async (afterOthers) => {
+    for (const at of MONTHS) await write(at);
+    await sealAll();
+    await makeAuditMonths(db);
+    if (afterOthers) await drop("2026-02-01T00:00:00.000Z");
+    const anchor = `INSERT INTO audit_anchors SELECT seq, seq, '2026-02-01', 1, hash, sealed_through, now() FROM audit_seals WHERE seq = 2`;
+    expect((await verifyTampered(anchor)).fault).toMatchObject({ kind: "inserted", seq: 2 });
+    const report = await verifyTampered(`${anchor};
+      WITH gone AS (DELETE FROM audit_seals WHERE seq = 2 RETURNING event_id)
+      DELETE FROM audit_log WHERE id = (SELECT event_id FROM gone)`);
+    expect(report.fault).toMatchObject({ kind: "removed" });
+  });
+
   test("of which an anchor is gone are missed", async () => {
     for (const at of MONTHS) await write(at);
     await sealAll();
     await makeAuditMonths(db);
     await drop("2026-03-01T00:00:00.000Z");
+    const [end] = await db.query<{ hash: string }>(
+      "SELECT encode(last_hash, 'hex') AS hash FROM audit_anchors WHERE last_seq = 1",
+    );
+    const expecting = (hash = "") => verifyChain(chainReaderOn(db), () => {}, { expected: { seq: 1, hash } });
+    expect([(await expecting(end?.hash)).ok, (await expecting()).ok]).toEqual([true, false]);
     const report = await verifyTampered("DELETE FROM audit_anchors WHERE first_seq = 1");
     expect(report.fault).toMatchObject({ kind: "removed", seq: 1 });
   });

@@ -6,12 +6,13 @@ import type { Database } from "../../db/database.ts";
 import { asOwner } from "../../db/grants.ts";
 import { isMigrated, migrate } from "../../db/migrate.ts";
 import { openOwner } from "../../db/open.ts";
-import { eraseUser, insertUser } from "../../db/queries/users.ts";
+import { insertUser } from "../../db/queries/users.ts";
 import {
   audit,
   chainReaderOn,
   createSealer,
   dropAuditMonths,
+  forgetFirst,
   makeAuditMonths,
   mayChangeAudit,
   verifyChain,
@@ -42,7 +43,7 @@ afterAll(async () => {
 });
 
 /** A database of its own, as the application's role opens it. */
-async function newDatabase(owner: string): Promise<{ db: Database; urlOf(role: string): string }> {
+async function newDatabase(owner: string): Promise<{ db: Database; name: string; urlOf(role: string): string }> {
   const name = `primer_test_${newId().replaceAll("-", "")}`;
   await server.query(`CREATE DATABASE ${name} OWNER ${owner}`);
   closing.push(() => server.query(`DROP DATABASE ${name} WITH (FORCE)`));
@@ -54,7 +55,7 @@ async function newDatabase(owner: string): Promise<{ db: Database; urlOf(role: s
   };
   const db = await openPostgresAt(urlOf(APP));
   closing.push(() => db.close());
-  return { db, urlOf };
+  return { db, name, urlOf };
 }
 
 const settingsWith = (url: string, admin: string) =>
@@ -90,6 +91,30 @@ describe.if(ON_SERVER)("where another role owns the tables", () => {
       ),
     );
 
+  // Rows are where they are looked for, and none looks as of somebody erased.
+  test.each([
+    ["a number of its choice", "number", "9000000000000000000"],
+    ["a number from before", "number", "1"],
+    ["no salt", "caller_salt", "NULL"],
+  ])("the application's role may not write a row with %s", async (_what, column, value) => {
+    const work = db.transaction(async (tx) => {
+      await tx.execute("SELECT nextval('audit_log_number_seq')");
+      await tx.execute(
+        `INSERT INTO audit_log (id, time, action, outcome, actor_kind, ${column})
+         VALUES (gen_random_uuid(), '2026-03-01', 'login', 'success', 'system', ${value})`,
+      );
+    });
+    const cause = await work.catch((error: Error) => error.cause);
+    expect(cause).toMatchObject({ code: "42501" });
+  });
+
+  const erase = (id: string) =>
+    db.transaction(async (tx) => {
+      const event = { action: "user.erased", outcome: "success", subject: { kind: "user", id } } as const;
+      await audit(tx, { clock: heldClock(NOW), random: systemRandom }, { ...event, actor: { kind: "system" } });
+      await forgetFirst(tx, id);
+    });
+
   // Whoever takes the application over can add to the audit log, and take nothing from it.
   test.each([
     "UPDATE audit_log SET action = 'x'",
@@ -108,6 +133,8 @@ describe.if(ON_SERVER)("where another role owns the tables", () => {
     "SET session_replication_role = replica",
     "CREATE OR REPLACE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'",
     "UPDATE schema_migrations SET hash = ''",
+    "CREATE FUNCTION public.date_trunc(text, timestamptz) RETURNS timestamptz LANGUAGE sql AS 'SELECT now()'",
+    "CREATE TABLE public.audit_log_y2030m01 ()",
   ])("the application's role may not: %s", async (statement) => {
     expect(await codeOf(db.query(statement))).toBe("42501");
   });
@@ -118,11 +145,14 @@ describe.if(ON_SERVER)("where another role owns the tables", () => {
     const user = userRow({});
     await insertUser(db.orm, user);
     await write(NOW, user.id);
+    // Also not by saying so anywhere but in the log itself.
+    await db.query("UPDATE users SET erased_at = now() WHERE id = $1", [user.id]);
+    expect(await codeOf(db.query("SELECT audit_forget($1, 1)", [user.id]))).toBe("42501");
     await write(new Date("2026-01-15"));
     const seal = () => createSealer(db, () => 0).seal();
     expect((await seal()).sealed).toBe(2);
     expect(await makeAuditMonths(db)).toBe(4); // of two tables, January and March
-    await db.transaction((tx) => eraseUser(tx, user.id, NOW));
+    await erase(user.id);
     const sums = await db.snapshot((reader) =>
       readTables(
         reader,
@@ -130,7 +160,7 @@ describe.if(ON_SERVER)("where another role owns the tables", () => {
         () => {},
       ),
     );
-    expect(sums["public.audit_log"]?.rows).toBe(2);
+    expect(sums["public.audit_log"]?.rows).toBe(3);
     expect(await verifyChain(chainReaderOn(db), () => {})).toMatchObject({ ok: true, rows: 2, erased: 1 });
     // A partition that was made later is guarded as well.
     expect(await codeOf(db.query("DELETE FROM audit_log_y2026m01"))).toBe("42501");
@@ -143,7 +173,13 @@ describe.if(ON_SERVER)("where another role owns the tables", () => {
       { write: () => {} },
       () => NOW,
     );
-    const options = { endingBefore: new Date("2026-02-01"), now: NOW, log, signal: new AbortController().signal };
+    const options = {
+      endingBefore: new Date("2026-02-01"),
+      now: NOW,
+      random: systemRandom,
+      log,
+      signal: new AbortController().signal,
+    };
     expect(await codeOf(dropAuditMonths(db, options))).toBe(1);
     const owner = await openOwner(settings, "/nonexistent", db);
     expect(await dropAuditMonths(owner.database, options)).toBe(1);
@@ -154,11 +190,14 @@ describe.if(ON_SERVER)("where another role owns the tables", () => {
 
 describe.if(ON_SERVER)("asOwner", () => {
   test("takes over what the application's role has made, where it may", async () => {
-    const { db, urlOf } = await newDatabase(APP);
+    const { db, name, urlOf } = await newDatabase(APP);
     await migrate(db, () => NOW);
     expect(await mayChangeAudit(db)).toBe(true);
     const settings = settingsWith(urlOf(APP), urlOf(OWNER));
     const again = () => asOwner(settings, "/nonexistent", db, (owner) => migrate(owner, () => NOW));
+    // Whoever owns the database can drop what others have in it.
+    expect(await codeOf(again())).toBe(2);
+    await server.query(`ALTER DATABASE ${name} OWNER TO ${OWNER}`);
     expect(await codeOf(again())).toBe(1);
     await server.query(`GRANT ${APP} TO ${OWNER}`);
     expect(await again()).toEqual([]);
@@ -168,6 +207,27 @@ describe.if(ON_SERVER)("asOwner", () => {
     // From now on the application's role alone migrates nothing, and is told what to give.
     const alone = settingsWith(urlOf(APP), "");
     expect(await codeOf(asOwner(alone, "/nonexistent", db, (owner) => migrate(owner, () => NOW)))).toBe(2);
+  });
+
+  // What doctor says of the rights is so: any of these is a way to the log.
+  test.each([
+    (name: string) => [`ALTER DATABASE ${name} OWNER TO ${APP}`, `ALTER DATABASE ${name} OWNER TO ${OWNER}`],
+    () => [`GRANT CREATE ON SCHEMA public TO ${APP}`, `REVOKE CREATE ON SCHEMA public FROM ${APP}`],
+    () => [`ALTER FUNCTION audit_refuse() OWNER TO ${APP}`, `ALTER FUNCTION audit_refuse() OWNER TO ${OWNER}`],
+    () => [`GRANT INSERT ON audit_anchors TO ${APP}`, `REVOKE INSERT ON audit_anchors FROM ${APP}`],
+    () => [`GRANT DELETE ON audit_log_rest TO ${APP}`, `REVOKE DELETE ON audit_log_rest FROM ${APP}`],
+  ])("tells of a right that is too much: %#", async (statements) => {
+    const { db, name, urlOf } = await newDatabase(OWNER);
+    const settings = settingsWith(urlOf(APP), urlOf(OWNER));
+    await asOwner(settings, "/nonexistent", db, (owner) => migrate(owner, () => NOW));
+    const superuser = await openPostgresAt(urlOf(new URL(postgresUrl()).username));
+    closing.push(() => superuser.close());
+    const [give = "", take = ""] = statements(name);
+    expect(await mayChangeAudit(db)).toBe(false);
+    await superuser.query(give);
+    expect(await mayChangeAudit(db)).toBe(true);
+    await superuser.query(take);
+    expect(await mayChangeAudit(db)).toBe(false);
   });
 
   // Rights that do not bind are none: it is said, and not pretended.

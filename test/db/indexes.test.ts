@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { drizzle } from "drizzle-orm/pg-proxy";
 import type { Database, Tx } from "../../db/database.ts";
+import { type AuditFilter, listAudit } from "../../db/queries/audit.ts";
 import {
   deleteEndedSessions,
   deleteErasedUsers,
@@ -77,6 +78,25 @@ async function planOf({ text, values }: { text: string; values: unknown[] }): Pr
 
 const id = newId();
 const doomed = { from: new Date(0), until: NOW, limit: 100 };
+const page = { limit: 50, before: { time: NOW, id } };
+/** Months of their own for events, of which there are more than a page. */
+let filled: Promise<unknown> | undefined;
+const fillLog = () => {
+  filled ??= db.query(
+    `INSERT INTO audit_log (id, time, action, outcome, actor_kind)
+       SELECT gen_random_uuid(), '${NOW.toISOString()}'::timestamptz - n * interval '1 hour', 'login', 'success', 'system'
+       FROM generate_series(1, 2000) n;
+     SELECT audit_make_partitions(); ANALYZE audit_log`,
+  );
+  return filled;
+};
+/** A month of which no event is before {@link NOW}. */
+async function laterMonth(): Promise<string> {
+  const [row] = await db.query<{ month: string }>("SELECT to_char(now() + interval '2 months', 'YYYY-MM') AS month");
+  return row?.month ?? "";
+}
+/** An index of the partition that rows of no month are in. */
+const monthly = (columns: string, end = "_idx") => `audit_log_rest_${columns}${end}`;
 const overdue = { until: NOW, limit: 100 };
 const family = { id, sessionId: id, generation: 1 };
 const next = { keyId: "key", secretHash: "hash", rotatedAt: NOW, idleExpiresAt: NOW };
@@ -121,6 +141,11 @@ describe("an index serves", () => {
     ["that of erased users", (tx) => deleteErasedUsers(tx, doomed), ["users_erased_at_idx"]],
     ["accounts that nobody verified", (tx) => listOverdueUsers(tx, "pending", overdue), ["users_pending_idx"]],
     ["deactivated accounts", (tx) => listOverdueUsers(tx, "deactivated", overdue), ["users_deactivated_idx"]],
+    ["events by their action", (tx) => listAudit(tx, { action: "login" }, page), [monthly("action_time_id")]],
+    ["events of an actor", (tx) => listAudit(tx, { actorId: id }, page), [monthly("actor_id_time_id")]],
+    ["events of no actor", (tx) => listAudit(tx, { actorKind: "system" }, page), [monthly("actor_kind_time_id")]],
+    ["events on a subject", (tx) => listAudit(tx, { subjectId: id }, page), [monthly("subject_id_time_id")]],
+    ["events of all kinds", (tx) => listAudit(tx, {}, page), [monthly("pkey", "")]],
     ["the end of a user's sessions", (tx) => revokeSessions(tx, { userId: id }, "x", NOW), ["sessions_user_id_idx"]],
   ])("%s", async (_name, query, indexes) => {
     const nodes = await planOf(await statementOf(query));
@@ -128,6 +153,23 @@ describe("an index serves", () => {
     expect(wholeTables).toEqual([]);
     const used = nodes.map((node) => node["Index Name"]);
     for (const index of indexes) expect(used).toContain(index);
+  });
+
+  // Whoever asks for a page gets it without everything that fits being sorted, and of the months that it can be in.
+  test.each<[string, AuditFilter]>([
+    ["an action", { action: "login" }],
+    ["an actor", { actorId: id }],
+    ["no actor", { actorKind: "system" }],
+    ["a subject", { subjectId: id }],
+    ["everything", {}],
+  ])("the order of events: %s", async (_name, filter) => {
+    await fillLog();
+    const nodes = await planOf(await statementOf((tx) => listAudit(tx, filter, page)));
+    const types = new Set(nodes.map((node) => node["Node Type"]));
+    expect([types.has("Sort"), types.has("Incremental Sort")]).toEqual([false, false]);
+    const late = `audit_log_y${(await laterMonth()).replace("-", "m")}`;
+    expect(await db.query("SELECT 1 FROM pg_class WHERE relname = $1", [late])).toHaveLength(1);
+    expect(nodes.map((node) => node["Relation Name"])).not.toContain(late);
   });
 
   test("every foreign key, so that erasing a user reads no whole table", async () => {

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { findUser, insertUser } from "../../db/queries/users.ts";
-import { createUser, type NewUser } from "../../server/features/users/service.ts";
+import { createUser, eraseUser, type NewUser } from "../../server/features/users/service.ts";
 import { userRow } from "../db/rows.ts";
 import { openTestApp, PASSWORD, type TestApp } from "../support/app.ts";
 import { until } from "./support/jobs.ts";
@@ -74,6 +74,32 @@ describe("accounts that were deactivated", () => {
     );
     await runSchedule(app, "deactivated-accounts");
     expect(await app.db.query("SELECT 1 FROM single_use_tokens")).toEqual([]);
+  });
+
+  // Of an erased user the log has no address and no agent, however much they did and whatever came late.
+  test("leave no address behind", async () => {
+    const id = await made({ status: "deactivated", deactivatedAt: ago(40 * DAY_MS) });
+    const write = (count: number) =>
+      app.db.query(
+        `INSERT INTO audit_log (id, time, action, outcome, actor_kind, actor_id, caller_of, ip)
+         SELECT gen_random_uuid(), '2026-03-01', 'login', 'success', 'user', $1, $1, '192.0.2.1' FROM generate_series(1, $2::int)`,
+        [id, count],
+      );
+    const left = () => app.db.query("SELECT 1 FROM audit_log WHERE ip IS NOT NULL AND caller_of = $1", [id]);
+    await write(1200);
+    await runSchedule(app, "deactivated-accounts");
+    expect(await left()).toEqual([]);
+    await write(1200);
+    expect((await runSchedule(app, "clean-up")).details).toMatchObject({ audit_callers: 1200 });
+    expect(await left()).toEqual([]);
+  });
+
+  test("leave no address behind where an operator erases them", async () => {
+    const id = await made({ status: "active" });
+    const caller = { requestId: null, ip: "192.0.2.1", userAgent: "test" };
+    await eraseUser(app.deps, id, { ...BY_OPERATOR, caller });
+    const events = await app.db.query("SELECT action, ip, user_agent FROM audit_log WHERE subject_id = $1", [id]);
+    expect(events).toEqual([{ action: "user.erased", ip: null, user_agent: null }]);
   });
 
   // Whoever comes back at the last moment is not erased for what they were a moment ago.

@@ -32,7 +32,8 @@ test("the clean-up drops the months of which every row was kept long enough", as
   expect((await runSchedule(app, "clean-up")).details).toMatchObject({ audit: 2 });
   const rows = await app.db.query("SELECT 1 FROM audit_log WHERE time < '2025-12-01'");
   expect(rows).toEqual([]);
-  expect(await verify()).toMatchObject({ ok: true, dropped: { rows: 2, months: 2 }, unsealed: { rows: 0 } });
+  expect(await verify()).toMatchObject({ ok: true, dropped: { rows: 2, months: 2 }, unsealed: { rows: 2 } });
+  expect(await app.db.query("SELECT 1 FROM audit_log WHERE action = 'audit.month_dropped'")).toHaveLength(2);
   expect((await runSchedule(app, "clean-up")).details).toMatchObject({ audit: 0 });
 });
 
@@ -42,6 +43,8 @@ test("of several processes one seals, and the next when that one stops", async (
   const [first, second] = [keepAuditSealed(app.deps, LOOK_MS), keepAuditSealed(other.deps, LOOK_MS)];
   await write("2026-03-01T12:00:00Z");
   await waitFor("the row is sealed", sealed, SEALED_WITHIN_MS);
+  const { head } = await verify();
+  expect(app.logLines.filter((line) => line.includes(`${head?.seq}:${head?.hash}`))).toHaveLength(1);
   await first.stop();
   await write("2026-03-01T12:00:01Z");
   await waitFor("the next row is sealed", sealed, SEALED_WITHIN_MS);

@@ -17,7 +17,7 @@ import {
   deleteRetiredSigningKeys,
 } from "../../db/queries/clean-up.ts";
 import { vacuumTables } from "../../db/vacuum.ts";
-import { dropAuditMonths, makeAuditMonths } from "../../server/features/audit/service.ts";
+import { dropAuditMonths, forgetErased, makeAuditMonths } from "../../server/features/audit/service.ts";
 import type { Details, ScheduleDeps, ScheduledRun } from "../schedule.ts";
 
 const HOUR_MS = 3_600_000;
@@ -87,6 +87,7 @@ export async function cleanUp(deps: ScheduleDeps, { home, signal }: ScheduledRun
     const count = await deleteUntil(deps, deleteOld, new Date(now - keptMs), signal);
     deleted[what] = (deleted[what] ?? 0) + count;
   }
+  deleted.audit_callers = await forgetErased(deps.db, deps.clock.now(), signal);
   deleted.audit = await keepAuditMonths(deps, home, signal);
   if (deps.db.kind === "pglite") await freeRoom(deps, signal);
   return deleted;
@@ -94,13 +95,13 @@ export async function cleanUp(deps: ScheduleDeps, { home, signal }: ScheduledRun
 
 /** Of the audit log whole months are dropped, once the last of their rows was kept long enough. */
 async function keepAuditMonths(deps: ScheduleDeps, home: string, signal: AbortSignal): Promise<number> {
-  const { db, clock, log, settings } = deps;
+  const { db, clock, random, log, settings } = deps;
   await makeAuditMonths(db);
   const now = clock.now();
   const owner = await openOwner(settings, home, db);
   try {
     const endingBefore = new Date(now.getTime() - settings.retention.audit);
-    return await dropAuditMonths(owner.database, { endingBefore, now, log, signal });
+    return await dropAuditMonths(owner.database, { endingBefore, now, random, log, signal });
   } finally {
     await owner.close();
   }

@@ -1,12 +1,12 @@
 import type { Tx } from "../../../db/database.ts";
 import { violatedUniqueness } from "../../../db/errors.ts";
-import { deleteUser, findUser, lockUser, type UserRow, updateUser } from "../../../db/queries/users.ts";
+import { findUser, lockUser, type UserRow, updateUser } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { waitForFloor } from "../auth/service.ts";
 import { queueMail } from "../mail/service.ts";
 import { consumeSingleUseToken, hashSecret, issueSingleUseToken } from "../tokens/service.ts";
-import { endLinks, parseEmail, record, requireEmail, tellOldAddress } from "../users/service.ts";
+import { endLinks, parseEmail, record, removeUnconfirmed, requireEmail, tellOldAddress } from "../users/service.ts";
 
 /** How long the link in a mail proves an address (milliseconds). It lets nobody in. */
 const VERIFY_LINK_MS = 24 * 3_600_000;
@@ -86,7 +86,7 @@ async function takeAddress(tx: Tx, deps: Deps, user: UserRow, text: string, call
   const now = deps.clock.now();
   const holder = await findUser(tx, { emailKey: address.emailKey });
   // A registration that nobody confirmed stands in nobody's way.
-  if (holder?.user.status === "pending") await deleteUser(tx, holder.user.id);
+  if (holder?.user.status === "pending") await removeUnconfirmed(tx, deps, holder.user.id);
   await updateUser(tx, user.id, { ...address, emailVerifiedAt: now, updatedAt: now }).catch((error) => {
     throw violatedUniqueness(error) === "users_email_key" ? new AppError("LINK_INVALID") : error;
   });

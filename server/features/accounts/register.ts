@@ -4,7 +4,7 @@ import type { Tx } from "../../../db/database.ts";
 import { violatedUniqueness } from "../../../db/errors.ts";
 import { holdName } from "../../../db/queries/held-names.ts";
 import { deleteTokensOf } from "../../../db/queries/single-use-tokens.ts";
-import { deleteUser, findUser, insertUser, lockUser, replaceUserRoles, updateUser } from "../../../db/queries/users.ts";
+import { findUser, insertUser, lockUser, replaceUserRoles, updateUser } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { waitForFloor } from "../auth/service.ts";
@@ -16,6 +16,7 @@ import {
   type PreparedUser,
   prepareUser,
   record,
+  removeUnconfirmed,
   UNVERIFIED_KEPT_MS,
   type UserView,
   viewOf,
@@ -124,7 +125,7 @@ async function claimName(tx: Tx, deps: Deps, username: string, emailKey: string)
   const isFree = has === undefined || has.user.status === "pending";
   if (!isHeld || !isFree) throw new AppError("CONFLICT", { details: { field: "username" } });
   // Somebody asked for it more than a day ago and has not come back, or it is this address's own.
-  if (has && has.user.emailKey !== emailKey) await deleteUser(tx, has.user.id);
+  if (has && has.user.emailKey !== emailKey) await removeUnconfirmed(tx, deps, has.user.id);
 }
 
 /** Nobody reads from the table who has asked for a name. */

@@ -5,8 +5,10 @@ import {
   countUnsealed,
   dropAuditMonth,
   listAuditMonths,
+  lockAuditMonth,
   makeAuditPartitions,
 } from "../../../db/queries/audit-months.ts";
+import type { Random } from "../../ports/random.ts";
 
 /** One process at a time changes which months there are. */
 const MONTHS_LOCK = "primer audit months";
@@ -27,6 +29,7 @@ export const makeAuditMonths = (db: Pick<Database, "exclusively">): Promise<numb
 export interface DropOptions {
   readonly endingBefore: Date;
   readonly now: Date;
+  readonly random: Pick<Random, "id">;
   readonly log: Pick<Log, "warn">;
   readonly signal: AbortSignal;
 }
@@ -40,24 +43,26 @@ export interface DropOptions {
  */
 export function dropAuditMonths(
   owner: Pick<Database, "exclusively" | "longTransaction">,
-  { endingBefore, now, log, signal }: DropOptions,
+  options: DropOptions,
 ): Promise<number> {
   return owner.exclusively(MONTHS_LOCK, async (connection) => {
     let rows = 0;
-    for (const month of await listAuditMonths(connection, endingBefore)) {
-      signal.throwIfAborted();
-      const unsealed = await countUnsealed(connection, month);
-      if (unsealed === 0) rows += await owner.longTransaction((transaction) => drop(transaction, month, now));
-      else log.warn("A month of the audit log is not sealed and stays", { event: "audit.month_kept", month, unsealed });
+    for (const month of await listAuditMonths(connection, options.endingBefore)) {
+      options.signal.throwIfAborted();
+      rows += await owner.longTransaction((transaction) => drop(transaction, month, options));
     }
     return rows;
   });
 }
 
-async function drop(transaction: Connection, month: string, now: Date): Promise<number> {
+async function drop(transaction: Connection, month: string, { now, random, log }: DropOptions): Promise<number> {
   await transaction.query(`SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}`);
   try {
-    return await dropAuditMonth(transaction, month, now);
+    await lockAuditMonth(transaction, month);
+    const unsealed = await countUnsealed(transaction, month);
+    if (unsealed === 0) return await dropAuditMonth(transaction, month, { id: random.id(now), at: now });
+    log.warn("A month of the audit log is not sealed and stays", { event: "audit.month_kept", month, unsealed });
+    return 0;
   } catch (error) {
     if (codeOf(error) !== NOT_ALLOWED) throw error;
     const why = `The audit log of ${month.slice(0, 7)} was kept long enough, and this process may not drop it.`;

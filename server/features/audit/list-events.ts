@@ -45,14 +45,34 @@ export interface EventQuery {
 
 const WITHOUT_ID = ["operator", "system", "anonymous"] as const;
 
+/** A date, or a time that says in which zone it is: without one it would be read in that of this server. */
+const MOMENT =
+  /^(\d{4})-(\d\d)-(\d\d)(T([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d))?$/;
+/** The years that can be written with four digits (milliseconds since 1970). */
+const [FIRST_MS, LAST_MS] = [Date.parse("0001-01-01T00:00:00.000Z"), Date.parse("9999-12-31T23:59:59.999Z")];
+const isWithin = (ms: number) => ms >= FIRST_MS && ms <= LAST_MS;
+
 function momentOf(path: "from" | "to", text: string): Date {
-  const moment = new Date(text);
-  if (/^\d{4}-\d\d-\d\d/.test(text) && !Number.isNaN(moment.getTime())) return moment;
-  throw invalidField(path, "A time such as 2026-03-01 or 2026-03-01T12:00:00Z");
+  const [, year, month, day] = MOMENT.exec(text) ?? [];
+  const date = `${year}-${month}-${day}`;
+  const midnight = Date.parse(`${date}T00:00:00Z`);
+  // There is no 31 February, which others read as 3 March.
+  const isDay = !Number.isNaN(midnight) && new Date(midnight).toISOString().startsWith(date);
+  const moment = isDay ? Date.parse(text) : Number.NaN;
+  if (isWithin(moment)) return new Date(moment);
+  throw invalidField(path, "A date such as 2026-03-01, or a time with its zone such as 2026-03-01T12:00:00Z");
 }
 
-/** @throws AppError VALIDATION_FAILED for a time that is none */
-export function filterOf({ action, outcome, actor, subject, from, to }: EventQuery): AuditFilter {
+/** No row has a zero byte in it, and the database takes none. */
+function assertStorable(query: EventQuery): void {
+  const path = (["action", "actor", "subject"] as const).find((name) => query[name]?.includes("\u0000"));
+  if (path) throw invalidField(path, "Text without a zero byte");
+}
+
+/** @throws AppError VALIDATION_FAILED for a time that is none, or a zero byte */
+export function filterOf(query: EventQuery): AuditFilter {
+  assertStorable(query);
+  const { action, outcome, actor, subject, from, to } = query;
   const actorKind = WITHOUT_ID.find((kind) => kind === actor);
   return {
     ...(action === undefined ? {} : { action }),
@@ -68,10 +88,9 @@ export function filterOf({ action, outcome, actor, subject, from, to }: EventQue
 const cursorOf = ({ time, id }: AuditView) => `${new Date(time).getTime()}.${id}`;
 
 function placeAt(cursor: string): { time: Date; id: string } {
-  const [ms, id] = cursor.split(".");
-  const time = new Date(/^\d{1,15}$/.test(ms ?? "") ? Number(ms) : Number.NaN);
-  if (Number.isNaN(time.getTime()) || !id || !isId(id)) throw badCursor();
-  return { time, id };
+  const [, ms, id] = /^(\d{1,15})\.(.*)$/.exec(cursor) ?? [];
+  if (!isWithin(Number(ms)) || !isId(id)) throw badCursor();
+  return { time: new Date(Number(ms)), id };
 }
 
 export type EventPage = Page<AuditView>;

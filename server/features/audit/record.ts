@@ -20,6 +20,7 @@ export type AuditAction =
   | "account.exported"
   | "access.refused"
   | "audit.exported"
+  | "audit.month_dropped"
   | "client.refused"
   | "mail.shown"
   | "schema.migrated"

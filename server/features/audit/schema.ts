@@ -20,7 +20,10 @@ export const EventsQuery = t.Object(
     // Not UnionEnum, which fills in its first value where none is given.
     outcome: t.Optional(t.Union([t.Literal("success"), t.Literal("failure")])),
     from: t.Optional(
-      t.String({ maxLength: 40, description: "From this time on: 2026-03-01T12:00:00Z, or a date in UTC" }),
+      t.String({
+        maxLength: 40,
+        description: "From this time on: 2026-03-01T12:00:00Z or with an offset, or a date in UTC",
+      }),
     ),
     to: t.Optional(t.String({ maxLength: 40, description: "Before this time" })),
     format: t.Optional(

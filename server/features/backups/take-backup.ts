@@ -7,6 +7,7 @@ import { readTables } from "../../../db/backup/read.ts";
 import type { Connection } from "../../../db/database.ts";
 import { removeLeftOvers } from "../../../db/left-overs.ts";
 import { appliedMigrations, isMigrated } from "../../../db/migrate.ts";
+import { findChainHead } from "../../../db/queries/audit-chain.ts";
 import { insertBackup } from "../../../db/queries/backups.ts";
 import type { Deps } from "../../deps.ts";
 import { type AuditEvent, audit } from "../audit/service.ts";
@@ -89,6 +90,7 @@ async function describe(reader: Connection): Promise<Omit<Manifest, "id" | "take
     ...migration,
     applied_at: new Date(migration.applied_at).toISOString(),
   }));
+  const head = await findChainHead(reader);
   return {
     format: "primer backup",
     version: 1,
@@ -96,5 +98,6 @@ async function describe(reader: Connection): Promise<Omit<Manifest, "id" | "take
     migrations,
     master_key_id: installation.master_key_id,
     pepper_ids: peppers.map(({ pepper_id }) => pepper_id),
+    audit_head: head ? `${head.seq}:${head.hash}` : null,
   };
 }

@@ -4,6 +4,7 @@ import { revokeSessions } from "../../../db/queries/sessions.ts";
 import { eraseUser as eraseUserRows, updateUser } from "../../../db/queries/users.ts";
 import { AppError } from "../../errors.ts";
 import { assertUnchanged } from "../../etag.ts";
+import { forgetRest } from "../audit/service.ts";
 import { clearFailures } from "../protection/service.ts";
 import { tellOldAddress } from "./move-address.ts";
 import { requireEmail, requireUsername } from "./names.ts";
@@ -14,6 +15,7 @@ import {
   endLinks,
   explainConflict,
   record,
+  recordErasure,
   requireLocked,
   requireUser,
   type UserDeps,
@@ -121,6 +123,7 @@ export async function eraseUser(deps: UserDeps, id: string, by: Actor, ifMatch: 
     await assertAdministratorRemains(tx, before);
     await erase(tx, deps, id, by);
   });
+  await forgetRest(deps.db, deps.clock, id).catch(() => {}); // they are erased; the clean-up does what is left
 }
 
 async function erase(tx: Tx, deps: UserDeps, id: string, by: Actor): Promise<void> {
@@ -128,7 +131,7 @@ async function erase(tx: Tx, deps: UserDeps, id: string, by: Actor): Promise<voi
   const ended = await revokeSessions(tx, { userId: id }, "user_erased", now);
   await clearFailures(tx, id);
   await eraseUserRows(tx, id, now);
-  await record(tx, deps, "user.erased", id, by, { sessions_ended: ended.length });
+  await recordErasure(tx, deps, id, by, { sessions_ended: ended.length });
 }
 
 /** The next login asks for a new password, and every session ends. @throws AppError NOT_FOUND, FORBIDDEN */

@@ -21,6 +21,7 @@ export {
   endLinks,
   explainConflict,
   record,
+  removeUnconfirmed,
   requireLocked,
   requireUser,
   UNVERIFIED_KEPT_MS,

@@ -3,6 +3,7 @@ import { violatedUniqueness } from "../../../db/errors.ts";
 import { deleteTokensOf } from "../../../db/queries/single-use-tokens.ts";
 import {
   countActiveHolders,
+  deleteUser,
   findUser,
   listGrants,
   listRoleNames,
@@ -13,7 +14,7 @@ import {
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError, invalidField } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
-import { type AuditAction, audit } from "../audit/service.ts";
+import { type AuditAction, audit, forgetFirst } from "../audit/service.ts";
 import type { Rights } from "../rights/service.ts";
 import { assertMayGive } from "../roles/service.ts";
 
@@ -107,6 +108,18 @@ export async function assertAdministratorRemains(tx: Tx, { user, roles }: UserWi
   if (user.status !== "active" || !roles.includes(ADMIN_ROLE)) return;
   if ((await countActiveHolders(tx, ADMIN_ROLE)) > 1) return;
   throw new AppError("CONFLICT", { internal: "The last administrator", details: { reason: "last_administrator" } });
+}
+
+/** A registration that nobody has confirmed makes room. What the log has of whoever made it says no more from where they came. */
+export async function removeUnconfirmed(tx: Tx, deps: UserDeps, userId: string): Promise<void> {
+  await deleteUser(tx, userId);
+  await recordErasure(tx, deps, userId, { actor: { kind: "system" } }, { reason: "not_confirmed" });
+}
+
+/** The last event of a user, after which nothing in the log says from where they came. The row is gone, or empty, by then. */
+export async function recordErasure(tx: Tx, deps: UserDeps, userId: string, by: Actor, details: object): Promise<void> {
+  await record(tx, deps, "user.erased", userId, by, details);
+  await forgetFirst(tx, userId);
 }
 
 export const record = (tx: Tx, deps: UserDeps, action: AuditAction, userId: string, by: Actor, details: object) =>

@@ -27,6 +27,11 @@ const post = (path: string, body: unknown, token?: string) =>
   app.request("POST", `${AUTH}/${path}`, { body, ...(token === undefined ? {} : { token }) });
 const register = (username: string, password = PASSWORD, more: object = {}) =>
   post("register", { username, email: `${username}@example.org`, password, ...more });
+const registerFrom = (agent: string, username: string, email: string) =>
+  app.request("POST", `${AUTH}/register`, {
+    body: { username, email, password: PASSWORD },
+    headers: { "user-agent": agent },
+  });
 const logIn = (username: string, password = PASSWORD) => post("login", { username, password });
 const codeOf = ({ status, body }: TestAnswer) => (status < 300 ? String(status) : `${status} ${body.error.code}`);
 const countUsers = async () => (await app.db.query("SELECT id FROM users")).length;
@@ -81,6 +86,32 @@ describe("open registration with verified addresses", () => {
     expect(codeOf(await other())).toBe("409 CONFLICT");
     app.clock.advance(1);
     expect(codeOf(await other())).toBe("202");
+  });
+
+  // Who is gone leaves no agent and no address in the audit log.
+  test.each([
+    ["a name", async () => expect(codeOf(await registerFrom("other", "ada", "eve@example.org"))).toBe("202")],
+    [
+      "an address",
+      async () => {
+        const eve = await app.createUser({ username: "eve" });
+        const { access_token: token } = await app.login("eve");
+        const change = { email: "ada@example.org", current_password: PASSWORD };
+        await app.request("PUT", "/api/v1/users/me", { token, body: change });
+        const mail = (await takeMails(app)).find(
+          ({ template, user_id }) => template === "verify_email" && user_id === eve.id,
+        );
+        expect(codeOf(await post("verify-email", { token: mail?.sealed?.token }))).toBe("204");
+      },
+    ],
+  ])("what is known of whoever registered is gone once somebody else has %s", async (_what, take) => {
+    await registerFrom("of ada", "ada", "ada@example.org");
+    app.clock.advance(DAY);
+    const agents = () => app.db.query("SELECT 1 FROM audit_log WHERE user_agent = 'of ada'");
+    expect(await agents()).toHaveLength(1);
+    await take();
+    expect(await agents()).toEqual([]);
+    expect(await app.db.query("SELECT 1 FROM audit_log WHERE action = 'user.erased'")).toHaveLength(1);
   });
 
   // Expiry is checked when the link is used, and not by whoever tidies up.
