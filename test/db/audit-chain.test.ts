@@ -5,6 +5,7 @@ import { CREATE_RECORDS, migrate, recordOf, statementsOf } from "../../db/migrat
 import { MIGRATIONS } from "../../db/migrations/index.ts";
 import { openPgliteInMemory } from "../../db/pglite.ts";
 import { findChainHead } from "../../db/queries/audit-chain.ts";
+import { continueAuditNumbers } from "../../db/queries/audit-months.ts";
 import {
   audit,
   type ChainReport,
@@ -447,6 +448,14 @@ describe("months", () => {
       WITH gone AS (DELETE FROM audit_seals WHERE seq = 2 RETURNING event_id)
       DELETE FROM audit_log WHERE id = (SELECT event_id FROM gone)`);
     expect(report.fault).toMatchObject({ kind: "removed" });
+  });
+
+  // Else what is written after a restore would have numbers that the sealer has passed, and never be sealed.
+  test("that are gone leave no number to be given again", async () => {
+    await db.query("INSERT INTO audit_anchors VALUES (1, 1, '2026-01-01', 1, '', 5000, now())");
+    await continueAuditNumbers(db);
+    await write("2026-03-01T12:00:00.000Z");
+    expect(await db.query("SELECT number::int FROM audit_log")).toEqual([{ number: 5001 }]);
   });
 
   test("of which an anchor is gone are missed", async () => {
