@@ -14,6 +14,7 @@ import {
   dropAuditMonths,
   forgetFirst,
   makeAuditMonths,
+  SEALING_LOCK,
   verifyChain,
 } from "../../server/features/audit/service.ts";
 import { heldClock } from "../../server/ports/clock.ts";
@@ -232,6 +233,22 @@ describe("the chain of the audit log", () => {
     await late;
     expect(await sealAll(sealer)).toBe(1);
     expect(await verify()).toMatchObject({ ok: true, rows: 3, unsealed: { rows: 0 } });
+  });
+
+  // A sealer whose machine is gone keeps the lock from nobody for long.
+  test.if(ON_SERVER)("goes on where whoever holds the lock is not heard of any more", async () => {
+    const { promise: held, resolve: isHeld } = Promise.withResolvers<unknown>();
+    const { promise: end, resolve: letEnd } = Promise.withResolvers<void>();
+    const work = async (connection: Connection) => {
+      const names = ["idle", "interval", "count"].map((name) => `current_setting('tcp_keepalives_${name}')::int`);
+      isHeld(await connection.query(`SELECT ARRAY[${names.join(", ")}] AS settings`));
+      await end;
+    };
+    const silent = db.exclusively(SEALING_LOCK, work, { idleMs: 300 });
+    expect(await held).toEqual([{ settings: [10, 5, 3] }]);
+    expect(await db.exclusively(SEALING_LOCK, async () => "it goes on")).toBe("it goes on");
+    letEnd();
+    await silent.catch(() => {});
   });
 
   test(`holds under ${PARALLEL} writers at the same time, while it is being made`, async () => {
