@@ -64,6 +64,11 @@ export function parseChange(payload: string): Change {
 export interface ExclusiveBounds {
   /** The longest that one of its statements may take (milliseconds); 30 minutes where it is not given. */
   readonly statementMs?: number;
+  /**
+   * Longer than it ever pauses between two statements (milliseconds): a server that hears nothing for as long takes it for
+   * gone and gives the lock to the next. Without it only a machine that answers nothing any more is taken for gone.
+   */
+  readonly idleMs?: number;
   /** Ends it: its connection is given up, and every further statement is refused. */
   readonly signal?: AbortSignal;
 }

@@ -80,10 +80,34 @@ async function takeOver(owner: Database, application: Database): Promise<string>
      WHERE r.rolname = $1 AND c.relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('public', 'jobs'))`,
     [roles.application],
   );
-  if (owned?.count)
-    await owner.query(`REASSIGN OWNED BY ${role} TO CURRENT_USER`).catch((error) => explain(error, role));
+  if (owned?.count) await takeOwn(owner, role).catch((error) => explain(error, role));
   return role;
 }
+
+/** What primer has in the database: not what an extension has brought, nor what the role owns elsewhere. */
+const OWN = (table: "pg_class" | "pg_proc" | "pg_type", alias: string, namespace: string) =>
+  `${namespace} IN (SELECT oid FROM pg_namespace WHERE nspname IN ('public', 'jobs'))
+   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = '${table}'::regclass AND d.objid = ${alias}.oid AND d.deptype = 'e')`;
+
+/** Sequences of a column go with their table, and types of a table too. */
+const TAKE_OWN = `
+  SELECT format('ALTER SCHEMA %I OWNER TO CURRENT_USER', nspname) AS statement FROM pg_namespace
+    WHERE nspname = 'jobs' AND nspowner = $1::text::regrole
+  UNION ALL SELECT format('ALTER %s %s OWNER TO CURRENT_USER',
+      CASE relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, c.oid::regclass) FROM pg_class c
+    WHERE relowner = $1::text::regrole AND relkind IN ('r', 'p', 'v', 'S') AND ${OWN("pg_class", "c", "c.relnamespace")}
+      AND NOT (relkind = 'S' AND EXISTS (SELECT FROM pg_depend d
+        WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')))
+  UNION ALL SELECT format('ALTER ROUTINE %s OWNER TO CURRENT_USER', p.oid::regprocedure) FROM pg_proc p
+    WHERE proowner = $1::text::regrole AND ${OWN("pg_proc", "p", "p.pronamespace")}
+  UNION ALL SELECT format('ALTER TYPE %s OWNER TO CURRENT_USER', t.oid::regtype) FROM pg_type t
+    WHERE typowner = $1::text::regrole AND typtype IN ('d', 'e') AND ${OWN("pg_type", "t", "t.typnamespace")}`;
+
+const takeOwn = (owner: Pick<Database, "longTransaction">, role: string): Promise<void> =>
+  owner.longTransaction(async (connection) => {
+    const statements = await connection.query<{ statement: string }>(TAKE_OWN, [role]);
+    for (const { statement } of statements) await connection.query(statement);
+  });
 
 function explain(error: unknown, role: string): never {
   if (codeOf(error) !== NOT_ALLOWED) throw error;
@@ -94,18 +118,25 @@ function explain(error: unknown, role: string): never {
   );
 }
 
+/** Those of extensions belong to whoever made them, who alone can give rights to them. */
+const GRANT_OWN = `
+  SELECT format(CASE relkind WHEN 'S' THEN 'GRANT USAGE, SELECT ON SEQUENCE %s'
+      ELSE 'GRANT SELECT, INSERT, UPDATE, DELETE ON %s' END, c.oid::regclass) AS statement FROM pg_class c
+    WHERE relowner = current_user::regrole AND relkind IN ('r', 'p', 'v', 'S') AND ${OWN("pg_class", "c", "c.relnamespace")}
+  UNION ALL SELECT format('GRANT EXECUTE ON ROUTINE %s', p.oid::regprocedure) FROM pg_proc p
+    WHERE proowner = current_user::regrole AND ${OWN("pg_proc", "p", "p.pronamespace")}`;
+
 /**
  * What a role needs to serve and work: nothing of the schema, and of the audit log only to add to it and to read it.
  * Partitions are written through their table; backups read them one by one.
  */
 async function grantTo(owner: Pick<Database, "longTransaction">, role: string): Promise<void> {
   await owner.longTransaction(async (connection) => {
+    const grants = await connection.query<{ statement: string }>(GRANT_OWN);
+    for (const { statement } of grants) await connection.query(`${statement} TO ${role}`);
     await connection.query(`
       REVOKE CREATE ON SCHEMA public FROM PUBLIC, ${role};
       GRANT USAGE ON SCHEMA public, jobs TO ${role};
-      GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public, jobs TO ${role};
-      GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public, jobs TO ${role};
-      GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public, jobs TO ${role};
       ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO ${role};
       REVOKE INSERT, UPDATE, DELETE ON schema_migrations FROM ${role};
       REVOKE UPDATE, DELETE, TRUNCATE ON audit_log, audit_seals FROM ${role};

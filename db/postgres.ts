@@ -29,6 +29,8 @@ const EXCLUSIVE_TIMEOUT_MS = 60_000;
 const EXCLUSIVE_STATEMENT_MS = 30 * 60_000;
 /** How long a long transaction may pause between two statements, such as while a disk is slow. */
 const LONGEST_PAUSE_MS = 10 * 60_000;
+/** In seconds: the server gives up who has not answered for 25 s, and with them the lock that they held. */
+const KEEPALIVES = { tcp_keepalives_idle: 10, tcp_keepalives_interval: 5, tcp_keepalives_count: 3 };
 /** SQLSTATE of a wait for a lock that took too long. */
 const LOCK_NOT_AVAILABLE = "55P03";
 
@@ -122,7 +124,7 @@ function connectionOptions(settings: Settings["database"]) {
 function ownConnection(
   url: string,
   options: ReturnType<typeof connectionOptions>,
-  settings: Partial<ReturnType<typeof connectionOptions>["connection"]>,
+  settings: Readonly<Record<string, number>>,
   { deadlineMs, signal }: { readonly deadlineMs: number; readonly signal?: AbortSignal | undefined },
 ) {
   let opened = false;
@@ -182,10 +184,15 @@ async function onLockedConnection<T>(
   options: ReturnType<typeof connectionOptions>,
   lock: string,
   work: (connection: Connection) => Promise<T>,
-  { statementMs = EXCLUSIVE_STATEMENT_MS, signal }: ExclusiveBounds = {},
+  { statementMs = EXCLUSIVE_STATEMENT_MS, idleMs = 0, signal }: ExclusiveBounds = {},
 ): Promise<T> {
   signal?.throwIfAborted();
-  const settings = { statement_timeout: statementMs, lock_timeout: EXCLUSIVE_TIMEOUT_MS };
+  const settings = {
+    statement_timeout: statementMs,
+    lock_timeout: EXCLUSIVE_TIMEOUT_MS,
+    idle_session_timeout: idleMs,
+    ...KEEPALIVES,
+  };
   const alone = ownConnection(url, options, settings, { deadlineMs: statementMs + ANSWER_MARGIN_MS, signal });
   try {
     await alone.open();

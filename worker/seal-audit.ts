@@ -9,6 +9,8 @@ const LOOK_MS = 2000;
 const REST_SHARE = 4;
 /** The longest that one of its statements may take (milliseconds): more than the wait for the lock, which is one too. */
 const STATEMENT_MS = 90_000;
+/** Longer than any of its pauses (milliseconds): of whom nothing is heard for as long, another one goes on. */
+const IDLE_MS = (REST_SHARE + 1) * STATEMENT_MS;
 /** How often it is told where the chain ends (milliseconds). */
 const TELL_HEAD_MS = 3_600_000;
 /** SQLSTATE of a wait for a lock that took too long. */
@@ -41,7 +43,7 @@ export function keepAuditSealed({ db, log, clock }: Pick<Deps, "db" | "log" | "c
           await pause(more ? took : Math.max(lookMs, REST_SHARE * took));
         }
       },
-      { statementMs: STATEMENT_MS, signal },
+      { statementMs: STATEMENT_MS, idleMs: IDLE_MS, signal },
     );
 
   /** Into the log of the process, which goes elsewhere: by it a chain that was made anew can be told. */

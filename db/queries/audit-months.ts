@@ -6,6 +6,15 @@ export async function makeAuditPartitions(connection: Connection): Promise<numbe
   return row?.made ?? 0;
 }
 
+/** Where rows were put back: the next one gets a number after all of theirs, and after all that the chain has passed. */
+export const continueAuditNumbers = (connection: Connection) =>
+  connection.query(
+    `SELECT setval('audit_log_number_seq', 1 + greatest(
+       (SELECT coalesce(max(number), 0) FROM audit_log),
+       (SELECT coalesce(max(sealed_through), 0) FROM audit_seals),
+       (SELECT coalesce(max(sealed_through), 0) FROM audit_anchors)), false)`,
+  );
+
 /** The months that have a partition and are over before a moment, the oldest first, by their first day. */
 export async function listAuditMonths(connection: Connection, endingBefore: Date): Promise<string[]> {
   const rows = await connection.query<{ month: string }>(

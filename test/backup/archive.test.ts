@@ -4,6 +4,7 @@ import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { Decrypter } from "age-encryption";
 import { type Secrets, secretKey } from "../../config/secrets.ts";
+import { createSealer } from "../../server/features/audit/service.ts";
 import { inspectBackup, type TakenBackup, takeBackup } from "../../server/features/backups/service.ts";
 import { FULL, inShort } from "../drills/processes.ts";
 import { openTestApp, PASSWORD, type TestApp } from "../support/app.ts";
@@ -23,6 +24,7 @@ beforeAll(async () => {
   await app.createUser({ username: "canary", email: "canary@secret.example" });
   await app.login("canary");
   await seedUsers(app.db, 1000);
+  await createSealer(app.db, app.clock.elapsed).seal();
   const options = { file, passphrase: PASSPHRASE, settingsText: "# settings of a canary\n", told() {} };
   taken = await takeBackup(app.deps, { ...options, actor: { kind: "operator" } });
 });
@@ -44,6 +46,10 @@ describe("a backup", () => {
     expect(statSync(file).mode & 0o777).toBe(0o600);
     expect(statSync(file).size).toBe(taken.bytes);
     const { manifest, tables, rows } = await inspect(file);
+    const [end] = await app.db.query<{ head: string }>(
+      "SELECT seq || ':' || encode(hash, 'hex') AS head FROM audit_seals ORDER BY seq DESC LIMIT 1",
+    );
+    expect(manifest.audit_head).toBe(end?.head ?? "none");
     expect(manifest).toMatchObject({ id: taken.id, settings: "# settings of a canary\n", database: app.db.kind });
     expect(tables["public.users"]?.rows).toBe(1001);
     expect(rows).toBe(taken.rows);

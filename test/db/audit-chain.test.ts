@@ -5,6 +5,7 @@ import { CREATE_RECORDS, migrate, recordOf, statementsOf } from "../../db/migrat
 import { MIGRATIONS } from "../../db/migrations/index.ts";
 import { openPgliteInMemory } from "../../db/pglite.ts";
 import { findChainHead } from "../../db/queries/audit-chain.ts";
+import { continueAuditNumbers } from "../../db/queries/audit-months.ts";
 import {
   audit,
   type ChainReport,
@@ -13,6 +14,7 @@ import {
   dropAuditMonths,
   forgetFirst,
   makeAuditMonths,
+  SEALING_LOCK,
   verifyChain,
 } from "../../server/features/audit/service.ts";
 import { heldClock } from "../../server/ports/clock.ts";
@@ -233,6 +235,22 @@ describe("the chain of the audit log", () => {
     expect(await verify()).toMatchObject({ ok: true, rows: 3, unsealed: { rows: 0 } });
   });
 
+  // A sealer whose machine is gone keeps the lock from nobody for long.
+  test.if(ON_SERVER)("goes on where whoever holds the lock is not heard of any more", async () => {
+    const { promise: held, resolve: isHeld } = Promise.withResolvers<unknown>();
+    const { promise: end, resolve: letEnd } = Promise.withResolvers<void>();
+    const work = async (connection: Connection) => {
+      const names = ["idle", "interval", "count"].map((name) => `current_setting('tcp_keepalives_${name}')::int`);
+      isHeld(await connection.query(`SELECT ARRAY[${names.join(", ")}] AS settings`));
+      await end;
+    };
+    const silent = db.exclusively(SEALING_LOCK, work, { idleMs: 300 });
+    expect(await held).toEqual([{ settings: [10, 5, 3] }]);
+    expect(await db.exclusively(SEALING_LOCK, async () => "it goes on")).toBe("it goes on");
+    letEnd();
+    await silent.catch(() => {});
+  });
+
   test(`holds under ${PARALLEL} writers at the same time, while it is being made`, async () => {
     const sealer = createSealer(db, () => (elapsed += 5000));
     let writing = true;
@@ -447,6 +465,14 @@ describe("months", () => {
       WITH gone AS (DELETE FROM audit_seals WHERE seq = 2 RETURNING event_id)
       DELETE FROM audit_log WHERE id = (SELECT event_id FROM gone)`);
     expect(report.fault).toMatchObject({ kind: "removed" });
+  });
+
+  // Else what is written after a restore would have numbers that the sealer has passed, and never be sealed.
+  test("that are gone leave no number to be given again", async () => {
+    await db.query("INSERT INTO audit_anchors VALUES (1, 1, '2026-01-01', 1, '', 5000, now())");
+    await continueAuditNumbers(db);
+    await write("2026-03-01T12:00:00.000Z");
+    expect(await db.query("SELECT number::int FROM audit_log")).toEqual([{ number: 5001 }]);
   });
 
   test("of which an anchor is gone are missed", async () => {

@@ -199,11 +199,24 @@ describe.if(ON_SERVER)("asOwner", () => {
     expect(await codeOf(again())).toBe(2);
     await server.query(`ALTER DATABASE ${name} OWNER TO ${OWNER}`);
     expect(await codeOf(again())).toBe(1);
+    // What else the role has is not touched, nor what an extension has brought.
+    const elsewhere = await newDatabase(APP);
+    const superuser = await openPostgresAt(urlOf(new URL(postgresUrl()).username));
+    closing.push(() => superuser.close());
+    await superuser.query("CREATE EXTENSION pg_stat_statements");
     await server.query(`GRANT ${APP} TO ${OWNER}`);
     expect(await again()).toEqual([]);
     await server.query(`REVOKE ${APP} FROM ${OWNER}`);
     expect(await mayChangeAudit(db)).toBe(false);
     expect(await again()).toEqual([]);
+    const left = await db.query("SELECT relname FROM pg_class WHERE relowner = $1::text::regrole", [APP]);
+    expect(left).toEqual([]);
+    const owners = await server.query("SELECT pg_get_userbyid(datdba) AS owner FROM pg_database WHERE datname = $1", [
+      elsewhere.name,
+    ]);
+    expect(owners).toEqual([{ owner: APP }]);
+    expect(await isMigrated(db)).toBe(true);
+    expect(await makeAuditMonths(db)).toBe(0);
     // From now on the application's role alone migrates nothing, and is told what to give.
     const alone = settingsWith(urlOf(APP), "");
     expect(await codeOf(asOwner(alone, "/nonexistent", db, (owner) => migrate(owner, () => NOW)))).toBe(2);

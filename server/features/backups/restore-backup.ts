@@ -4,7 +4,7 @@ import { readArchive } from "../../../db/backup/archive.ts";
 import { type Line, type Manifest, parseLines, type TableSum } from "../../../db/backup/format.ts";
 import { loadBackup, pendingOf } from "../../../db/backup/load.ts";
 import type { Connection } from "../../../db/database.ts";
-import { makeAuditPartitions } from "../../../db/queries/audit-months.ts";
+import { continueAuditNumbers, makeAuditPartitions } from "../../../db/queries/audit-months.ts";
 import type { SealedSecret } from "../../../db/queries/keys.ts";
 import type { Deps } from "../../deps.ts";
 import { unlockSecrets } from "../keys/service.ts";
@@ -111,7 +111,7 @@ export async function restoreInto(
        ON CONFLICT (id) DO UPDATE SET restored_at = excluded.restored_at`,
       [id, file, taken_at, Bun.file(file).size, inspected.rows, at],
     );
-    await connection.query("SELECT setval('audit_log_number_seq', coalesce(max(number) + 1, 1), false) FROM audit_log");
+    await continueAuditNumbers(connection);
     await makeAuditPartitions(connection);
     await connection.query(
       `INSERT INTO audit_log (id, time, action, outcome, actor_kind, subject_kind, subject_id, details)
