@@ -5,8 +5,6 @@ import { join } from "node:path";
 
 /** What nobody has written to for so long (milliseconds) is of a process that is gone, wherever it ran. */
 const ABANDONED_MS = 86_400_000;
-/** The same where no such process is seen: containers may share the name of their machine, and not see each other. */
-const SILENT_MS = 600_000;
 
 const HOST = hostname().replace(/[^A-Za-z0-9-]/g, "-");
 const OWNER = /\.([A-Za-z0-9-]+)\.(\d+)$/;
@@ -42,7 +40,7 @@ export async function removeLeftOvers(folder: string, now: Date, isMeant: (name:
     const path = join(folder, name);
     if (owner === "" || !isMeant(name.slice(0, -owner.length)) || underWay.has(path)) continue;
     const isGone = host === HOST && !isAlive(Number(pid));
-    if (isLeft(path, now.getTime() - (isGone ? SILENT_MS : ABANDONED_MS)))
+    if (isLeft(path, isGone ? Number.POSITIVE_INFINITY : now.getTime() - ABANDONED_MS))
       await rm(path, { recursive: true, force: true }).catch(() => {});
   }
 }
