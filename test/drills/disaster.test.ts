@@ -64,7 +64,8 @@ test.if(possible)(`a backup of ${USERS} users under load, everything destroyed, 
   await db.close();
   const server = await serve(home, before.variables);
   started.push(server);
-  const tokens = await Promise.all(usernames.map(async (name) => (await logInAs(server.url, name)).body));
+  const tokens = [];
+  for (const name of usernames) tokens.push((await logInAs(server.url, name)).body);
   const [unused, ...sessions] = tokens;
   const load = startLoad({ url: server.url, usernames, sessions, perSecond: PER_SECOND, durationMs: 1_800_000 });
   const words = ["--passphrase-file", passphrase, "--json"];

@@ -110,11 +110,11 @@ test.if(possible)(`an upgrade under load with ${USERS} users, and the way back`,
   await db.longTransaction((tx) => tx.query("ANALYZE"));
   const now = await serve(home, variables);
   started.push(now);
-  const sessions = await Promise.all(
-    usernames.map(
-      async (username) => (await post(now.url, "/api/v1/auth/login", { username, password: ADMIN_PASSWORD })).body,
-    ),
-  );
+  const sessions = [];
+  for (const username of usernames) {
+    const { body } = await post(now.url, "/api/v1/auth/login", { username, password: ADMIN_PASSWORD });
+    sessions.push(body);
+  }
   const next = laterVersion("next", { "9998_expands": EXPANDS });
   const load = startLoad({ url: now.url, usernames, sessions, perSecond: PER_SECOND, durationMs: 600_000 });
   await Bun.sleep(LOAD_AROUND_MS);
