@@ -77,7 +77,7 @@ async function emptied(database: TestDatabase): Promise<boolean> {
   const emptiable = pristine.tables.filter((table) => table !== QUEUES);
   // As a replica does, without looking at references: they come in any order.
   await database.query(`BEGIN; SET LOCAL session_replication_role = replica;
-    TRUNCATE ${emptiable.join(", ")}; DELETE FROM jobs.job; DELETE FROM jobs.queue; ${restored.join(" ")} COMMIT;`);
+    TRUNCATE ${emptiable.join(", ")} RESTART IDENTITY; DELETE FROM jobs.job; DELETE FROM jobs.queue; ${restored.join(" ")} COMMIT;`);
   await database.query("DISCARD ALL");
   return true;
 }
