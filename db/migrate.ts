@@ -42,7 +42,11 @@ export const recordOf = (migration: Migration, now: Date): string =>
 
 export const CREATE_RECORDS = `CREATE TABLE IF NOT EXISTS schema_migrations
     (name text PRIMARY KEY, hash text NOT NULL, applied_at timestamptz NOT NULL);
-  ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS contracts boolean NOT NULL DEFAULT false`;
+  DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'schema_migrations'::regclass AND attname = 'contracts') THEN
+      ALTER TABLE schema_migrations ADD COLUMN contracts boolean NOT NULL DEFAULT false;
+    END IF;
+  END $$`;
 
 /**
  * Brings the schema up to date. One process at a time does it, the others wait; each migration is one transaction
