@@ -45,11 +45,14 @@ export async function parseCommandLine(commands: readonly CommandSpec[], args: r
     const { exitCode, message } = error as CommanderError;
     if (exitCode === 0) return { exitCode: EXIT.done };
     if (args.includes("--json"))
-      process.stdout.write(errorDocument(EXIT.usage, message.replace(/^error: /, ""), undefined));
+      process.stdout.write(errorDocument(EXIT.usage, message.replace(/^error: /, ""), USAGE_HINT));
     return { exitCode: EXIT.usage };
   }
   return parsed ?? { exitCode: EXIT.usage };
 }
+
+/** What to do about a command line that is not understood. */
+const USAGE_HINT = "Add --help to see how it is used.";
 
 function group(command: Command, description: string): Command {
   return command
@@ -57,6 +60,8 @@ function group(command: Command, description: string): Command {
     .helpOption("--help", "Print help")
     .helpCommand(false)
     .showSuggestionAfterError()
+    .showHelpAfterError(`  ${USAGE_HINT}`)
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "primer: ")) })
     .configureHelp({ showGlobalOptions: true })
     .exitOverride();
 }
@@ -74,5 +79,5 @@ function define(command: Command, spec: CommandSpec): Command {
   group(command, `${spec.summary}.`).summary(spec.summary);
   for (const argument of spec.arguments ?? []) command.argument(argumentForm(argument), argument.description);
   for (const { flags, description } of spec.options ?? []) command.option(flags, description);
-  return command.addHelpText("after", examplesOf(spec.examples)).showHelpAfterError("(add --help for how to use it)");
+  return command.addHelpText("after", examplesOf(spec.examples));
 }

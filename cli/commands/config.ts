@@ -84,7 +84,10 @@ export const show: Implementation = {
     const [what] = context.arguments;
     if (what === "limits") return limitsOf(context);
     if (what !== undefined)
-      throw misused(`There is nothing to show of ${what}.`, "`primer config show limits`, perhaps?");
+      throw misused(
+        `There is nothing to show of ${what}.`,
+        `\`primer config explain ${what}\` tells of one setting, \`primer config show limits\` of the limits.`,
+      );
     const rows = [...load(context).resolved].map(([key, entry]) => ({
       key,
       value: shown(entry),

@@ -60,7 +60,7 @@ function momentOf(path: "from" | "to", text: string): Date {
   const isDay = !Number.isNaN(midnight) && new Date(midnight).toISOString().startsWith(date);
   const moment = isDay ? Date.parse(text) : Number.NaN;
   if (isWithin(moment)) return new Date(moment);
-  throw invalidField(path, "A date such as 2026-03-01, or a time with its zone such as 2026-03-01T12:00:00Z");
+  throw invalidField(path, "Expected a date such as 2026-03-01, or a time with its zone such as 2026-03-01T12:00:00Z");
 }
 
 /** No row has a zero byte in it, and the database takes none. */
