@@ -1,4 +1,3 @@
-import { resolve } from "node:path";
 import { failed, misused } from "../../config/errors.ts";
 import type { AuditView, EventPage, EventQuery } from "../../server/features/audit/service.ts";
 import { type AuditReader, withAuditReader } from "../audit-reader.ts";
@@ -6,7 +5,7 @@ import type { CommandContext, Implementation, Options } from "../command.ts";
 import { csvLine } from "../csv.ts";
 import { untilInterrupted } from "../interrupt.ts";
 import { createPace } from "../moving/pace.ts";
-import { intoFile, type Sink, STANDARD_OUTPUT } from "../sink.ts";
+import { type ExportFormat, type Sink, writeExport } from "../sink.ts";
 
 const COLUMNS: readonly (readonly [name: string, text: (event: AuditView) => string | null])[] = [
   ["id", ({ id }) => id],
@@ -23,12 +22,7 @@ const COLUMNS: readonly (readonly [name: string, text: (event: AuditView) => str
   ["details", ({ details }) => JSON.stringify(details)],
 ];
 
-interface Format {
-  readonly head: string;
-  line(event: AuditView): string;
-}
-
-const FORMATS: Readonly<Record<string, Format>> = {
+const FORMATS: Readonly<Record<string, ExportFormat<AuditView>>> = {
   ndjson: { head: "", line: (event) => `${JSON.stringify(event)}\n` },
   csv: {
     head: `${csvLine(COLUMNS.map(([name]) => name))}\r\n`,
@@ -39,23 +33,13 @@ const FORMATS: Readonly<Record<string, Format>> = {
 /** Exports the events asked for: to a file that only its owner can read, or standard output. */
 export const exportCommand: Implementation = {
   async run(context) {
-    const path = context.arguments[0] ?? "-";
-    const name = String(context.options.format ?? "ndjson");
-    const format = Object.hasOwn(FORMATS, name) ? FORMATS[name] : undefined;
-    if (!format) throw misused(`--format: expected one of ${Object.keys(FORMATS).join(", ")}, not ${name}.`);
-    if (path === "-" && context.options.json) {
-      throw misused(
-        "With --json, standard output has the report.",
-        "Name a file for the events: primer audit export FILE",
-      );
-    }
     const query = queryFrom(context.options);
-    const copy = (sink: Sink) =>
+    const { path, written: events } = await writeExport(context, "primer audit export", FORMATS, (sink, format, name) =>
       withAuditReader(context, async (reader) => {
         await reader.beginExport(query, name);
         return untilInterrupted((stop) => writeEvents({ reader, query, sink, format, stop, context }));
-      });
-    const events = path === "-" ? await copy(STANDARD_OUTPUT) : await intoFile(resolve(path), copy);
+      }),
+    );
     const text = `Exported to ${path}: ${events} event${events === 1 ? "" : "s"}.\n`;
     return { json: { path, events }, text: path === "-" ? "" : text };
   },
@@ -74,7 +58,7 @@ interface Export {
   readonly reader: AuditReader;
   readonly query: EventQuery;
   readonly sink: Sink;
-  readonly format: Format;
+  readonly format: ExportFormat<AuditView>;
   readonly stop: AbortSignal;
   readonly context: CommandContext;
 }

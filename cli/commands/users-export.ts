@@ -1,5 +1,4 @@
-import { resolve } from "node:path";
-import { failed, misused } from "../../config/errors.ts";
+import { failed } from "../../config/errors.ts";
 import { BATCH_SIZE, type ExportedUser } from "../../server/features/moving/service.ts";
 import type { CommandContext, Implementation, Outcome } from "../command.ts";
 import { csvLine } from "../csv.ts";
@@ -7,7 +6,7 @@ import { untilInterrupted } from "../interrupt.ts";
 import { type Io, yellow } from "../io.ts";
 import { type Mover, withMover } from "../moving/mover.ts";
 import { createPace } from "../moving/pace.ts";
-import { intoFile, type Sink, STANDARD_OUTPUT } from "../sink.ts";
+import { type ExportFormat, type Sink, writeExport } from "../sink.ts";
 
 const COLUMNS = [
   "id",
@@ -27,18 +26,13 @@ const COLUMNS = [
   "deactivated_at",
 ] as const satisfies readonly (keyof ExportedUser)[];
 
-interface Format {
-  readonly head: string;
-  line(user: ExportedUser): string;
-}
-
 /** Roles with spaces between them, roles on things as JSON. */
 function textIn(value: ExportedUser[keyof ExportedUser]): string {
   if (!Array.isArray(value)) return String(value ?? "");
   return value.every((entry) => typeof entry === "string") ? value.join(" ") : JSON.stringify(value);
 }
 
-const FORMATS: Readonly<Record<string, Format>> = {
+const FORMATS: Readonly<Record<string, ExportFormat<ExportedUser>>> = {
   primer: { head: "", line: (user) => JSON.stringify(user) },
   csv: {
     head: `${COLUMNS.join(",")}\r\n`,
@@ -49,22 +43,12 @@ const FORMATS: Readonly<Record<string, Format>> = {
 /** Exports every user with the hash of their password: to a file that only its owner can read, or standard output. */
 export const exportCommand: Implementation = {
   async run(context): Promise<Outcome> {
-    const path = context.arguments[0] ?? "-";
-    const name = String(context.options.format ?? "primer");
-    const format = Object.hasOwn(FORMATS, name) ? FORMATS[name] : undefined;
-    if (!format) throw misused(`--format: expected one of ${Object.keys(FORMATS).join(", ")}, not ${name}.`);
-    if (path === "-" && context.options.json) {
-      throw misused(
-        "With --json, standard output has the report.",
-        "Name a file for the users: primer users export FILE",
-      );
-    }
-    const copy = (sink: Sink) =>
+    const { path, written } = await writeExport(context, "primer users export", FORMATS, (sink, format, name) =>
       withMover(context, (mover) =>
         untilInterrupted((stop) => writeUsers({ mover, sink, format, name, stop, io: context.io })),
-      );
-    const counts = path === "-" ? await copy(STANDARD_OUTPUT) : await intoFile(resolve(path), copy);
-    return outcomeOf(context, path, counts);
+      ),
+    );
+    return outcomeOf(context, path, written);
   },
 };
 
@@ -77,7 +61,7 @@ interface Counts {
 interface Export {
   readonly mover: Mover;
   readonly sink: Sink;
-  readonly format: Format;
+  readonly format: ExportFormat<ExportedUser>;
   readonly name: string;
   readonly stop: AbortSignal;
   readonly io: Io;

@@ -21,6 +21,13 @@ async function cutOff(connection: Connection): Promise<void> {
   await Bun.sleep(50);
 }
 
+/** The exit code that something ends with that does not succeed. */
+const endOf = (work: Promise<unknown>) =>
+  work.then(
+    () => "done",
+    (error) => error.exitCode,
+  );
+
 const kept = () => db.query<{ value: number }>("SELECT value FROM kept ORDER BY 1");
 
 // The driver would go on with another connection, outside of what was begun: a torn backup, a restore that is half there.
@@ -31,12 +38,7 @@ describe.if(onPostgres)("a connection that is lost between two statements ends t
       await cutOff(connection);
       await connection.query("INSERT INTO kept VALUES (2)");
     });
-    expect(
-      await work.then(
-        () => "done",
-        (error) => error.exitCode,
-      ),
-    ).toBe(3);
+    expect(await endOf(work)).toBe(3);
     expect(await kept()).toEqual([]);
   });
 
@@ -45,12 +47,7 @@ describe.if(onPostgres)("a connection that is lost between two statements ends t
       await connection.query("INSERT INTO kept VALUES (3)");
       await cutOff(connection);
     });
-    expect(
-      await work.then(
-        () => "done",
-        (error) => error.exitCode,
-      ),
-    ).toBe(3);
+    expect(await endOf(work)).toBe(3);
     expect(await kept()).toEqual([]);
   });
 
@@ -61,12 +58,7 @@ describe.if(onPostgres)("a connection that is lost between two statements ends t
       await db.query("INSERT INTO kept VALUES (4)");
       return connection.query("SELECT count(*) FROM kept");
     });
-    expect(
-      await work.then(
-        () => "done",
-        (error) => error.exitCode,
-      ),
-    ).toBe(3);
+    expect(await endOf(work)).toBe(3);
     await db.query("TRUNCATE kept");
   });
 
@@ -75,12 +67,7 @@ describe.if(onPostgres)("a connection that is lost between two statements ends t
       await cutOff(connection);
       await connection.query("INSERT INTO kept VALUES (5)");
     });
-    expect(
-      await work.then(
-        () => "done",
-        (error) => error.exitCode,
-      ),
-    ).toBe(3);
+    expect(await endOf(work)).toBe(3);
     expect(await kept()).toEqual([]);
   });
 });

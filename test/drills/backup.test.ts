@@ -5,7 +5,7 @@ import { readArchive } from "../../db/backup/archive.ts";
 import { parseLines } from "../../db/backup/format.ts";
 import type { Database } from "../../db/database.ts";
 import { openPglite } from "../../db/pglite.ts";
-import { seedUsers } from "../backup/support/seed.ts";
+import { seedMany } from "../backup/support/seed.ts";
 import { when } from "../cli/support/home.ts";
 import { createPostgresDatabase, openPostgresAt, TEST_DATABASE } from "../support/database.ts";
 import { mountDisk, whyNoDisk } from "./disk.ts";
@@ -26,7 +26,6 @@ const USERS = FULL ? 100_000 : 1000;
 /** So many that each kill finds something under way, and the run that follows it does not last for minutes. */
 const USERS_AT_KILLS = FULL ? 10_000 : USERS;
 const KILLS = FULL ? 20 : 1;
-const SEED_AT_ONCE = 10_000;
 /** What writers may wait on the embedded database while a backup is taken, with a hundred thousand users. */
 const MAX_WAIT_MS = 2000;
 inShort(
@@ -70,9 +69,7 @@ async function install(name: string, users: number): Promise<void> {
   }
   await initHome(home, variables);
   const db = await open();
-  for (let seeded = 0; seeded < users; seeded += SEED_AT_ONCE) {
-    await db.longTransaction((connection) => seedUsers(connection, Math.min(SEED_AT_ONCE, users - seeded), seeded));
-  }
+  await seedMany(db, users);
   await db.close();
 }
 afterAll(async () => {

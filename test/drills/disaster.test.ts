@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { seedUsers } from "../backup/support/seed.ts";
+import { seedMany } from "../backup/support/seed.ts";
 import { openPostgresAt } from "../support/database.ts";
 import { addUsers, percentile, startLoad } from "./load.ts";
 import { type OwnPostgres, ownPostgres, whyNoPostgres } from "./own-postgres.ts";
@@ -23,7 +23,6 @@ import { tableRow } from "./table.ts";
 
 const possible = canRun(whyNoPostgres(), "drill of a disaster");
 const USERS = FULL ? 1_000_000 : 1000;
-const SEED_AT_ONCE = 50_000;
 const PER_SECOND = FULL ? { login: 10, refresh: 50, verify: 100 } : { login: 2, refresh: 10, verify: 20 };
 const BACK_WITHIN_MS = 10 * 60_000;
 inShort(`${USERS} users are restored on a clean machine, a million with TEST_FULL`);
@@ -57,10 +56,7 @@ test.if(possible)(`a backup of ${USERS} users under load, everything destroyed, 
   await initHome(home, before.variables);
   const db = await openPostgresAt(before.server.url);
   const usernames = await addUsers(db, 50);
-  for (let seeded = 0; seeded < USERS; seeded += SEED_AT_ONCE) {
-    await db.longTransaction((tx) => seedUsers(tx, Math.min(SEED_AT_ONCE, USERS - seeded), seeded));
-  }
-  await db.longTransaction((tx) => tx.query("ANALYZE"));
+  await seedMany(db, USERS);
   await db.close();
   const server = await serve(home, before.variables);
   started.push(server);

@@ -1,10 +1,9 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { join } from "node:path";
 import type { Database } from "../../db/database.ts";
-import { type JobQueue, openJobQueue } from "../../db/jobs.ts";
-import { systemRandom } from "../../server/ports/random.ts";
-import { newId } from "../db/rows.ts";
+import type { JobQueue } from "../../db/jobs.ts";
 import { openPostgresAt } from "../support/database.ts";
+import { queueOn } from "../worker/support/jobs.ts";
 import { type SmtpHost, startSmtp } from "../worker/support/smtp.ts";
 import { addUsers } from "./load.ts";
 import { type OwnPostgres, ownPostgres, whyNoPostgres } from "./own-postgres.ts";
@@ -37,11 +36,7 @@ beforeAll(async () => {
   variables = { DATABASE_URL: postgres.url, SMTP_URL: `smtp://127.0.0.1:${smtp.port}` };
   await initHome(home, variables);
   db = await openPostgresAt(postgres.url);
-  queue = await openJobQueue(db, {
-    ring: () => [{ id: "", bytes: new Uint8Array(32) }],
-    bytes: systemRandom.bytes,
-    id: newId,
-  });
+  queue = await queueOn(db);
 }, 60_000);
 afterAll(async () => {
   if (possible) {

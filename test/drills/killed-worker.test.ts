@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import type { Database } from "../../db/database.ts";
-import { type JobQueue, openJobQueue } from "../../db/jobs.ts";
-import { systemRandom } from "../../server/ports/random.ts";
+import type { JobQueue } from "../../db/jobs.ts";
 import { MAX_DEATHS } from "../../worker/keep-jobs.ts";
 import type { Pace } from "../../worker/run.ts";
 import { newId } from "../db/rows.ts";
 import { openPostgresAt } from "../support/database.ts";
+import { queueOn } from "../worker/support/jobs.ts";
 import { type OwnPostgres, ownPostgres, whyNoPostgres } from "./own-postgres.ts";
 import { type Child, canRun, FULL, initHome, inShort, scratchFolder, start, waitFor } from "./processes.ts";
 
@@ -34,11 +34,7 @@ beforeAll(async () => {
   await initHome(home, variables);
   db = await openPostgresAt(postgres.url);
   await db.query("CREATE TABLE sent (job_id uuid NOT NULL, pid integer NOT NULL)");
-  queue = await openJobQueue(db, {
-    ring: () => [{ id: "", bytes: new Uint8Array(32) }],
-    bytes: systemRandom.bytes,
-    id: newId,
-  });
+  queue = await queueOn(db);
 }, 60_000);
 afterAll(async () => {
   if (possible) {

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import connect from "postgres";
-import { seedUsers } from "../backup/support/seed.ts";
+import { seedMany } from "../backup/support/seed.ts";
 import { openPostgresAt } from "../support/database.ts";
 import { freePort } from "../support/services.ts";
 import { addUsers, percentile, type Report, startLoad } from "./load.ts";
@@ -27,7 +27,6 @@ import { tableRow } from "./table.ts";
 
 const possible = canRun(whyNoPostgres(), "drill of an upgrade");
 const USERS = FULL ? 1_000_000 : 2000;
-const SEED_AT_ONCE = 50_000;
 const PER_SECOND = FULL ? { login: 10, refresh: 50, verify: 100 } : { login: 2, refresh: 10, verify: 20 };
 const LOAD_AROUND_MS = FULL ? 5000 : 1000;
 /** A report that somebody runs on the table that is to be changed: longer than a migration waits for it at a time. */
@@ -104,10 +103,7 @@ function expectServed({ kinds }: Report): void {
 test.if(possible)(`an upgrade under load with ${USERS} users, and the way back`, async () => {
   const db = await openPostgresAt(postgres.url);
   const usernames = await addUsers(db, 50);
-  for (let seeded = 0; seeded < USERS; seeded += SEED_AT_ONCE) {
-    await db.longTransaction((tx) => seedUsers(tx, Math.min(SEED_AT_ONCE, USERS - seeded), seeded));
-  }
-  await db.longTransaction((tx) => tx.query("ANALYZE"));
+  await seedMany(db, USERS);
   const now = await serve(home, variables);
   started.push(now);
   const sessions = [];

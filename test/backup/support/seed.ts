@@ -1,4 +1,14 @@
-import type { Connection } from "../../../db/database.ts";
+import type { Connection, Database } from "../../../db/database.ts";
+
+const AT_ONCE = 50_000;
+
+/** So many users, in as many transactions as keep each of them short. */
+export async function seedMany(db: Pick<Database, "longTransaction">, count: number): Promise<void> {
+  for (let seeded = 0; seeded < count; seeded += AT_ONCE) {
+    await db.longTransaction((connection) => seedUsers(connection, Math.min(AT_ONCE, count - seeded), seeded));
+  }
+  await db.longTransaction((connection) => connection.query("ANALYZE"));
+}
 
 /** Whoever is seeded has no password: their hash is made up, and as long and as random as a real one. */
 export async function seedUsers(db: Connection, count: number, from = 0): Promise<void> {

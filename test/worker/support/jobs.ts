@@ -1,4 +1,6 @@
-import type { JobPayloads } from "../../../db/jobs.ts";
+import type { Database } from "../../../db/database.ts";
+import { type JobPayloads, openJobQueue } from "../../../db/jobs.ts";
+import { systemRandom } from "../../../server/ports/random.ts";
 import type { Handler, Handlers } from "../../../worker/job.ts";
 import { startWorker, type Worker, type WorkerOptions } from "../../../worker/run.ts";
 import { newId } from "../../db/rows.ts";
@@ -19,6 +21,14 @@ export const mail = (sealed?: Record<string, string>): Mail => ({
 
 export const enqueue = (app: TestApp, payload: Mail = mail()): Promise<string> =>
   app.db.transaction((tx) => app.deps.jobs.enqueue(tx, "send-mail", payload));
+
+/** The queue of a database that other processes work on, for jobs without secrets. */
+export const queueOn = (db: Database) =>
+  openJobQueue(db, {
+    ring: () => [{ id: "", bytes: new Uint8Array(32) }],
+    bytes: systemRandom.bytes,
+    id: newId,
+  });
 
 export const handling = (handler: MailHandler): Handlers => ({ "send-mail": handler });
 
