@@ -156,6 +156,12 @@ function serviceError(error: unknown): Explained | undefined {
     case "PASSWORD_TOO_WEAK":
       return usage(`The password is too weak: ${details?.reasons?.map(({ message }) => message).join("; ")}`);
     case "CONFLICT":
+      if (details?.reason === "email_not_verified")
+        return {
+          code: EXIT.failed,
+          message: "This account was registered and never confirmed.",
+          hint: "It becomes active by the link that was mailed, and is erased by itself a day after its registration.",
+        };
       return details?.reason === "last_administrator"
         ? {
             code: EXIT.failed,

@@ -16,7 +16,8 @@ export async function workInBackground(
   options: Pick<WorkerOptions, "concurrency"> = {},
 ): Promise<{ stop(): Promise<void> }> {
   const mail = await openMail(deps, home);
-  await makeAuditMonths(deps.db).catch((error) => {
+  // Nobody waits for them: rows are kept without, too.
+  const months = makeAuditMonths(deps.db).catch((error) => {
     deps.log.warn("The coming months of the audit log have no partition yet", { event: "audit.no_months", error });
   });
   const sealing = keepAuditSealed(deps);
@@ -24,7 +25,7 @@ export async function workInBackground(
   return {
     /** Takes nothing new, and waits for what is under way as long as `server.stop_timeout` says. */
     async stop() {
-      await Promise.all([worker.stop(), schedules.stop(), sealing.stop()]);
+      await Promise.all([worker.stop(), schedules.stop(), sealing.stop(), months]);
       mail.close();
     },
   };

@@ -12,6 +12,7 @@ import m9 from "./0009_held_names.sql" with { type: "text" };
 import m10 from "./0010_user_search.sql" with { type: "text" };
 import m11 from "./0011_idempotency_keys.sql" with { type: "text" };
 import m12 from "./0012_audit_chain.sql" with { type: "text" };
+import m13 from "./0013_audit_strays.sql" with { type: "text" };
 
 export interface Migration {
   readonly name: string;
@@ -33,4 +34,5 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: "0010_user_search", sql: m10 },
   { name: "0011_idempotency_keys", sql: m11 },
   { name: "0012_audit_chain", sql: m12 },
+  { name: "0013_audit_strays", sql: m13 },
 ];

@@ -1,6 +1,11 @@
 import type { Connection } from "../database.ts";
 
-/** Makes the partitions of this month and the next three, and of those that have rows and no partition. @returns how many */
+/**
+ * Makes the partitions of this month and the next three, and of those that have rows and no partition, once nobody writes
+ * such rows any more.
+ *
+ * @returns how many
+ */
 export async function makeAuditPartitions(connection: Connection): Promise<number> {
   const [row] = await connection.query<{ made: number }>("SELECT audit_make_partitions() AS made");
   return row?.made ?? 0;
@@ -39,10 +44,10 @@ export async function countUnsealed(connection: Connection, month: string): Prom
   return row?.count ?? 0;
 }
 
-/** Nobody writes to a month until the transaction ends. */
+/** Nobody writes to a month until the transaction ends. Whoever reads has the whole log before the month, as its drop then does. */
 export async function lockAuditMonth(connection: Connection, month: string): Promise<void> {
   const [log, seals] = [partitionOf("audit_log", month), partitionOf("audit_seals", month)];
-  await connection.query(`LOCK TABLE ${log}, ${seals} IN ACCESS EXCLUSIVE MODE`);
+  await connection.query(`LOCK TABLE ${log}, ${seals} IN SHARE ROW EXCLUSIVE MODE`);
 }
 
 /** What all anchors come to: the last event `audit.month_dropped` has it, so that none is there without one. */

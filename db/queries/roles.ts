@@ -65,7 +65,7 @@ export async function replaceRoleRights(
 }
 
 /** How many hold a role or are to: users, everywhere or on single things, roles that include it, and the invited. */
-export async function countUses(tx: Tx, role: string): Promise<number> {
+export async function countUses(tx: Tx, role: string, now: Date): Promise<number> {
   const count = { count: sql<number>`count(*)::int` };
   const uses = [
     ...(await tx.select(count).from(userRoles).where(eq(userRoles.role, role))),
@@ -74,7 +74,13 @@ export async function countUses(tx: Tx, role: string): Promise<number> {
     ...(await tx
       .select(count)
       .from(invitations)
-      .where(and(isNull(invitations.usedAt), sql`${invitations.roles} @> to_jsonb(${role}::text)`))),
+      .where(
+        and(
+          isNull(invitations.usedAt),
+          gt(invitations.expiresAt, now),
+          sql`${invitations.roles} @> to_jsonb(${role}::text)`,
+        ),
+      )),
   ];
   return uses.reduce((sum, use) => sum + use.count, 0);
 }

@@ -149,7 +149,8 @@ export const updateUser = (tx: Tx, id: string, change: Partial<typeof users.$inf
  * Keeps an account's row locked until the transaction ends: whatever disables it or changes its password meanwhile is
  * either seen here, or comes after and ends the sessions that are made or strengthened here.
  *
- * @returns false where the account's status or password, or whether that has to be changed, is not as it was read
+ * @returns false where the account's status or password, whether that has to be changed, or until when its owner may take
+ * it back, is not as it was read
  */
 export async function lockAccount(tx: Tx, { user, password }: LoginAccount): Promise<boolean> {
   const same = await tx
@@ -160,6 +161,7 @@ export async function lockAccount(tx: Tx, { user, password }: LoginAccount): Pro
         eq(users.id, user.id),
         eq(users.status, user.status),
         eq(users.passwordChangeRequired, user.passwordChangeRequired),
+        user.reclaimableUntil ? eq(users.reclaimableUntil, user.reclaimableUntil) : isNull(users.reclaimableUntil),
       ),
     )
     .for("no key update");
@@ -194,7 +196,14 @@ export const replaceHash = (tx: Tx, id: string, from: string, to: { secret: stri
     .where(and(eq(credentials.id, id), eq(credentials.secret, from)));
 
 /** For a registration that nobody has confirmed: nothing was ever given out for it. */
-export const deleteUser = (tx: Tx, id: string) => tx.delete(users).where(eq(users.id, id));
+/** Deletes a registration that nobody has confirmed. @returns false where somebody has, by now */
+export async function deleteUnconfirmed(tx: Tx, id: string): Promise<boolean> {
+  const gone = await tx
+    .delete(users)
+    .where(and(eq(users.id, id), eq(users.status, "pending")))
+    .returning({ id: users.id });
+  return gone.length === 1;
+}
 
 /** Takes everything personal from a user and what belongs to them. The sessions must have been ended before. */
 export async function eraseUser(tx: Tx, id: string, at: Date): Promise<void> {

@@ -427,6 +427,19 @@ describe("months", () => {
     expect(await verify()).toMatchObject({ ok: true, rows: 3, head: { seq: 10 } });
   });
 
+  // Whoever writes to the rest is not kept from it while it is emptied: that is done once its months are over.
+  test("that are not over yet stay where they are written to", async () => {
+    await db.query(
+      `DO $$ BEGIN EXECUTE to_char(now() AT TIME ZONE 'UTC', '"DROP TABLE audit_log_y"YYYY"m"MM'); END $$`,
+    );
+    await write(MONTHS[0] ?? "");
+    await write(new Date().toISOString());
+    await sealAll();
+    expect(await makeAuditMonths(db)).toBe(0);
+    expect([await countOf("audit_log_rest"), await countOf("audit_seals_rest")]).toEqual([2, 1]);
+    expect(await verify()).toMatchObject({ ok: true, rows: 2 });
+  });
+
   // An erasure that was dropped with its month explains what went with it in the first week of the next, and no more.
   test.each([
     ["2026-03-07T05:00:00.000Z", true],

@@ -30,6 +30,16 @@ export const sendVerification = (tx: Tx, deps: Deps, userId: string, emailKey: s
     },
   );
 
+/** The token that makes an address a user's, once whoever reads there has confirmed it. */
+export const issueChangeToken = (tx: Tx, deps: Deps, userId: string, email: string) =>
+  issueSingleUseToken(tx, deps, {
+    purpose: "verify_email",
+    userId,
+    subject: `change:${userId}`,
+    ttlMs: VERIFY_LINK_MS,
+    details: { email },
+  });
+
 /** Sends the link that proves the new address of an account; the old one counts until then. */
 export const sendChangeVerification = (
   tx: Tx,
@@ -47,13 +57,7 @@ export const sendChangeVerification = (
       causedBy: userId,
       sealed: async () => ({
         to: address.email,
-        token: await issueSingleUseToken(tx, deps, {
-          purpose: "verify_email",
-          userId,
-          subject: `change:${userId}`,
-          ttlMs: VERIFY_LINK_MS,
-          details: { email: address.email },
-        }),
+        token: await issueChangeToken(tx, deps, userId, address.email),
       }),
     },
   );

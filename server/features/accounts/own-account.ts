@@ -35,7 +35,7 @@ import {
   tellOldAddress,
   type UserView,
 } from "../users/service.ts";
-import { sendChangeVerification } from "./confirm-email.ts";
+import { issueChangeToken, sendChangeVerification } from "./confirm-email.ts";
 
 type Address = ReturnType<typeof requireEmail>;
 
@@ -140,8 +140,10 @@ async function changeAddress(
   const holder = await findUser(tx, { emailKey: address.emailKey });
   const isTaken = holder !== undefined && holder.user.id !== id && holder.user.status !== "pending";
   if (!isTaken) return void (await sendChangeVerification(tx, deps, id, address, caller));
+  // What is kept on whoever asks, and how much they may cause, is the same for an address that has an account.
+  await issueChangeToken(tx, deps, id, address.email);
   const mail = { template: "already_registered", user_id: holder.user.id, request_id: caller.requestId } as const;
-  await queueMail(tx, deps, mail, { emailKey: address.emailKey });
+  await queueMail(tx, deps, mail, { emailKey: address.emailKey, causedBy: id });
 }
 
 /** @returns the proof where the password was given; undefined where whoever asks has just proven who they are */

@@ -14,8 +14,9 @@ import type { Random } from "../../ports/random.ts";
 const MONTHS_LOCK = "primer audit months";
 /** How long a drop waits for those who write, while others wait behind it (milliseconds). */
 const LOCK_TIMEOUT_MS = 400;
-/** SQLSTATE of something that a role may not do. */
+/** SQLSTATE of something that a role may not do, and of a wait for a lock that took too long. */
 const NOT_ALLOWED = "42501";
+const LOCK_NOT_AVAILABLE = "55P03";
 
 /**
  * Makes the partitions of this month and the coming ones. Where there is none rows are kept all the same, so it does not
@@ -64,6 +65,13 @@ async function drop(transaction: Connection, month: string, { now, random, log }
     log.warn("A month of the audit log is not sealed and stays", { event: "audit.month_kept", month, unsealed });
     return 0;
   } catch (error) {
+    if (codeOf(error) === LOCK_NOT_AVAILABLE) {
+      log.warn("A month of the audit log is in use, as by a backup, and stays until the next clean-up", {
+        event: "audit.month_kept",
+        month,
+      });
+      return 0;
+    }
     if (codeOf(error) !== NOT_ALLOWED) throw error;
     const why = `The audit log of ${month.slice(0, 7)} was kept long enough, and this process may not drop it.`;
     throw failed(why, "Give DATABASE_ADMIN_URL, the role that owns the tables, to every process that works.", error);

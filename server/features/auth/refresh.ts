@@ -55,14 +55,7 @@ async function spend(
 
   // What the grace repeats was counted already, and what is refused takes nothing.
   await takeRoom(deps, "refresh", pointer.familyId);
-  const rotated = await rotate(tx, deps, found);
-  if (rotated) return rotated;
-  // Somebody else was faster: what they left behind decides.
-  const now = await lockRefreshFamily(tx, pointer.familyId);
-  if (!now) return "AUTH_TOKEN_INVALID";
-  const second = decide(deps, now, pointer);
-  if (second === "AUTH_REFRESH_REUSED") await revokeReused(tx, deps, now, caller);
-  return second === "repeat" ? now : second === "rotate" ? "AUTH_TOKEN_INVALID" : second;
+  return rotate(tx, deps, found);
 }
 
 /** What becomes of a token that opened, in the order of what wins. "rotate" is the current token of a living session. */
@@ -83,7 +76,8 @@ export function decide(deps: Deps, { family, session, user }: Family, pointer: R
   return age === 0 ? "rotate" : "repeat";
 }
 
-async function rotate(tx: Tx, deps: Deps, found: Family): Promise<Family | undefined> {
+/** The session is locked since the family was read, and whoever changes a family has that lock. */
+async function rotate(tx: Tx, deps: Deps, found: Family): Promise<Family> {
   const now = deps.clock.now();
   const key = deps.keys.refresh();
   const { family, session } = found;
@@ -95,8 +89,8 @@ async function rotate(tx: Tx, deps: Deps, found: Family): Promise<Family | undef
     rotatedAt: now,
     idleExpiresAt: new Date(idleEnd),
   };
-  const moved = await advanceRefreshFamily(tx, family, next);
-  return moved ? { ...found, family: { ...family, ...next, generation } } : undefined;
+  if (!(await advanceRefreshFamily(tx, family, next))) throw new Error("A refresh family was changed under its lock");
+  return { ...found, family: { ...family, ...next, generation } };
 }
 
 async function revokeReused(tx: Tx, deps: Deps, { session, user }: Family, caller: Caller): Promise<void> {

@@ -219,7 +219,7 @@ export async function deleteRole(
     if (!found) throw new AppError("NOT_FOUND");
     assertUnchanged(ifMatch, viewOf(found));
     if (found.role.builtIn) throw conflict("built_in");
-    if ((await countUses(tx, name)) > 0) throw conflict("in_use");
+    if ((await countUses(tx, name, deps.clock.now())) > 0) throw conflict("in_use");
     assertMayGive(by, permissionsOf(all, [name]));
     await deleteRoleRow(tx, name);
     await record(tx, deps, "role.deleted", name, by, { permissions: found.permissions, includes: found.includes });

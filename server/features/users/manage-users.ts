@@ -1,6 +1,7 @@
 import type { Tx } from "../../../db/database.ts";
 import { deleteDevicesOf } from "../../../db/queries/devices.ts";
 import { revokeSessions } from "../../../db/queries/sessions.ts";
+import { deleteTokensOf } from "../../../db/queries/single-use-tokens.ts";
 import { eraseUser as eraseUserRows, updateUser } from "../../../db/queries/users.ts";
 import { AppError } from "../../errors.ts";
 import { assertUnchanged } from "../../etag.ts";
@@ -53,7 +54,8 @@ export async function changeUser(
     assertUnchanged(ifMatch, viewOf(before));
     await assertMayManage(tx, id, by);
     const row = rowOf(change, now);
-    if (change.status === "active" && before.user.status === "pending") {
+    // Neither enabled nor disabled: by way of the one it would come to the other. DELETE takes it away.
+    if (change.status !== undefined && before.user.status === "pending") {
       throw new AppError("CONFLICT", { details: { reason: "email_not_verified" } });
     }
     const disables = change.status === "disabled" && before.user.status !== "disabled";
@@ -62,6 +64,7 @@ export async function changeUser(
     await updateUser(tx, id, { ...row, updatedAt: now }).catch(explainConflict);
     const reason = disables ? "user_disabled" : moves ? "email_changed" : undefined;
     if (reason) await endLinks(tx, before.user);
+    if (moves) await deleteTokensOf(tx, id, ["verify_email"]); // also of a registration: it went to the old address
     if (moves) await tellOldAddress(tx, deps, before.user, by.caller);
     const ended = reason ? await revokeSessions(tx, { userId: id }, reason, now) : [];
     const details = { changed: Object.keys(change).sort(), sessions_ended: ended.length };

@@ -3,7 +3,7 @@ import { violatedUniqueness } from "../../../db/errors.ts";
 import { deleteTokensOf } from "../../../db/queries/single-use-tokens.ts";
 import {
   countActiveHolders,
-  deleteUser,
+  deleteUnconfirmed,
   findUser,
   listGrants,
   listRoleNames,
@@ -112,7 +112,8 @@ export async function assertAdministratorRemains(tx: Tx, { user, roles }: UserWi
 
 /** A registration that nobody has confirmed makes room. What the log has of whoever made it says no more from where they came. */
 export async function removeUnconfirmed(tx: Tx, deps: UserDeps, userId: string): Promise<void> {
-  await deleteUser(tx, userId);
+  // Confirmed at this moment, it is somebody's: then its name or address is taken.
+  if (!(await deleteUnconfirmed(tx, userId))) return;
   await recordErasure(tx, deps, userId, { actor: { kind: "system" } }, { reason: "not_confirmed" });
 }
 

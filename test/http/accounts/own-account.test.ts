@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { changeUser, requirePasswordChange } from "../../../server/features/users/service.ts";
+import { changeUser, deactivateUser, requirePasswordChange } from "../../../server/features/users/service.ts";
 import { PASSWORD, type TestAnswer } from "../../support/app.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
+import { afterNextHash } from "../support/observe.ts";
 import { takeMails, tokenIn } from "./support.ts";
 
 const ME = "/api/v1/users/me";
@@ -59,6 +60,15 @@ describe("PUT /users/me", () => {
     const free = await ask("PUT", ME, { email: "free@example.test", current_password: PASSWORD });
     expect([taken.status, taken.text]).toEqual([free.status, free.text]);
     expect((await takeMails(app)).map(({ template }) => template)).toEqual(["already_registered", "verify_email"]);
+  });
+
+  // Nor does what is kept on whoever asks tell whether somebody has the address.
+  test("an address that somebody else has waits in the export like any other", async () => {
+    await app.createUser({ username: "bob" });
+    for (const email of ["bob@example.test", "free@example.test"]) {
+      await ask("PUT", ME, { email, current_password: PASSWORD });
+      expect((await ask("GET", `${ME}/export`)).body.pending_email).toBe(email);
+    }
   });
 
   // Whoever had the account for a moment does not keep it by a link that waits in their mailbox.
@@ -160,6 +170,14 @@ describe("DELETE /users/me", () => {
     expect(codeOf(await ask("DELETE", ME, undefined, back.body.access_token))).toBe("204");
     app.clock.advance(30 * DAY);
     expect(codeOf(await logIn("ada"))).toBe("403 AUTH_ACCOUNT_DISABLED");
+  });
+
+  // Whoever takes an account out of use has the last word, also over a login that was being looked at.
+  test("a login under way does not take back what an administrator has taken out of use", async () => {
+    expect(codeOf(await ask("DELETE", ME))).toBe("204");
+    afterNextHash(app.deps, () => deactivateUser(app.deps, id, OPERATOR));
+    expect(codeOf(await logIn("ada"))).toBe("401 AUTH_INVALID_CREDENTIALS");
+    expect(await app.db.query("SELECT status FROM users WHERE id = $1", [id])).toEqual([{ status: "deactivated" }]);
   });
 
   test("it asks for a fresh proof, and the last administrator stays", async () => {

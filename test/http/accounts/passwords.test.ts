@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { changeUser, requirePasswordChange, setPassword } from "../../../server/features/users/service.ts";
 import { PASSWORD, type TestAnswer } from "../../support/app.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
-import { replaceDeps } from "../support/observe.ts";
+import { afterNextHash } from "../support/observe.ts";
 import { takeMails, tokenIn } from "./support.ts";
 
 const AUTH = "/api/v1/auth";
@@ -26,21 +26,6 @@ const logIn = (password: string, username = "ada") => post("login", { username, 
 const codeOf = ({ status, body }: TestAnswer) => (status < 300 ? String(status) : `${status} ${body.error.code}`);
 const refresh = async (refresh_token: string) => codeOf(await post("refresh", { refresh_token }));
 const INVALID = "400 LINK_INVALID";
-
-/** Lets something happen between the next look at a password and what is made of its outcome. */
-function afterNextHash(happens: () => Promise<unknown>): void {
-  const restore = replaceDeps(app.deps, {
-    hashPool: {
-      ...app.deps.hashPool,
-      async run(work) {
-        const done = await work();
-        restore();
-        await happens();
-        return done;
-      },
-    },
-  });
-}
 
 describe("a forgotten password", () => {
   test("the link sets a new one: every session ends, the owner is told, and nobody is logged in", async () => {
@@ -165,13 +150,13 @@ describe("a password that has to be changed", () => {
   // Somebody with the old password, who came a moment before the owner's reset, gets no way to replace the new one.
   test("none for whoever was being looked at while the password was replaced", async () => {
     await requirePasswordChange(app.deps, id, OPERATOR);
-    afterNextHash(() => setPassword(app.deps, id, FRESH, OPERATOR));
+    afterNextHash(app.deps, () => setPassword(app.deps, id, FRESH, OPERATOR));
     const answer = await logIn(PASSWORD);
     expect([codeOf(answer), answer.body.error.details]).toEqual(["401 AUTH_INVALID_CREDENTIALS", undefined]);
   });
 
   test("no session for a login that was under way when it was asked for", async () => {
-    afterNextHash(() => requirePasswordChange(app.deps, id, OPERATOR));
+    afterNextHash(app.deps, () => requirePasswordChange(app.deps, id, OPERATOR));
     expect(codeOf(await logIn(PASSWORD))).toBe("401 AUTH_INVALID_CREDENTIALS");
     expect(await app.db.query("SELECT id FROM sessions WHERE user_id = $1", [id])).toEqual([]);
   });

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { changeUser } from "../../../server/features/users/service.ts";
 import { PASSWORD, type TestAnswer } from "../../support/app.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { takeMails, tokenIn } from "./support.ts";
@@ -6,6 +7,7 @@ import { takeMails, tokenIn } from "./support.ts";
 const AUTH = "/api/v1/auth";
 const OTHER = "another horse battery staple";
 const DAY = 24 * 3_600_000;
+const OPERATOR = { actor: { kind: "operator" } } as const;
 const QUICK = {
   PRIMER_PASSWORD__FAILURE_FLOOR: "0ms",
   PRIMER_RATE_LIMITS__REGISTER_IP: "off",
@@ -46,6 +48,20 @@ describe("open registration with verified addresses", () => {
     expect([answer.status, answer.headers.get("set-cookie")]).toEqual([204, null]);
     expect(codeOf(await logIn("ada"))).toBe("200");
     expect(codeOf(await post("verify-email", { token }))).toBe("400 LINK_INVALID");
+  });
+
+  // By whatever an administrator does: who has not confirmed is not let in.
+  test("an account that waits is neither disabled nor enabled, and a new address takes a new link", async () => {
+    await register("ada");
+    const token = await tokenIn(app, "verify_email");
+    const [{ id = "" } = {}] = await app.db.query<{ id: string }>("SELECT id FROM users");
+    for (const status of ["disabled", "active"] as const) {
+      const refused = await changeUser(app.deps, id, { status }, OPERATOR).catch((error) => error);
+      expect([refused.errorCode, refused.details]).toEqual(["CONFLICT", { reason: "email_not_verified" }]);
+    }
+    await changeUser(app.deps, id, { email: "right@example.org" }, OPERATOR);
+    expect(codeOf(await post("verify-email", { token }))).toBe("400 LINK_INVALID");
+    expect(codeOf(await logIn("ada"))).toBe("403 AUTH_EMAIL_NOT_VERIFIED");
   });
 
   // Nobody learns here whether an address has an account; its owner does, by mail.

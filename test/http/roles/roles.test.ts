@@ -122,6 +122,17 @@ describe("DELETE /roles/{name}", () => {
     expect([await remove(free), await remove(free)]).toEqual([204, 404]);
     expect(await audited("role.deleted", free)).toHaveLength(1);
   });
+
+  test("409 while somebody is invited to have it, 204 once that invitation is over", async () => {
+    const invited = fresh();
+    await make({ name: invited });
+    const body = { email: `${invited}@example.org`, roles: [invited] };
+    expect((await app.request("POST", "/api/v1/invitations", { token: admin, body })).status).toBe(201);
+    const remove = async () => (await app.request("DELETE", `${PATH}/${invited}`, { token: admin })).status;
+    expect(await remove()).toBe(409);
+    await app.db.query("UPDATE invitations SET expires_at = $1", [app.clock.now().toISOString()]);
+    expect(await remove()).toBe(204);
+  });
 });
 
 // Whoever keeps the roles cannot give, nor change, more than they have.

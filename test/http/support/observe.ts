@@ -73,3 +73,18 @@ export function brokenDatabase(db: Database, error: Error): Database {
   const orm = new Proxy(db.orm, { get: () => fail });
   return { ...db, orm, transaction: async () => fail(), change: async () => fail(), query: async () => fail() };
 }
+
+/** Lets something happen between the next look at a password and what is made of its outcome. */
+export function afterNextHash(deps: Deps, happens: () => Promise<unknown>): void {
+  const restore = replaceDeps(deps, {
+    hashPool: {
+      ...deps.hashPool,
+      async run(work) {
+        const done = await work();
+        restore();
+        await happens();
+        return done;
+      },
+    },
+  });
+}
