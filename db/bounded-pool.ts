@@ -31,6 +31,8 @@ export function rowsOf(
 export interface BoundedPool {
   readonly client: postgres.Sql;
   readonly breaker: Breaker;
+  /** Is told how long each statement or transaction was on its connection (milliseconds). */
+  onQuery: (ms: number) => void;
   /** Connections that are at work, and what waits for one. */
   use(): SlotUse;
   close(): Promise<void>;
@@ -101,6 +103,7 @@ export function boundedPool(
       // The slot is taken for as long as the connection is, also when nobody waits for the answer any more.
       const work = onConnection(own, run).finally(() => {
         own.lastAnswerAt = performance.now();
+        bounds.onQuery(own.lastAnswerAt - began);
         own.slots.release();
       });
       return withinDeadline(work, deadlineMs - (began - arrived), () => {
@@ -169,5 +172,6 @@ export function boundedPool(
   };
   const replaced: Record<PropertyKey, unknown> = { unsafe, begin };
   const client = new Proxy(pool.client, { get: (_, name) => replaced[name] ?? Reflect.get(pool.client, name) });
-  return { client, breaker, use: () => pool.slots.use(), close };
+  const bounds: BoundedPool = { client, breaker, onQuery: () => {}, use: () => pool.slots.use(), close };
+  return bounds;
 }
