@@ -62,8 +62,16 @@ export const pairsOf = (text: string): Record<string, string> =>
     text
       .split(",")
       .map((pair) => /^\s*([^=]+?)\s*=\s*(.*?)\s*$/.exec(pair))
-      .flatMap((found) => (found ? [[found[1] ?? "", decodeURIComponent(found[2] ?? "")]] : [])),
+      .flatMap((found) => (found ? [[found[1] ?? "", decoded(found[2] ?? "")]] : [])),
   );
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
 
 const exporterOptions = ({ otlp_headers }: TelemetrySettings, url: string) => ({
   url,

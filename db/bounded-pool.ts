@@ -1,5 +1,6 @@
 import postgres from "postgres";
 import { codeOf } from "../config/errors.ts";
+import { inSpan, isTracing } from "../config/trace.ts";
 import { type Breaker, createBreaker, findOutWhenBack } from "./breaker.ts";
 import { DeadlineError, withinDeadline } from "./deadline.ts";
 import { isUnreachable } from "./errors.ts";
@@ -27,6 +28,31 @@ export function rowsOf(
   };
   return Object.assign(answer, { values });
 }
+
+const DATABASE_SPAN = { kind: "client", attributes: { "db.system.name": "postgresql" } } as const;
+
+/** What a statement does and to which table first: never its values, nor its text. */
+function spanOf(statement: string) {
+  const [, verb = "", table] =
+    /^\s*(\w+)(?:[\s\S]*?\b(?:from|into|update)\s+(?:only\s+)?"?(\w+))?/i.exec(statement) ?? [];
+  const summary = [verb.toUpperCase(), table].filter(Boolean).join(" ");
+  return { ...DATABASE_SPAN, attributes: { ...DATABASE_SPAN.attributes, "db.query.summary": summary } };
+}
+
+/** Each statement of a transaction as a span of its own. */
+const tracedTransaction = (tx: postgres.TransactionSql): postgres.TransactionSql =>
+  new Proxy(tx, {
+    get(_, name) {
+      if (name !== "unsafe") return Reflect.get(tx, name);
+      return (...given: Parameters<postgres.Sql["unsafe"]>) =>
+        rowsOf((asValues) =>
+          inSpan("db.query", spanOf(given[0]), async () => {
+            const query = tx.unsafe(...given);
+            return asValues ? query.values() : query;
+          }),
+        );
+    },
+  });
 
 export interface BoundedPool {
   readonly client: postgres.Sql;
@@ -142,11 +168,13 @@ export function boundedPool(
       if (query && !query.state) query.cancel(); // it still waits for a connection
     };
     return rowsOf((asValues) =>
-      bounded(async (client) => {
-        if (late) throw new DeadlineError(deadlineMs);
-        query = client.unsafe(...given);
-        return asValues ? query.values() : query;
-      }, onLate),
+      inSpan("db.query", spanOf(given[0]), () =>
+        bounded(async (client) => {
+          if (late) throw new DeadlineError(deadlineMs);
+          query = client.unsafe(...given);
+          return asValues ? query.values() : query;
+        }, onLate),
+      ),
     );
   };
 
@@ -154,15 +182,17 @@ export function boundedPool(
     let late = false;
     const unlessLate = async (tx: postgres.TransactionSql) => {
       if (late) throw new DeadlineError(deadlineMs);
-      const result = await work(tx);
+      const result = await work(isTracing() ? tracedTransaction(tx) : tx);
       if (late) throw new DeadlineError(deadlineMs);
       return result;
     };
-    return bounded(
-      (client) => client.begin(unlessLate),
-      () => {
-        late = true;
-      },
+    return inSpan("db.transaction", DATABASE_SPAN, () =>
+      bounded(
+        (client) => client.begin(unlessLate),
+        () => {
+          late = true;
+        },
+      ),
     );
   };
 
