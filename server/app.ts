@@ -36,7 +36,7 @@ import {
 import { isOauthRequest } from "./http/oauth.ts";
 import { assertPlainQuery } from "./http/query.ts";
 import { createRouteTable } from "./http/route-table.ts";
-import { countRequest, inStage, traceRequest } from "./http/telemetry.ts";
+import { countRequest, inStage, nameSpan, traceRequest } from "./http/telemetry.ts";
 
 /** Every feature of the API, one line each. */
 const features = (deps: Deps): AnyElysia[] => [
@@ -95,6 +95,7 @@ export function createApp(deps: Deps): AnyElysia {
       assertPlainQuery(request);
     })
     .onError(async ({ error, request, route, set }) => {
+      nameSpan(request, route);
       const thrown = error instanceof NotFoundError ? notFound(request, set) : error;
       if (thrown === undefined) return new Response(null, { status: 204 });
       const answer = await refuse(thrown, request, route);
@@ -107,6 +108,7 @@ export function createApp(deps: Deps): AnyElysia {
       return inStage(deps, "parse", async () => readBody(request, deps.settings.server));
     })
     .onBeforeHandle(async ({ request, route, body, set }) => {
+      nameSpan(request, route);
       Object.assign(set.headers, await enforceLimits(deps, limited(request.method, route), { request, body }));
     })
     .onAfterHandle(({ request }) => {

@@ -1,6 +1,6 @@
 import type { Span } from "@opentelemetry/api";
 import type { LabelsOf, Stage } from "../../config/metrics.ts";
-import { inSpan, type TraceCarrier } from "../../config/trace.ts";
+import { inSpan, isTracing, type TraceCarrier } from "../../config/trace.ts";
 import type { Deps } from "../deps.ts";
 import { contextOf } from "./context.ts";
 
@@ -39,8 +39,12 @@ export function countRequest(
   metrics.record("http_server_request_duration_seconds", (now - startedAt) / 1000, labels);
   if (answeredAt !== undefined)
     metrics.record("primer_request_stage_duration_seconds", (now - answeredAt) / 1000, { stage: "write" });
-  const span = spans.get(request);
-  if (span && route) span.updateName(`${labels.method} ${route}`).setAttribute("http.route", route);
+}
+
+/** The span of a request is named as soon as its route is known: it ends before the request is counted. */
+export function nameSpan(request: Request, route: string | undefined): void {
+  if (!isTracing() || !route) return;
+  spans.get(request)?.updateName(`${request.method} ${route}`).setAttribute("http.route", route);
 }
 
 /**
