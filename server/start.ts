@@ -212,6 +212,10 @@ export function startServer(
   const certificate = readCertificate();
   const listener = openListener(createApp(deps), { host, port, tls_min_version, certificate });
   const certificates = certificate && keepCertificate(listener, certificate, readCertificate, deps.log);
+  if (certificates) {
+    const leftMs = () => certificates.validUntil().getTime() - deps.clock.now().getTime();
+    deps.metrics.observe("primer_certificate_expires_seconds", async () => [{ labels: {}, value: leftMs() / 1000 }]);
+  }
   const bound = boundConnections(listener, () => deps.settings.server.max_connections, deps.log);
   const keeper = keepKeys(deps);
   return {
