@@ -1,5 +1,6 @@
 import { EXIT, failed, misused } from "../../config/errors.ts";
-import { type ChainHead, type ChainReport, verifyChain } from "../../server/features/audit/service.ts";
+import { type ChainHead, type ChainReport, isOverdue, verifyChain } from "../../server/features/audit/service.ts";
+import { systemClock } from "../../server/ports/clock.ts";
 import { withAuditReader } from "../audit-reader.ts";
 import type { Implementation } from "../command.ts";
 import { untilInterrupted } from "../interrupt.ts";
@@ -36,6 +37,18 @@ function headFrom(option: unknown): ChainHead | undefined {
 
 const counted = (count: number, one: string, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 
+function unsealedText({ rows, oldest }: ChainReport["unsealed"]): string[] {
+  if (rows === 0) return ["Nothing waits to be sealed."];
+  const line = `Not sealed yet: ${counted(rows, "row")} since ${oldest}.`;
+  if (!isOverdue(oldest === null ? null : new Date(oldest), systemClock.now())) {
+    return [`${line} Whatever works in the background does that within 5 s.`];
+  }
+  return [
+    `${line} That is too long: until they are sealed they can be changed unseen.`,
+    "Run `primer worker`, or `primer serve --with-worker`; if one runs, see its log (audit.not_sealed) and start it again.",
+  ];
+}
+
 function textOf({ fault, rows, months, erased, dropped, unsealed, head }: ChainReport): string {
   if (fault) {
     const where = fault.event_id === null ? "" : ` (event ${fault.event_id}, ${fault.time})`;
@@ -50,11 +63,7 @@ function textOf({ fault, rows, months, erased, dropped, unsealed, head }: ChainR
     );
   }
   if (erased > 0) lines.push(`Of ${counted(erased, "row")} the address and agent were erased with their user.`);
-  lines.push(
-    unsealed.rows === 0
-      ? "Nothing waits to be sealed."
-      : `Not sealed yet: ${counted(unsealed.rows, "row")} since ${unsealed.oldest}. Whatever works in the background does that within 5 s.`,
-  );
+  lines.push(...unsealedText(unsealed));
   if (head) lines.push(`The chain ends at ${head.seq}:${head.hash}`);
   return `${lines.join("\n")}\n`;
 }

@@ -41,6 +41,7 @@ describe("primer audit verify", () => {
     const { stdout } = await audit(home, "verify");
     expect(stdout).toContain(`${report.rows} rows of 1 month`);
     expect(stdout).toContain(`${report.head.seq}:${report.head.hash}`);
+    expect(stdout).toContain("primer worker"); // they wait since January
   });
 
   // A line that was kept elsewhere tells a chain that was made anew.
