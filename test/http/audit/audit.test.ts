@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { connect } from "node:net";
 import type { AuditView } from "../../../server/features/audit/service.ts";
 import { createClient } from "../../../server/features/clients/service.ts";
-import { FULL, inShort } from "../../drills/processes.ts";
+import { FULL, inShort, waitFor } from "../../drills/processes.ts";
 import { openTestApp } from "../../support/app.ts";
 import { type HttpApp, openHttpApp, openListeningApp } from "../support/http-app.ts";
 import { introspect } from "../support/oauth.ts";
@@ -208,29 +208,27 @@ describe("GET /audit?format=ndjson", () => {
   });
 
   // Who may not read the log any more gets no more of it, though they have begun to.
-  test.each<[string, (of: HttpApp, reader: { id: string; sessionId: string }) => Promise<unknown>]>([
+  test.each<[string, (of: HttpApp, reader: { id: string; sessionId: string; token: string }) => Promise<unknown>]>([
     ["their role is taken", ({ db }, { id }) => db.query("DELETE FROM user_roles WHERE user_id = $1", [id])],
     [
       "their session is ended",
-      ({ request }, { sessionId }) => request("DELETE", `/api/v1/users/me/sessions/${sessionId}`, { token: admin }),
+      ({ request }, { sessionId, token }) => request("DELETE", `/api/v1/users/me/sessions/${sessionId}`, { token }),
     ],
-    ["their token has expired", async ({ clock }) => clock.advance(15 * 60_000)],
+    ["their token has expired", async ({ clock }) => clock.advance(7 * 60_000)],
   ])("breaks off once %s", async (_what, lose) => {
-    const own = await openHttpApp();
+    const own = await openHttpApp({ PRIMER_TOKENS__ACCESS_TTL: "5m" });
     try {
       const { id } = await own.createUser({ username: "reader", roles: ["admin"] });
-      const login = await own.login("reader");
+      const { access_token: token, session_id: sessionId } = await own.login("reader");
       await fill(own, EVENTS);
-      const headers = { authorization: `Bearer ${login.access_token}` };
+      const headers = { authorization: `Bearer ${token}` };
       const { body } = await own.app.handle(new Request(`http://localhost${PATH}?format=ndjson`, { headers }));
       const reader = body?.getReader();
       expect((await reader?.read())?.value?.length).toBeGreaterThan(0);
       own.clock.advance(2000);
       expect((await reader?.read())?.value?.length).toBeGreaterThan(0);
-      await lose(
-        { ...own, request: (method, path) => own.request(method, path, { token: login.access_token }) },
-        { id, sessionId: login.session_id },
-      );
+      await lose(own, { id, sessionId, token });
+      await waitFor("it is known", async () => (await own.request("GET", PATH, { token })).status >= 400);
       own.clock.advance(2000);
       await expect(reader?.read()).rejects.toThrow();
     } finally {
@@ -281,7 +279,10 @@ describe("GET /audit?format=ndjson", () => {
       );
       await begun;
       socket.pause();
-      if (breaksOff) await listening.db.query("DELETE FROM user_roles WHERE user_id = $1", [id]);
+      if (breaksOff) {
+        await listening.db.query("DELETE FROM user_roles WHERE user_id = $1", [id]);
+        await waitFor("it is known", async () => (await listening.request("GET", PATH, { token })).status === 403);
+      }
       listening.clock.advance(2000);
       socket.resume();
       await closed;
