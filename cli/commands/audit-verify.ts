@@ -1,4 +1,4 @@
-import { EXIT, failed, misused } from "../../config/errors.ts";
+import { EXIT, misused, OperatorError } from "../../config/errors.ts";
 import { type ChainHead, type ChainReport, isOverdue, verifyChain } from "../../server/features/audit/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { withAuditReader } from "../audit-reader.ts";
@@ -6,7 +6,7 @@ import type { Implementation } from "../command.ts";
 import { untilInterrupted } from "../interrupt.ts";
 import { createPace } from "../moving/pace.ts";
 
-/** Holds the audit log against its chain. Exit 1 where a row was changed, removed or put in, with the row. */
+/** Holds the audit log against its chain. Exit 1 where a row was changed, removed or put in, with the row; 130 at Ctrl-C. */
 export const verifyCommand: Implementation = {
   async run(context) {
     const expected = headFrom(context.options.expect);
@@ -19,13 +19,21 @@ export const verifyCommand: Implementation = {
     const report = await withAuditReader(context, (reader) =>
       untilInterrupted((stop) =>
         verifyChain(reader, told, { signal: stop, expected }).catch((error) => {
-          throw stop.aborted ? failed("Interrupted; the audit log was not verified to its end.") : error;
+          throw stop.aborted ? interrupted() : error;
         }),
       ),
     );
     return { json: report, text: textOf(report), exitCode: report.ok ? EXIT.done : EXIT.failed };
   },
 };
+
+/** Not the exit code of a log that was changed: of that nothing was found so far. */
+const interrupted = () =>
+  new OperatorError(
+    EXIT.interrupted,
+    "Interrupted; the audit log was not verified to its end.",
+    "What was looked at holds. Run the command again for the rest; it begins at the beginning.",
+  );
 
 /** What was printed once as the end of the chain. @throws OperatorError exit 2 */
 function headFrom(option: unknown): ChainHead | undefined {
