@@ -6,29 +6,36 @@ import { AppError } from "../../errors.ts";
 import { waitForFloor } from "../auth/service.ts";
 import { queueMail } from "../mail/service.ts";
 import { consumeSingleUseToken, hashSecret, issueSingleUseToken } from "../tokens/service.ts";
-import { endLinks, parseEmail, record, removeUnconfirmed, requireEmail, tellOldAddress } from "../users/service.ts";
+import {
+  endLinks,
+  parseEmail,
+  record,
+  removeUnconfirmed,
+  requireEmail,
+  tellOldAddress,
+  UNVERIFIED_KEPT_MS,
+} from "../users/service.ts";
 
-/** How long the link in a mail proves an address (milliseconds). It lets nobody in. */
-const VERIFY_LINK_MS = 24 * 3_600_000;
+/** How long the link in a mail proves the new address of an account (milliseconds). It lets nobody in. */
+const CHANGE_LINK_MS = 24 * 3_600_000;
 
-/** Sends the link that proves the address of a new account. Any link from before is dead. */
-export const sendVerification = (tx: Tx, deps: Deps, userId: string, emailKey: string, caller: Caller) =>
-  queueMail(
-    tx,
-    deps,
-    { template: "verify_email", user_id: userId, request_id: caller.requestId },
-    {
-      emailKey,
-      sealed: async () => ({
-        token: await issueSingleUseToken(tx, deps, {
-          purpose: "verify_email",
-          userId,
-          subject: `account:${userId}`,
-          ttlMs: VERIFY_LINK_MS,
-        }),
-      }),
-    },
-  );
+/**
+ * Sends the link that proves the address of a new account, and works as long as the account waits for it: sent again, it
+ * keeps neither the account nor its user name any longer. Any link from before is dead.
+ */
+export async function sendVerification(
+  tx: Tx,
+  deps: Deps,
+  { id: userId, createdAt, emailKey }: Pick<UserRow, "id" | "createdAt" | "emailKey">,
+  caller: Caller,
+): Promise<void> {
+  const ttlMs = createdAt.getTime() + UNVERIFIED_KEPT_MS - deps.clock.now().getTime();
+  if (ttlMs <= 0) return; // it is about to be erased
+  const subject = `account:${userId}`;
+  const token = () => issueSingleUseToken(tx, deps, { purpose: "verify_email", userId, subject, ttlMs });
+  const mail = { template: "verify_email", user_id: userId, request_id: caller.requestId } as const;
+  await queueMail(tx, deps, mail, { emailKey, sealed: async () => ({ token: await token() }) });
+}
 
 /** The token that makes an address a user's, once whoever reads there has confirmed it. */
 export const issueChangeToken = (tx: Tx, deps: Deps, userId: string, email: string) =>
@@ -36,7 +43,7 @@ export const issueChangeToken = (tx: Tx, deps: Deps, userId: string, email: stri
     purpose: "verify_email",
     userId,
     subject: `change:${userId}`,
-    ttlMs: VERIFY_LINK_MS,
+    ttlMs: CHANGE_LINK_MS,
     details: { email },
   });
 
@@ -106,8 +113,8 @@ async function takeAddress(tx: Tx, deps: Deps, user: UserRow, text: string, call
  * @throws AppError VALIDATION_FAILED for what is no address
  */
 export const resendVerification = (deps: Deps, email: string, caller: Caller) =>
-  mailQuietly(deps, email, async (tx, user, emailKey) => {
-    if (user.status === "pending") await sendVerification(tx, deps, user.id, emailKey, caller);
+  mailQuietly(deps, email, async (tx, user) => {
+    if (user.status === "pending") await sendVerification(tx, deps, user, caller);
   });
 
 /**

@@ -25,7 +25,7 @@ const PURPOSES: readonly TokenPurpose[] = ["reset_password", "change_password"];
  */
 export const forgotPassword = (deps: Deps, email: string, caller: Caller) =>
   mailQuietly(deps, email, async (tx, user, emailKey) => {
-    if (user.status === "pending") return void (await sendVerification(tx, deps, user.id, emailKey, caller));
+    if (user.status === "pending") return sendVerification(tx, deps, user, caller);
     if (user.status === "disabled") return;
     const token = () =>
       issueSingleUseToken(tx, deps, {
