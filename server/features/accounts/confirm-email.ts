@@ -76,11 +76,10 @@ export const sendChangeVerification = (
  */
 export async function verifyEmail(deps: Deps, token: string, caller: Caller): Promise<void> {
   await deps.db.change(async (tx) => {
-    const { userId, details } = await consumeSingleUseToken(tx, deps, token, ["verify_email"]);
-    const found = await lockUser(tx, userId);
-    if (!found) throw new AppError("LINK_INVALID");
-    if (typeof details.email === "string") await takeAddress(tx, deps, found.user, details.email, caller);
-    else await activate(tx, deps, found.user, caller);
+    const { token: spent, user } = await consumeSingleUseToken(tx, deps, token, ["verify_email"]);
+    const { email } = spent.details;
+    if (typeof email === "string") await takeAddress(tx, deps, user, email, caller);
+    else await activate(tx, deps, user, caller);
   });
 }
 
@@ -134,7 +133,9 @@ export async function mailQuietly(
   const rooms = rate ? await deps.limiter.take([{ key: `mail_address:${hashSecret(emailKey)}`, rate }]) : [];
   await deps.db.transaction(async (tx) => {
     const found = await findUser(tx, { emailKey });
-    if (found && rooms.every(({ waitMs }) => waitMs === 0)) await work(tx, found.user, emailKey);
+    const locked = found && (await lockUser(tx, found.user.id)); // before their tokens, as everywhere
+    const isTheirs = locked?.user.emailKey === emailKey;
+    if (isTheirs && rooms.every(({ waitMs }) => waitMs === 0)) await work(tx, locked.user, emailKey);
   });
   await waitForFloor(deps, arrived);
 }

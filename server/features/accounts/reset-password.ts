@@ -1,4 +1,4 @@
-import { findUser, lockUser, updateUser } from "../../../db/queries/users.ts";
+import { findUser, updateUser } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { queueMail } from "../mail/service.ts";
@@ -60,13 +60,12 @@ export async function resetPassword(deps: Deps, token: string, password: string,
   if (!found) throw new AppError("LINK_INVALID");
   const fresh = await prepareNewPassword(deps, found.user, password);
   await deps.db.change(async (tx) => {
-    const { userId, purpose } = await consumeSingleUseToken(tx, deps, token, PURPOSES);
-    const locked = await lockUser(tx, userId);
-    if (!locked || locked.user.status === "disabled") throw new AppError("LINK_INVALID");
-    await replacePassword(tx, deps, locked.user, fresh, { actor: { kind: "system" }, caller });
+    const { token: spent, user } = await consumeSingleUseToken(tx, deps, token, PURPOSES);
+    if (user.status === "disabled") throw new AppError("LINK_INVALID");
+    await replacePassword(tx, deps, user, fresh, { actor: { kind: "system" }, caller });
     // Whoever has opened the link has read the mail.
-    if (purpose === "reset_password" && locked.user.emailVerifiedAt === null) {
-      await updateUser(tx, userId, { emailVerifiedAt: deps.clock.now() });
+    if (spent.purpose === "reset_password" && user.emailVerifiedAt === null) {
+      await updateUser(tx, user.id, { emailVerifiedAt: deps.clock.now() });
     }
   });
 }
