@@ -1,8 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { changeUser, requirePasswordChange, setPassword } from "../../../server/features/users/service.ts";
-import { waitFor } from "../../drills/processes.ts";
 import { PASSWORD, type TestAnswer } from "../../support/app.ts";
-import { TEST_DATABASE } from "../../support/database.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { afterNextHash } from "../support/observe.ts";
 import { takeMails, tokenIn } from "./support.ts";
