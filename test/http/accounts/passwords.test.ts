@@ -5,9 +5,6 @@ import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { afterNextHash } from "../support/observe.ts";
 import { takeMails, tokenIn } from "./support.ts";
 
-const ON_SERVER = TEST_DATABASE === "postgres";
-if (!ON_SERVER)
-  process.stderr.write("not on the embedded database, which has one connection: many tries of one link\n");
 const AUTH = "/api/v1/auth";
 const FRESH = "another horse battery staple";
 const HOUR = 3_600_000;
