@@ -1,11 +1,10 @@
 import {
-  audit,
   type ChainReader,
   chainReaderOn,
   type EventPage,
   type EventQuery,
-  filterOf,
   listEventPage,
+  recordExport,
 } from "../server/features/audit/service.ts";
 import type { UserDeps } from "../server/features/users/service.ts";
 import type { CommandContext } from "./command.ts";
@@ -25,17 +24,7 @@ export interface AuditReader extends ChainReader {
 
 const readerOn = (deps: UserDeps): AuditReader => ({
   ...chainReaderOn(deps.db),
-  async beginExport(query, format) {
-    filterOf(query);
-    await deps.db.transaction((tx) =>
-      audit(tx, deps, {
-        action: "audit.exported",
-        outcome: "success",
-        actor: { kind: "operator" },
-        details: { ...query, format },
-      }),
-    );
-  },
+  beginExport: (query, format) => recordExport(deps, query, { actor: { kind: "operator" }, format }),
   events: (query, cursor) => listEventPage(deps, { ...query, limit: AT_ONCE, cursor: cursor ?? undefined }),
 });
 

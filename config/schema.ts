@@ -219,6 +219,11 @@ export const SETTINGS = {
       "",
       "The same for ending a session that was not one's own. Empty: /account/end-session.",
     ),
+    invitation: setting(
+      pageUrl,
+      "",
+      "The same for registering by an invitation; it is a page of your own. Empty: the mail has the code of the invitation.",
+    ),
   },
   telemetry: {
     otlp_endpoint: setting(

@@ -34,7 +34,7 @@ export interface SignInFigures {
   readonly locked_accounts: number;
 }
 
-/** A mail: which one, to which user, and what about. What else it needs is looked up when it is sent. */
+/** A mail: which one, to which user, and what about; an invitation is of the user who invites. What else it needs is looked up when it is sent. */
 export type MailPayload = {
   readonly user_id: string;
   readonly request_id: string | null;
@@ -46,6 +46,7 @@ export type MailPayload = {
       readonly template: "verify_email" | "password_reset";
       readonly sealed: { readonly token: string; readonly to?: string };
     }
+  | { readonly template: "invitation"; readonly sealed: { readonly token: string; readonly to: string } }
   | { readonly template: "already_registered" | "password_changed" | "account_locked" }
   | { readonly template: "email_changed"; readonly sealed: { readonly to: string } }
   | { readonly template: "new_sign_in" | "refresh_reused"; readonly session_id: string }

@@ -9,7 +9,7 @@ import type { Database } from "../../db/database.ts";
 import { migrationStatus } from "../../db/migrate.ts";
 import { listPublishedSigningKeys } from "../../db/queries/keys.ts";
 import { hasSearchIndex, SEARCH_INDEX_STATEMENTS } from "../../db/queries/user-search.ts";
-import { mayChangeAudit } from "../../server/features/audit/service.ts";
+import { findOverdueSince, mayChangeAudit } from "../../server/features/audit/service.ts";
 import { findLastBackup } from "../../server/features/backups/service.ts";
 import { clockDifference } from "../../server/features/health/service.ts";
 import { openKeyRing } from "../../server/features/keys/service.ts";
@@ -170,6 +170,9 @@ function checkSecrets(home: string, { variables }: LoadedSettings): Finding[] {
   }
 }
 
+const SEALING_HINT =
+  "Run `primer worker`, or `primer serve --with-worker`. If one runs, see its log (audit.not_sealed) and start it again.";
+
 /** Whoever may make things in the schema is not who should serve, where the audit log is to be kept from them. */
 const NO_TABLES =
   "Run `primer migrate` with DATABASE_ADMIN_URL, the URL of the role that owns the database; with one role alone: GRANT CREATE ON SCHEMA public.";
@@ -193,7 +196,7 @@ async function checkDatabase(database: Database, loaded: LoadedSettings): Promis
   }
   findings.push(ok("migrations", "up to date"), ...(await checkSearch(database)), await checkClock(database));
   const backups = await checkBackups(database, loaded.settings);
-  findings.push(await checkAudit(database, loaded.settings));
+  findings.push(await checkAudit(database, loaded.settings), ...(await checkSealing(database)));
   return [...findings, await checkKeys(database, loaded), ...backups, await checkSchedules(database)];
 }
 
@@ -216,6 +219,16 @@ async function checkAudit(database: Database, { environment }: Settings): Promis
     text,
     "Run `primer migrate` with DATABASE_ADMIN_URL, the URL of another role that owns the tables.",
   );
+}
+
+/** What is not in the chain can be changed unseen. */
+async function checkSealing(database: Database): Promise<Finding[]> {
+  const now = systemClock.now();
+  const since = await findOverdueSince(database, now);
+  if (!since) return [];
+  const minutes = Math.floor((now.getTime() - since.getTime()) / 60_000);
+  const text = `nothing was sealed for ${minutes} min: the oldest row that waits is of ${since.toISOString()}`;
+  return [warning("audit chain", text, SEALING_HINT)];
 }
 
 /** A backup that nobody has restored is a hope. In development none is asked for. */

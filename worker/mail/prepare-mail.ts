@@ -2,11 +2,12 @@ import type { MailPayload, SignInFigures } from "../../db/jobs.ts";
 import { findSession } from "../../db/queries/sessions.ts";
 import { findUser } from "../../db/queries/users.ts";
 import type { Deps } from "../../server/deps.ts";
+import { lookAtInvitation } from "../../server/features/invitations/service.ts";
 import type { MailTemplate } from "../../server/features/mail/service.ts";
 import { deviceOf } from "../../server/features/sessions/service.ts";
 import { type LinkPurpose, lookAtSingleUseToken } from "../../server/features/tokens/service.ts";
 import type { Geo } from "../../server/ports/geo.ts";
-import { appearanceOf, linkTo, messageIdOf, senderOf } from "./appearance.ts";
+import { appearanceOf, invitationLink, linkTo, messageIdOf, senderOf } from "./appearance.ts";
 import { renderMail } from "./render.ts";
 import { SAMPLES, type Values } from "./samples.ts";
 import { findTemplate, type TemplateProblem } from "./templates.ts";
@@ -67,12 +68,13 @@ export async function prepareMail(
   const ended = session !== undefined && isOver(deps, session.session);
   const link = ended ? "" : await liveLink(deps, data);
   if (ONLY_A_LINK.has(template) && link === "") return { obsolete: "link_dead" };
-  const values = {
-    ...(await valuesOf(deps, mail, session?.session)),
-    username: user.username,
-    ended: ended ? "yes" : "",
-    new_address: masked(user.email),
-  };
+  const { username } = user;
+  const own =
+    data.template === "invitation"
+      ? await invitationValues(deps, data, username)
+      : await valuesOf(deps, mail, session?.session);
+  if (!own) return { obsolete: "link_dead" };
+  const values = { username, ended: ended ? "yes" : "", new_address: masked(user.email), ...own };
   return messageOf(deps, mail, { to: data.sealed?.to ?? user.email, values, link });
 }
 
@@ -82,7 +84,9 @@ const isOver = ({ clock }: MailDeps, { revokedAt, expiresAt }: Session) =>
   revokedAt !== null || expiresAt <= clock.now();
 
 /** The link of a mail while its token works; empty where there is none. */
-async function liveLink(deps: MailDeps, { template, user_id, sealed }: MailPayload): Promise<string> {
+async function liveLink(deps: MailDeps, data: MailPayload): Promise<string> {
+  if (data.template === "invitation") return invitationLink(deps.settings, data.sealed.token);
+  const { template, user_id, sealed } = data;
   const purpose = LINKS[template];
   if (purpose === undefined || sealed?.token === undefined) return "";
   const token = await lookAtSingleUseToken(deps.db.orm, deps, sealed.token);
@@ -125,6 +129,18 @@ async function valuesOf(
     default:
       return { time };
   }
+}
+
+/** Whoever is invited has no name here. @returns undefined where the invitation is worth nothing any more */
+async function invitationValues(
+  deps: MailDeps,
+  { sealed }: Extract<MailPayload, { template: "invitation" }>,
+  inviter: string,
+): Promise<Values | undefined> {
+  const invitation = await lookAtInvitation(deps, sealed.token);
+  if (!invitation) return undefined;
+  const code = invitationLink(deps.settings, sealed.token) === "" ? sealed.token : "";
+  return { username: "", inviter, code, expires: timeIn(deps, invitation.expiresAt) };
 }
 
 function figureValues(figures: SignInFigures, locale: string, suffix = ""): Values {

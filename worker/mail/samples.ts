@@ -13,6 +13,12 @@ const SIGN_IN = {
 
 /** Each mail's own values, as examples: what `primer mail preview` shows, and which names a template may use. */
 export const SAMPLES = {
+  invitation: {
+    username: "",
+    inviter: "grace",
+    code: "KX1qYt0m4Ql7cZ0vVJY1H3b8n2sWcUeR5dGfTzA9pLo",
+    expires: "March 4, 2026 at 12:00 PM UTC",
+  },
   verify_email: { expires: "March 2, 2026 at 12:00 PM UTC" },
   already_registered: { time: SIGN_IN.time },
   password_reset: { expires: "March 1, 2026 at 1:00 PM UTC" },

@@ -101,7 +101,7 @@ async function registerIn(
   await record(tx, deps, "user.registered", id, by, { invited: isProven });
   await recordApproval(tx, deps, prepared.approval, { subject: { kind: "user", id }, ...by });
   if (!isActive) {
-    await sendVerification(tx, deps, id, email.emailKey, caller);
+    await sendVerification(tx, deps, row, caller);
     return undefined;
   }
   const made = await findUser(tx, { id });

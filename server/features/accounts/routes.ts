@@ -83,7 +83,8 @@ const publicRoutes = (deps: Deps) =>
         detail: describe({
           tag,
           summary: "Send the link of a registration once more",
-          description: "Links from before are dead. At most 3 an hour to one address.",
+          description:
+            "It works until a day after the registration, as the account waits no longer; links from before are dead. At most 3 an hour to one address.",
           takesBody: true,
           answers: { 202: EmailAnswer },
         }),

@@ -204,6 +204,17 @@ test("GET /users/me/export", async () => {
   expect(codeOf(await ask("GET", `${ME}/export`))).toBe("403 AUTH_STEP_UP_REQUIRED");
 });
 
+// What is kept on somebody is shown to them, also where the log knows them as neither actor nor subject.
+test("GET /users/me/export has the use of a stolen token", async () => {
+  const first = await app.login("ada");
+  await post("refresh", { refresh_token: first.refresh_token });
+  app.clock.advance(11_000);
+  expect(codeOf(await post("refresh", { refresh_token: first.refresh_token }))).toBe("401 AUTH_REFRESH_REUSED");
+  const { access_token: token } = await app.login("ada");
+  const { body } = await ask("GET", `${ME}/export`, undefined, token);
+  expect(body.events.filter(({ action }: { action: string }) => action === "refresh.reused")).toHaveLength(1);
+});
+
 // The mail of a sign-in ends that session and no other, once.
 test("POST /auth/end-session", async () => {
   const headers = { "user-agent": "Another Browser/1.0" };
