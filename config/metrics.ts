@@ -16,13 +16,18 @@ const QUEUES = ["send-mail"] as const;
 /** What is done again and again. */
 const SCHEDULES = [
   "backup",
+  "baselines",
   "clean-up",
   "daily-report",
   "deactivated-accounts",
   "freshness",
   "rotate-keys",
+  "threat-lists",
   "unverified-accounts",
 ] as const;
+
+/** What may be unlike what was usual before. */
+const BASELINE_SIGNALS = ["new_hour", "new_country", "burst", "mostly_failures"] as const;
 
 /** Where the buckets of durations end. */
 const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
@@ -34,6 +39,46 @@ export const METRICS = {
     unit: "{token}",
     sentence: "Access tokens that were shown, by whose they are and whether they counted.",
     labels: { issuer: ["own", "legacy"], outcome: ["accepted", "refused"] },
+  },
+  "primer.sign_ins.unusual": {
+    kind: "counter",
+    unit: "{sign_in}",
+    sentence: "Good sign-ins that were unusual, once by each thing that was.",
+    labels: {
+      signal: [
+        ...BASELINE_SIGNALS,
+        "bad_network",
+        "new_device",
+        "new_network",
+        "failures_before",
+        "many_failures_before",
+        "impossible_travel",
+      ],
+    },
+  },
+  "primer.baselines.anomalies": {
+    kind: "counter",
+    unit: "{hour}",
+    sentence: "Hours of accounts and networks that were unlike what is usual of them, once by each thing that was.",
+    labels: { of: ["account", "network"], signal: BASELINE_SIGNALS },
+  },
+  "primer.threats.networks": {
+    kind: "gauge",
+    unit: "{network}",
+    sentence: "Bad networks that this process knows from the lists in threats.sources.",
+    labels: {},
+  },
+  "primer.threats.refreshes": {
+    kind: "counter",
+    unit: "{list}",
+    sentence: "Tries to read such a list, by what came of each.",
+    labels: { outcome: ["taken", "unchanged", "refused", "unreachable"] },
+  },
+  "primer.threats.refused": {
+    kind: "counter",
+    unit: "{request}",
+    sentence: "Requests that were refused since they came from a bad network.",
+    labels: { action: ["login", "register", "forgot_password", "resend_verification"] },
   },
   "primer.jobs.duration": {
     kind: "histogram",

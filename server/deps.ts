@@ -11,6 +11,7 @@ import type { HashPool } from "./features/passwords/hash-pool.ts";
 import type { BreachCheck } from "./features/passwords/service.ts";
 import type { Revocations } from "./features/revocations/service.ts";
 import type { SessionStates } from "./features/sessions/service.ts";
+import type { Threats } from "./features/threats/service.ts";
 import type { VerifiedTokens } from "./features/tokens/service.ts";
 import type { Clock } from "./ports/clock.ts";
 import type { Geo } from "./ports/geo.ts";
@@ -40,6 +41,8 @@ export interface Deps {
   readonly limiter: Limiter;
   /** Tells where addresses are. */
   readonly geo: Geo;
+  /** Tells which addresses are in networks that are known for attacks. */
+  readonly threats: Threats;
   readonly metrics: Metrics;
   /** Tells services that verify tokens by themselves which sessions have ended. */
   readonly revocations: Revocations;

@@ -2,6 +2,7 @@ import { findUser, lockUser, updateUser } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { queueMail } from "../mail/service.ts";
+import { assertNotListed } from "../threats/service.ts";
 import {
   consumeSingleUseToken,
   issueSingleUseToken,
@@ -21,10 +22,11 @@ const PURPOSES: readonly TokenPurpose[] = ["reset_password", "change_password"];
  * Sends a link for a new password. An account that waits to be verified gets that link instead; one that is disabled, none.
  * The answer and its time are the same for all of them, and for an address that nobody has.
  *
- * @throws AppError VALIDATION_FAILED for what is no address
+ * @throws AppError VALIDATION_FAILED for what is no address, FORBIDDEN from a bad network
  */
-export const forgotPassword = (deps: Deps, email: string, caller: Caller) =>
-  mailQuietly(deps, email, async (tx, user, emailKey) => {
+export async function forgotPassword(deps: Deps, email: string, caller: Caller): Promise<void> {
+  await assertNotListed(deps, "forgot_password", caller);
+  await mailQuietly(deps, email, async (tx, user, emailKey) => {
     if (user.status === "pending") return void (await sendVerification(tx, deps, user.id, emailKey, caller));
     if (user.status === "disabled") return;
     const token = () =>
@@ -44,6 +46,7 @@ export const forgotPassword = (deps: Deps, email: string, caller: Caller) =>
       await record(tx, deps, "password.reset_requested", user.id, { actor: { kind: "system" }, caller }, {});
     }
   });
+}
 
 /**
  * Sets a new password by a token that works once. Every session ends, the account can be tried again at once, and nobody

@@ -6,6 +6,7 @@ import type { Caller, Deps } from "../../deps.ts";
 export type AuditAction =
   | "installation.initialised"
   | "login"
+  | "login.suspicious"
   | "logout"
   | "refresh.reused"
   | "password.changed"
@@ -42,6 +43,7 @@ export type AuditAction =
   | "users.imported"
   | "users.exported"
   | "account.locked"
+  | "sign_ins.anomalous"
   | "user.unlocked"
   | "session.revoked"
   | "session.stepped_up"
