@@ -1,5 +1,6 @@
 import type { Tx } from "../../../db/database.ts";
 import { lookAtRecentLogins, type RecentLogins } from "../../../db/queries/logins.ts";
+import type { Baseline } from "../../../db/schema/baselines.ts";
 import { networkKey } from "../../address-key.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import type { Place } from "../../ports/geo.ts";
@@ -75,19 +76,22 @@ function riskOf(signals: readonly Signal[]): SignInRisk {
   return { signals, score, suspicious: score >= SUSPICIOUS };
 }
 
+/** Whether the last hour of a baseline is the one before at the most: what happened then is not usual yet. */
+const isJustNow = ({ hour }: Baseline, now: number) => now - hour.begin < 2 * HOUR_MS;
+
 /** What is unlike what was learnt of the account, and whether its network does little else now than fail. */
 function unlikeBefore(seen: RecentLogins, here: Place | undefined, now: number): readonly BaselineSignal[] {
   const { ofAccount, ofNetwork } = seen;
   const begin = hourOf(now);
   const signals = new Set<BaselineSignal>();
   if (ofAccount) {
-    const { usual, hour } = beginHour(ofAccount, begin);
+    const { usual, hour } = isJustNow(ofAccount, now) ? ofAccount : beginHour(ofAccount, begin);
     // From where they were before nobody is in a new country, whatever the file says of it today.
     const countries = here?.country !== undefined && !seen.network ? { [here.country]: 1 } : {};
     const attempts = { begin, good: seen.lastHour + 1, failed: hour.failed, countries };
     for (const signal of judge("account", usual, attempts)) signals.add(signal);
   }
-  if (ofNetwork && now - ofNetwork.hour.begin < 2 * HOUR_MS) {
+  if (ofNetwork && isJustNow(ofNetwork, now)) {
     const { usual, hour } = ofNetwork;
     if (judge("network", usual, hour).includes("mostly_failures")) signals.add("mostly_failures");
   }
