@@ -163,7 +163,7 @@ export const threatSources: Kind<readonly ThreatSource[]> = {
 
 function threatSource(written: unknown): ThreatSource | undefined {
   if (typeof written !== "string" || written.length > 2048) return undefined;
-  const [, proof = "none", location = ""] = /^(?:(sha256|minisign)\+)?(.+)$/.exec(written) ?? [];
+  const [, proof = "none", location = ""] = /^(?:(sha256|minisign)\+)?(.*)$/.exec(written) ?? [];
   const source = { written, location, proof: proof as ThreatSource["proof"] };
   if (!/^[a-z0-9.+-]+:\/\//i.test(location)) return location === "" ? undefined : source;
   const url = URL.canParse(location) ? new URL(location) : undefined;
