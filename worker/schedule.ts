@@ -25,6 +25,8 @@ export interface ScheduledRun {
   readonly home: string;
   /** When it was due. */
   readonly occurrence: Date;
+  /** Whether somebody has asked for it, whether it is due or not. */
+  readonly isAsked: boolean;
   /** What the last good run came to; null where there was none. */
   readonly last: Details | null;
   /** Aborted when its time is up, it was given to another process, or this one stops: whatever comes then does not count. */

@@ -228,7 +228,13 @@ test("several workers at once, some of which die, learn the same as one", async 
     for (let from = 0; from < rows.length; from += 1100)
       await one.db.orm.insert(loginRecords).values(rows.slice(from, from + 1100));
   }
-  const run = { home: "", occurrence: new Date(NOON), last: null, signal: new AbortController().signal };
+  const run = {
+    home: "",
+    occurrence: new Date(NOON),
+    last: null,
+    isAsked: false,
+    signal: new AbortController().signal,
+  };
   const finish = async () => {};
   const { deps: other } = await app.otherNode({ geo: app.deps.geo });
   let transactions = 0;

@@ -22,6 +22,8 @@ const LONGEST_PAUSE_MS = 86_400_000;
 export interface RefreshOptions {
   readonly home: string;
   readonly signal: AbortSignal;
+  /** Whether those that are not due yet are read, too. */
+  readonly all?: boolean;
   readonly answerMs?: number;
   readonly maxBytes?: number;
 }
@@ -58,7 +60,7 @@ async function refresh(
 ): Promise<Outcome> {
   const now = deps.clock.now();
   const { refresh_every, public_key } = deps.settings.threats;
-  if (before && before.dueAt > now) return "waiting";
+  if (before && before.dueAt > now && !options.all) return "waiting";
   const told = { event: "threats.refreshed", source: nameOf(source) };
   try {
     const bytes = await readSource(source, {
