@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { readingsOf } from "../../config/meter.ts";
 import type { Database } from "../../db/database.ts";
 import { insertUser } from "../../db/queries/users.ts";
 import { loginRecords } from "../../db/schema/logins.ts";
@@ -174,7 +175,9 @@ test("what has become suspicious is in the audit log once for each hour of the l
     { subject_id: network, details: { hour: "2026-03-01T09:00:00.000Z", score: 50 } },
   ]);
   expect(await anomalies()).toMatchObject([{ failed: 25 }, { failed: 50 }, { failed: 25 }]);
-  const counted = (await app.deps.metrics.read()).find(({ name }) => name === "primer.baselines.anomalies");
+  const counted = readingsOf(await app.deps.metrics.collect()).find(
+    ({ name }) => name === "primer_unusual_hours_total",
+  );
   const labels = { of: "network", signal: "mostly_failures" };
   expect(counted?.points.find((point) => Bun.deepEquals(point.labels, labels))?.value).toBeGreaterThanOrEqual(3);
 });

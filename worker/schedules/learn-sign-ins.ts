@@ -58,7 +58,7 @@ export async function learnSignIns(deps: ScheduleDeps, { signal }: ScheduledRun)
     learnt += done.learnt;
     for (const { kind, fresh } of done.found) {
       if (fresh.length > 0) anomalies++;
-      for (const one of fresh) deps.metrics?.count("primer.baselines.anomalies", { of: kind, signal: one });
+      for (const one of fresh) deps.metrics?.count("primer_unusual_hours_total", { of: kind, signal: one });
     }
     if (done.learnt < BATCH) break;
     await deps.clock.sleep(Math.max(LEAST_PAUSE_MS, performance.now() - began));

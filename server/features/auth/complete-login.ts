@@ -115,7 +115,11 @@ export async function completeLogin(
     });
     return undefined;
   });
-  const [answer, withheld] = await Promise.all([issueTokens(deps, { ...account, session, family }), committed]);
+  const [answer, withheld] = await Promise.all([
+    issueTokens(deps, { ...account, session, family }, "login"),
+    committed,
+  ]);
+  if (withheld === undefined) deps.metrics.count("primer_sign_ins_total", { outcome: "success", reason: "password" });
   return withheld ?? answer;
 }
 
@@ -152,7 +156,7 @@ async function tellOfUnusual(
   const before = { isKnownDevice: login.device.isKnown, failures: login.guess.failures - 1 };
   const risk = await assessSignIn(tx, deps, user.id, before, caller);
   const { signals, score, suspicious } = risk;
-  for (const signal of signals) deps.metrics.count("primer.sign_ins.unusual", { signal });
+  for (const signal of signals) deps.metrics.count("primer_unusual_sign_ins_total", { signal });
   if (signals.length > 0) {
     deps.log[suspicious ? "warn" : "info"]("A sign-in is unusual", {
       event: suspicious ? "login.suspicious" : "login.unusual",

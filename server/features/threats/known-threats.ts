@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { matchesNetwork, type ThreatSource } from "../../../config/kinds.ts";
 import type { Log } from "../../../config/log.ts";
-import type { Metrics } from "../../../config/metrics.ts";
+import type { Metrics } from "../../../config/meter.ts";
 import type { Settings } from "../../../config/schema.ts";
 import type { Database } from "../../../db/database.ts";
 import { findNetworks, listThreatLists } from "../../../db/queries/threats.ts";
@@ -75,7 +75,7 @@ export function keepThreats({ db, settings, log, metrics }: Parts): Threats {
     return looking;
   }
   const timer = setInterval(look, LOOK_EVERY_MS);
-  metrics.observe("primer.threats.networks", async () => [
+  metrics.observe("primer_threat_networks", async () => [
     { value: [...lists.values()].reduce((sum, { count }) => sum + count, 0), labels: {} },
   ]);
   return {

@@ -45,7 +45,7 @@ export async function refreshLists(deps: RefreshDeps, options: RefreshOptions): 
     options.signal.throwIfAborted();
     const outcome = await refresh(deps, source, known.get(idOf(source)), options);
     outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
-    if (outcome !== "waiting") deps.metrics?.count("primer.threats.refreshes", { outcome });
+    if (outcome !== "waiting") deps.metrics?.count("primer_threat_refreshes_total", { outcome });
   }
   await deleteOtherThreatLists(deps.db.orm, sources.map(idOf));
   await deps.threats?.reread();

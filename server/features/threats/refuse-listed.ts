@@ -4,7 +4,7 @@ import { AppError } from "../../errors.ts";
 import { auditRefusal } from "../audit/service.ts";
 
 /** What is refused to bad networks: whatever can be tried without being anybody. Sessions that are there go on. */
-export type GuardedAction = LabelsOf<"primer.threats.refused">["action"];
+export type GuardedAction = LabelsOf<"primer_threats_refused_total">["action"];
 
 /**
  * Refuses whoever comes from a bad network, where `threats.action` says so, before anything else is looked at.
@@ -15,7 +15,7 @@ export async function assertNotListed(deps: Deps, action: GuardedAction, caller:
   const { ip } = caller;
   if (deps.settings.threats.action !== "refuse" || ip === null || !deps.threats.isListed(ip)) return;
   const reason = "bad_network";
-  deps.metrics.count("primer.threats.refused", { action });
+  deps.metrics.count("primer_threats_refused_total", { action });
   deps.log.info("A request from a bad network was refused", {
     event: "threats.refused",
     action,

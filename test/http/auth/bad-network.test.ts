@@ -2,6 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:tes
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { readingsOf } from "../../../config/meter.ts";
 import { refreshLists } from "../../../server/features/threats/service.ts";
 import { PASSWORD } from "../../support/app.ts";
 import { type HttpApp, openListeningApp } from "../support/http-app.ts";
@@ -71,7 +72,9 @@ describe('threats.action = "refuse"', () => {
       );
       const event = { outcome: "failure", actor_kind: "anonymous", details: { action, reason: "bad_network" } };
       expect(events).toEqual([BAD, BAD6, BAD].map((ip) => ({ ...event, ip })));
-      const counted = (await app.deps.metrics.read()).find(({ name }) => name === "primer.threats.refused");
+      const counted = readingsOf(await app.deps.metrics.collect()).find(
+        ({ name }) => name === "primer_threats_refused_total",
+      );
       expect(counted?.points.find(({ labels }) => labels.action === action)?.value).toBe(3);
     },
   );

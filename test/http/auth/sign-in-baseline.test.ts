@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { readingsOf } from "../../../config/meter.ts";
 import { loginRecords } from "../../../db/schema/logins.ts";
 import type { Place } from "../../../server/ports/geo.ts";
 import { newId } from "../../db/rows.ts";
@@ -101,7 +102,9 @@ describe("a sign-in at noon", () => {
 
   test("is counted by what is unusual of it", async () => {
     const read = async () => {
-      const metric = (await app.deps.metrics.read()).find(({ name }) => name === "primer.sign_ins.unusual");
+      const metric = readingsOf(await app.deps.metrics.collect()).find(
+        ({ name }) => name === "primer_unusual_sign_ins_total",
+      );
       return Object.fromEntries((metric?.points ?? []).map(({ labels, value }) => [labels.signal, value]));
     };
     const before = await read();
