@@ -2,6 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:tes
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { matchesNetwork } from "../../config/kinds.ts";
 import { lookAtLists, refreshLists } from "../../server/features/threats/service.ts";
 import { openTestApp, type TestApp } from "../support/app.ts";
 import { type ListBehaviour, type ListService, startListService, sumOf } from "../support/list-service.ts";
@@ -208,6 +209,28 @@ describe("a list that has to be proven", () => {
     expect(await refresh()).toEqual({ refused: 1 });
     expect((await conditions())[0]?.problem).toMatch(problem);
   });
+});
+
+// An address is listed exactly if a network of the list holds it, however they overlap (of IPv6 down to the /64).
+test("a thousand networks: what is in them is as node:net says", async () => {
+  const random = ((seed) => (below: number) => {
+    seed = (seed * 1103515245 + 12345) % 2 ** 31;
+    return Math.floor((seed / 2 ** 31) * below);
+  })(11);
+  const four = () => `${20 + random(3)}.${random(4)}.${random(256)}.${random(256)}`;
+  const six = () => `2001:db8:${random(4).toString(16)}:${random(65536).toString(16)}::${random(9)}`;
+  const networks = Array.from({ length: 1000 }, (_, index) =>
+    index % 2 ? `${four()}/${18 + random(15)}` : `${six()}/${52 + random(13)}`,
+  );
+  lists.files["/bad.txt"] = `${networks.join("\n")}\n`;
+  configure(`${lists.url}/bad.txt`);
+  expect(await refresh()).toEqual({ taken: 1 });
+  const expected = matchesNetwork(networks);
+  const edges = networks.map((network) => network.split("/")[0] as string);
+  const ips = [...edges, ...Array.from({ length: 4000 }, (_, index) => (index % 2 ? four() : six()))];
+  const found = ips.filter((ip) => app.deps.threats.isListed(ip));
+  expect(found).toEqual(ips.filter(expected));
+  expect(found.length).toBeLessThan(ips.length);
 });
 
 // No list can lock operators out of their own machines, nor everybody behind a proxy.

@@ -5,7 +5,7 @@ import type { Metrics } from "../../../config/meter.ts";
 import type { Settings } from "../../../config/schema.ts";
 import type { Database } from "../../../db/database.ts";
 import { findNetworks, listThreatLists } from "../../../db/queries/threats.ts";
-import { NetworkSet } from "./network-set.ts";
+import { isPrivate, NetworkSet } from "./network-set.ts";
 
 /** How often each process looks whether a list was read anew (milliseconds). */
 const LOOK_EVERY_MS = 15_000;
@@ -84,15 +84,14 @@ export function keepThreats({ db, settings, log, metrics }: Parts): Threats {
       if (exempt?.of !== settings()) exempt = exemptionsOf(settings());
       return !exempt.has(ip);
     },
-    reread: look,
+    // A look that is under way may have passed by what is new.
+    reread: async () => (looking ? looking.then(look) : look()),
     close: () => clearInterval(timer),
   };
 }
 
-/** Nobody is locked out of their own network, whatever a list says. */
-const PRIVATE = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10"];
-const PRIVATE6 = ["::1", "fc00::/7", "fe80::/10"];
-
+/** Nobody is locked out of their own network or by their own proxy, whatever a list says. */
 function exemptionsOf(of: Settings): { readonly of: Settings; readonly has: (ip: string) => boolean } {
-  return { of, has: matchesNetwork([...PRIVATE, ...PRIVATE6, ...of.server.trusted_proxies, ...of.threats.except]) };
+  const isSpared = matchesNetwork([...of.server.trusted_proxies, ...of.threats.except]);
+  return { of, has: (ip) => isPrivate(ip) || isSpared(ip) };
 }

@@ -27,8 +27,7 @@ function ipv4Bits(ip: string): number {
 function ipv6Bits(ip: string): bigint {
   const [head = "", tail] = (ip.split("%")[0] ?? "").split("::");
   const groups = head === "" ? [] : head.split(":");
-  // The last group of an address may be an IPv4 address, which takes the room of two; it is never in the upper half, but
-  // of "::".
+  // An IPv4 address at the end takes the room of two groups, and is never in the upper half.
   const rest = tail ? tail.replace(/[\d.]+\.\d+$/, "0:0").split(":") : [];
   const zeros = tail === undefined ? 0 : 8 - groups.length - rest.length;
   const all = [...groups, ...Array<string>(Math.max(0, zeros)).fill("0"), ...rest];
@@ -66,8 +65,8 @@ export function parseNetwork(text: string): Range | undefined {
   return { family: 6, first, last: first | ((1n << shift) - 1n), prefix: kept };
 }
 
-/** Addresses that are no one's on the internet: what a list says of them is not meant for whoever has them at home. */
-const NOT_PUBLIC = [
+/** Addresses that nobody on the internet has: what a list says of them is not meant for whoever has them at home. */
+const PRIVATE = [
   "0.0.0.0/8",
   "10.0.0.0/8",
   "100.64.0.0/10",
@@ -81,11 +80,11 @@ const NOT_PUBLIC = [
   "fe80::/10",
   "ff00::/8",
 ];
-const notPublic = NOT_PUBLIC.map((text) => parseNetwork(text) as Range);
+const privateRanges = PRIVATE.map((text) => parseNetwork(text) as Range);
 
 /** Whether a network lies wholly where nobody on the internet is. */
-export const isNotPublic = ({ family, first, last }: Range): boolean =>
-  notPublic.some((known) => known.family === family && known.first <= first && last <= known.last);
+export const isWhollyPrivate = ({ family, first, last }: Range): boolean =>
+  privateRanges.some((known) => known.family === family && known.first <= first && last <= known.last);
 
 /** Addresses from `begins[n]` to `ends[n]`, in order, none of them in two. */
 interface Spans<A extends Uint32Array | BigUint64Array> {
@@ -177,3 +176,8 @@ function isWithin<A extends Uint32Array | BigUint64Array>({ begins, ends }: Span
   }
   return low > 0 && value <= (ends[low - 1] as A[number]);
 }
+
+const privateSet = NetworkSet.of(privateRanges);
+
+/** Whether an address is one that nobody on the internet has. */
+export const isPrivate = (ip: string): boolean => privateSet.has(ip);

@@ -1,5 +1,5 @@
 import { ThreatListError } from "./list-error.ts";
-import { isNotPublic, NetworkSet, parseNetwork } from "./network-set.ts";
+import { isWhollyPrivate, NetworkSet, parseNetwork } from "./network-set.ts";
 
 const MAX_NETWORKS = 1_000_000;
 /** A shorter prefix (of IPv4, of IPv6) is a fifth of a continent: no list of bad networks means that. */
@@ -39,7 +39,7 @@ export async function parseList(bytes: Uint8Array): Promise<ParsedList> {
     const range = parseNetwork(written);
     if (!range) throw damaged(`line ${number} is no network`);
     if (++count > MAX_NETWORKS) throw damaged(`it has more than ${MAX_NETWORKS} networks`);
-    if (isNotPublic(range)) continue;
+    if (isWhollyPrivate(range)) continue;
     if (range.prefix < SHORTEST[range.family])
       throw damaged(`line ${number} is a network as large as /${range.prefix}`);
     ranges.push(range);
