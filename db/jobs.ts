@@ -59,6 +59,9 @@ export type MailPayload = {
       readonly figures: SignInFigures;
       readonly week_before: SignInFigures;
       readonly top_failing: readonly { readonly address: string; readonly failures: number }[];
+      /** What was most unlike what is usual, with the score of its worst hour; not in a report that an earlier version has queued. */
+      readonly unusual_networks?: readonly { readonly network: string; readonly score: number }[];
+      readonly unusual_accounts?: readonly { readonly user_id: string; readonly score: number }[];
     }
   | { readonly template: "operator_alert"; readonly what: string; readonly why: string; readonly mend: string }
 );

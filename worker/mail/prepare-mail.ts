@@ -122,7 +122,8 @@ async function valuesOf(
       const day = new Intl.DateTimeFormat(locale, { dateStyle: "long", timeZone: "UTC" }).format(new Date(data.day));
       const failing = data.top_failing.map(({ address, failures }) => `${address} (${failures})`).join("\n");
       const before = figureValues(data.week_before, locale, "_before");
-      return { day, ...figureValues(data.figures, locale), ...before, top_failing: failing };
+      const unusual = await unusualValues(deps, data);
+      return { day, ...figureValues(data.figures, locale), ...before, top_failing: failing, ...unusual };
     }
     case "operator_alert":
       return { what: data.what, why: data.why, mend: data.mend, time };
@@ -146,6 +147,22 @@ async function invitationValues(
 function figureValues(figures: SignInFigures, locale: string, suffix = ""): Values {
   const { format } = new Intl.NumberFormat(locale);
   return Object.fromEntries(Object.entries(figures).map(([name, value]) => [`${name}${suffix}`, format(value)]));
+}
+
+/** Accounts are named as they are called now; of one that was erased since there is nothing to tell. */
+async function unusualValues(
+  { db }: MailDeps,
+  { unusual_networks = [], unusual_accounts = [] }: MailPayload & { readonly template: "daily_report" },
+): Promise<Values> {
+  const accounts: string[] = [];
+  for (const account of unusual_accounts) {
+    const found = await findUser(db.orm, { id: account.user_id });
+    if (found && found.user.erasedAt === null) accounts.push(`${found.user.username} (${account.score})`);
+  }
+  return {
+    unusual_networks: unusual_networks.map(({ network, score }) => `${network} (${score})`).join("\n"),
+    unusual_accounts: accounts.join("\n"),
+  };
 }
 
 /** Somebody who logs in names the device: without dots and slashes no mail reader makes a link of it. */

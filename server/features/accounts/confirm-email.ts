@@ -5,6 +5,7 @@ import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { waitForFloor } from "../auth/service.ts";
 import { queueMail } from "../mail/service.ts";
+import { assertNotListed } from "../threats/service.ts";
 import { consumeSingleUseToken, hashSecret, issueSingleUseToken } from "../tokens/service.ts";
 import {
   endLinks,
@@ -109,12 +110,14 @@ async function takeAddress(tx: Tx, deps: Deps, user: UserRow, text: string, call
  * Sends the link once more where an account waits for it. The answer and its time are the same where none does, or where
  * the address has had as many mails as it may.
  *
- * @throws AppError VALIDATION_FAILED for what is no address
+ * @throws AppError VALIDATION_FAILED for what is no address, FORBIDDEN from a bad network
  */
-export const resendVerification = (deps: Deps, email: string, caller: Caller) =>
-  mailQuietly(deps, email, async (tx, user) => {
+export async function resendVerification(deps: Deps, email: string, caller: Caller): Promise<void> {
+  await assertNotListed(deps, "resend_verification", caller);
+  await mailQuietly(deps, email, async (tx, user) => {
     if (user.status === "pending") await sendVerification(tx, deps, user, caller);
   });
+}
 
 /**
  * Does something by mail for the owner of an address, if it has one: to whoever asks, nothing differs.

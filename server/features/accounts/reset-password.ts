@@ -4,6 +4,7 @@ import { AppError } from "../../errors.ts";
 import { checkGuess } from "../auth/service.ts";
 import { queueMail } from "../mail/service.ts";
 import { releaseGuess, reserveGuess } from "../protection/service.ts";
+import { assertNotListed } from "../threats/service.ts";
 import {
   consumeSingleUseToken,
   issueSingleUseToken,
@@ -23,11 +24,12 @@ const PURPOSES: readonly TokenPurpose[] = ["reset_password", "change_password"];
  * Sends a link for a new password. An account that waits to be verified gets that link instead; one that is disabled, none.
  * The answer and its time are the same for all of them, and for an address that nobody has.
  *
- * @throws AppError VALIDATION_FAILED for what is no address
+ * @throws AppError VALIDATION_FAILED for what is no address, FORBIDDEN from a bad network
  */
-export const forgotPassword = (deps: Deps, email: string, caller: Caller) =>
-  mailQuietly(deps, email, async (tx, user, emailKey) => {
-    if (user.status === "pending") return sendVerification(tx, deps, user, caller);
+export async function forgotPassword(deps: Deps, email: string, caller: Caller): Promise<void> {
+  await assertNotListed(deps, "forgot_password", caller);
+  await mailQuietly(deps, email, async (tx, user, emailKey) => {
+    if (user.status === "pending") return void (await sendVerification(tx, deps, user, caller));
     if (user.status === "disabled") return;
     const token = () =>
       issueSingleUseToken(tx, deps, {
@@ -46,6 +48,7 @@ export const forgotPassword = (deps: Deps, email: string, caller: Caller) =>
       await record(tx, deps, "password.reset_requested", user.id, { actor: { kind: "system" }, caller }, {});
     }
   });
+}
 
 /**
  * Sets a new password by a token that works once. Every session ends, the account can be tried again at once, and nobody

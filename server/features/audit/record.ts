@@ -6,6 +6,7 @@ import type { Caller, Deps } from "../../deps.ts";
 export const AUDIT_ACTIONS = [
   "installation.initialised",
   "login",
+  "login.suspicious",
   "logout",
   "refresh.reused",
   "password.changed",
@@ -42,6 +43,7 @@ export const AUDIT_ACTIONS = [
   "users.imported",
   "users.exported",
   "account.locked",
+  "sign_ins.anomalous",
   "user.unlocked",
   "session.revoked",
   "session.stepped_up",
