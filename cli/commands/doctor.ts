@@ -17,6 +17,7 @@ import { readFilterFacts } from "../../server/features/passwords/breach-filter.t
 import { BREACH_FILTER_FILE, createBreachCheck } from "../../server/features/passwords/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { OLD_GEOIP_DAYS, readGeoFile } from "../../server/ports/geo-file.ts";
+import { SEALING_HINT } from "../audit-reader.ts";
 import { checkMail } from "../check-mail.ts";
 import { checkDatabaseTls, checkTls } from "../check-tls.ts";
 import type { CommandContext, Outcome } from "../command.ts";
@@ -167,9 +168,6 @@ function checkSecrets(home: string, { variables }: LoadedSettings): Finding[] {
     return [broken("secrets", textOf(error), (error as OperatorError).hint ?? "Put them back from their backup.")];
   }
 }
-
-const SEALING_HINT =
-  "Run `primer worker`, or `primer serve --with-worker`. If one runs, see its log (audit.not_sealed) and start it again.";
 
 /** Whoever may make things in the schema is not who should serve, where the audit log is to be kept from them. */
 const NO_TABLES =
