@@ -15,6 +15,10 @@ const AT_ONCE = 500;
 /** A page may be all that fits of a large log (milliseconds). */
 const STATEMENT_MS = 60_000;
 
+/** What to do where nothing is sealed. */
+export const SEALING_HINT =
+  "Run `primer worker`, or `primer serve --with-worker`; if one runs, see its log (audit.not_sealed) and start it again.";
+
 /** What verifying and exporting read of the audit log. */
 export interface AuditReader extends ChainReader {
   /** Before the first page: that somebody exports is on record. @throws AppError VALIDATION_FAILED */

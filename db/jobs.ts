@@ -34,7 +34,10 @@ export interface SignInFigures {
   readonly locked_accounts: number;
 }
 
-/** A mail: which one, to which user, and what about; an invitation is of the user who invites. What else it needs is looked up when it is sent. */
+/**
+ * A mail: which one, to which user, and what about; an invitation is of the user who invites. What else it needs is looked
+ * up when it is sent.
+ */
 export type MailPayload = {
   readonly user_id: string;
   readonly request_id: string | null;

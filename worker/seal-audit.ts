@@ -78,9 +78,10 @@ export function keepAuditSealed(
     }
   }
 
-  /** Whoever has the lock may hang with it, and does not know. */
+  /** Whoever has the lock may hang with it, and does not know. What has waited for this process to start is sealed first. */
   async function watch(): Promise<void> {
-    for (let isLate = false; !isStopping(); await pause(watchMs)) {
+    for (let isLate = false; !isStopping(); ) {
+      await pause(watchMs);
       const since = await findOverdueSince(db, clock.now()).catch(() => undefined); // that it is away is told elsewhere
       if (since === undefined || (since !== null) === isLate || isStopping()) continue;
       isLate = since !== null;

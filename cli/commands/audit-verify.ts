@@ -1,7 +1,7 @@
 import { EXIT, misused, OperatorError } from "../../config/errors.ts";
 import { type ChainHead, type ChainReport, isOverdue, verifyChain } from "../../server/features/audit/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
-import { withAuditReader } from "../audit-reader.ts";
+import { SEALING_HINT, withAuditReader } from "../audit-reader.ts";
 import type { Implementation } from "../command.ts";
 import { untilInterrupted } from "../interrupt.ts";
 import { createPace } from "../moving/pace.ts";
@@ -51,10 +51,7 @@ function unsealedText({ rows, oldest }: ChainReport["unsealed"]): string[] {
   if (!isOverdue(oldest === null ? null : new Date(oldest), systemClock.now())) {
     return [`${line} Whatever works in the background does that within 5 s.`];
   }
-  return [
-    `${line} That is too long: until they are sealed they can be changed unseen.`,
-    "Run `primer worker`, or `primer serve --with-worker`; if one runs, see its log (audit.not_sealed) and start it again.",
-  ];
+  return [`${line} That is too long: until they are sealed they can be changed unseen.`, SEALING_HINT];
 }
 
 function textOf({ fault, rows, months, erased, dropped, unsealed, head }: ChainReport): string {

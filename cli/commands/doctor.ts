@@ -18,6 +18,7 @@ import { BREACH_FILTER_FILE, createBreachCheck } from "../../server/features/pas
 import { lookAtLists, OLD_THREATS_DAYS } from "../../server/features/threats/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { OLD_GEOIP_DAYS, readGeoFile } from "../../server/ports/geo-file.ts";
+import { SEALING_HINT } from "../audit-reader.ts";
 import { checkMail } from "../check-mail.ts";
 import { checkTelemetry } from "../check-telemetry.ts";
 import { checkDatabaseTls, checkTls } from "../check-tls.ts";
@@ -170,9 +171,6 @@ function checkSecrets(home: string, { variables }: LoadedSettings): Finding[] {
     return [broken("secrets", textOf(error), (error as OperatorError).hint ?? "Put them back from their backup.")];
   }
 }
-
-const SEALING_HINT =
-  "Run `primer worker`, or `primer serve --with-worker`. If one runs, see its log (audit.not_sealed) and start it again.";
 
 /** Whoever may make things in the schema is not who should serve, where the audit log is to be kept from them. */
 const NO_TABLES =

@@ -76,14 +76,17 @@ export async function findUnsealed(
 }
 
 /**
- * When the first row was written that is not in the chain, by the clock of who wrote it. Reads no more of the log than what
- * came since the chain's last link was made.
+ * When the first row was written that comes after all of the chain and is not in it, by the clock of who wrote it. It looks
+ * no further back than that: what commits late, with a number from before, is not found.
  */
 export async function findOldestUnsealed(connection: Connection): Promise<Date | null> {
   const { sealed_through = 0 } = (await findChainHead(connection)) ?? {};
   const [row] = await connection.query<{ time: string }>(
     `SELECT ${MS("l.time")} AS time FROM audit_log l
-     WHERE l.number > $1::bigint AND l.number <= (${LAST_NUMBER}) AND ${IS_UNSEALED} ORDER BY l.number LIMIT 1`,
+     WHERE l.number > greatest($1::bigint, (
+         SELECT e.number FROM (SELECT time, event_id FROM audit_seals ORDER BY seq DESC LIMIT 1) s
+         JOIN audit_log e ON e.time = s.time AND e.id = s.event_id))
+       AND l.number <= (${LAST_NUMBER}) AND ${IS_UNSEALED} ORDER BY l.number LIMIT 1`,
     [sealed_through],
   );
   return row ? new Date(Number(row.time)) : null;
