@@ -1,3 +1,4 @@
+import { batchLines } from "../../config/batch-lines.ts";
 import { readCertificate } from "../../config/certificate.ts";
 import { failed, misused, OperatorError, textOf } from "../../config/errors.ts";
 import { type LoadedSettings, loadSettings } from "../../config/load.ts";
@@ -28,7 +29,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
   const embedded = isEmbedded(loaded.settings);
   const isWorker = worksToo(context.options, embedded);
   const current = { settings: loaded.settings };
-  const sink = context.options.json ? process.stderr : process.stdout;
+  const sink = batchLines(context.options.json ? process.stderr : process.stdout);
   const log = createLog(() => current.settings.log.level, sink, systemClock.now);
 
   await context.workspace.withDatabase(loaded.settings, async (db) => {
@@ -60,6 +61,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
     }
   });
   log.info("Stopped", { event: "process.stopped" });
+  sink.flush();
   return { json: { stopped: true }, text: "" };
 }
 
