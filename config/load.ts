@@ -340,6 +340,13 @@ const CONTRADICTIONS: readonly Contradiction[] = [
     },
   },
   {
+    keys: ["telemetry.metrics_token"],
+    complain(of) {
+      const token = of<string>("telemetry.metrics_token");
+      return token === "" || /^[\x21-\x7e]{16,}$/.test(token) ? undefined : "16 characters or more, without spaces";
+    },
+  },
+  {
     keys: ["tokens.legacy_secret", "tokens.legacy_issuer", "tokens.legacy_audience", "tokens.legacy_until"],
     complain(of) {
       const secret = of<string>("tokens.legacy_secret");

@@ -1,3 +1,5 @@
+import { traceFields } from "./trace.ts";
+
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
@@ -95,8 +97,8 @@ export function createLog(level: () => LogLevel, sink: LogSink, now: () => Date)
     }
     const missed = dropped > 0 ? { lines_dropped: dropped } : undefined;
     dropped = 0;
-    const line = redactFields({ time: now().toISOString(), level: lineLevel, msg, ...fields, ...missed });
-    sink.write(`${JSON.stringify(line)}\n`);
+    const all = { time: now().toISOString(), level: lineLevel, msg, ...fields, ...traceFields(), ...missed };
+    sink.write(`${JSON.stringify(redactFields(all))}\n`);
   };
   return {
     debug: (msg, fields) => write("debug", msg, fields),

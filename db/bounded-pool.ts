@@ -1,7 +1,8 @@
 import postgres from "postgres";
 import { codeOf } from "../config/errors.ts";
+import { inSpan, isTracing } from "../config/trace.ts";
 import { type Breaker, createBreaker, findOutWhenBack } from "./breaker.ts";
-import { type Finished, type Options, openConnection, type PooledConnection } from "./connection.ts";
+import { type Finished, type Options, openConnection, type PooledConnection, type Sends } from "./connection.ts";
 import { DeadlineError, withinDeadline } from "./deadline.ts";
 import { isUnreachable } from "./errors.ts";
 import { createSlots, type Slots, type SlotUse } from "./slots.ts";
@@ -31,9 +32,32 @@ export function rowsOf(
   return Object.assign(answer, { values });
 }
 
+const DATABASE_SPAN = { kind: "client", attributes: { "db.system.name": "postgresql" } } as const;
+
+/** What a statement does and to which table first: never its values, nor its text. */
+function spanOf(statement: string) {
+  const [, verb = "", table] =
+    /^\s*(\w+)(?:[\s\S]*?\b(?:from|into|update)\s+(?:only\s+)?"?(\w+))?/i.exec(statement) ?? [];
+  const summary = [verb.toUpperCase(), table].filter(Boolean).join(" ");
+  return { ...DATABASE_SPAN, attributes: { ...DATABASE_SPAN.attributes, "db.query.summary": summary } };
+}
+
+/** Each statement of a transaction as a span of its own. */
+const tracedTransaction = ({ unsafe }: Sends): Sends => ({
+  unsafe: (...given) =>
+    rowsOf((asValues) =>
+      inSpan("db.query", spanOf(given[0]), async () => {
+        const query = unsafe(...given);
+        return asValues ? query.values() : query;
+      }),
+    ),
+});
+
 export interface BoundedPool {
   readonly client: postgres.Sql;
   readonly breaker: Breaker;
+  /** Is told how long each statement or transaction was on its connection (milliseconds). */
+  onQuery: (ms: number) => void;
   /** Connections that are at work, and what waits for one. */
   use(): SlotUse;
   close(): Promise<unknown>;
@@ -150,6 +174,7 @@ export function boundedPool(
       // The slot is taken for as long as the connection is, also when nobody waits for the answer any more.
       const work = onConnection(own, run).finally(() => {
         own.lastAnswerAt = performance.now();
+        bounds.onQuery(own.lastAnswerAt - began);
         own.slots.release();
       });
       return withinDeadline(work, deadlineMs - (began - arrived), () => {
@@ -178,27 +203,31 @@ export function boundedPool(
       if (query && !query.state) query.cancel(); // it still waits for a connection
     };
     return rowsOf((asValues) =>
-      bounded(async ({ send }) => {
-        if (late) throw new DeadlineError(deadlineMs);
-        query = send(...given);
-        return asValues ? query.values() : query;
-      }, onLate),
+      inSpan("db.query", isTracing() ? spanOf(given[0]) : DATABASE_SPAN, () =>
+        bounded(async ({ send }) => {
+          if (late) throw new DeadlineError(deadlineMs);
+          query = send(...given);
+          return asValues ? query.values() : query;
+        }, onLate),
+      ),
     );
   };
 
-  const begin = <F extends Finished<unknown>>(work: (tx: { unsafe: PooledConnection["send"] }) => Promise<F>) => {
+  const begin = <F extends Finished<unknown>>(work: (tx: Sends) => Promise<F>) => {
     let late = false;
     const unlessLate: typeof work = async (tx) => {
       if (late) throw new DeadlineError(deadlineMs);
-      const finished = await work(tx);
+      const finished = await work(isTracing() ? tracedTransaction(tx) : tx);
       if (late) throw new DeadlineError(deadlineMs);
       return finished;
     };
-    return bounded(
-      (connection) => connection.transaction(unlessLate),
-      () => {
-        late = true;
-      },
+    return inSpan("db.transaction", DATABASE_SPAN, () =>
+      bounded(
+        (connection) => connection.transaction(unlessLate),
+        () => {
+          late = true;
+        },
+      ),
     );
   };
 
@@ -208,5 +237,6 @@ export function boundedPool(
   };
   const replaced: Record<PropertyKey, unknown> = { unsafe, begin };
   const client = new Proxy(front, { get: (_, name) => replaced[name] ?? Reflect.get(front, name) });
-  return { client, breaker, use: () => pool.slots.use(), close };
+  const bounds: BoundedPool = { client, breaker, onQuery: () => {}, use: () => pool.slots.use(), close };
+  return bounds;
 }

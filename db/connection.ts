@@ -13,6 +13,11 @@ type Query = ReturnType<postgres.Sql["unsafe"]> & { readonly state?: unknown };
 type Send = (...statement: Parameters<postgres.Sql["unsafe"]>) => Query;
 export type Options = postgres.Options<Record<string, never>>;
 
+/** What the query builder sends the statements of a transaction by. */
+export interface Sends {
+  unsafe(...statement: Parameters<Send>): PromiseLike<unknown> & { values(): PromiseLike<unknown> };
+}
+
 /** What a transaction comes to, and the statements that are still to be sent, with the commit. */
 export interface Finished<T> {
   readonly result: T;
@@ -27,7 +32,7 @@ export interface PooledConnection {
    * Runs a transaction. Statements that are sent in one turn go in one piece, with the BEGIN before the first and the
    * COMMIT after the last of them. The server does them in their order, each by itself.
    */
-  transaction<F extends Finished<unknown>>(work: (tx: { readonly unsafe: Send }) => Promise<F>): Promise<F>;
+  transaction<F extends Finished<unknown>>(work: (tx: Sends) => Promise<F>): Promise<F>;
   /** Whether it has served its time. */
   isOld(): boolean;
   end(timeoutSeconds: number): Promise<void>;

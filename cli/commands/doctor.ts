@@ -18,6 +18,7 @@ import { BREACH_FILTER_FILE, createBreachCheck } from "../../server/features/pas
 import { systemClock } from "../../server/ports/clock.ts";
 import { OLD_GEOIP_DAYS, readGeoFile } from "../../server/ports/geo-file.ts";
 import { checkMail } from "../check-mail.ts";
+import { checkTelemetry } from "../check-telemetry.ts";
 import { checkDatabaseTls, checkTls } from "../check-tls.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { broken, type Finding, ok, warning } from "../findings.ts";
@@ -31,6 +32,7 @@ const MAX_CLOCK_DIFFERENCE_MS = 5000;
 const OLD_KEY_DAYS = 365;
 const CONNECT_TIMEOUT_MS = 3000;
 const DAY_MS = 86_400_000;
+const REDIS_PORT = 6379;
 
 /** Looks at everything that primer stands on and says how to mend what is not right. Exit 4 where something failed. */
 export async function run(context: CommandContext): Promise<Outcome> {
@@ -56,7 +58,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
       }),
     );
     findings.push(...(await checkMail(context.home, loaded.settings)));
-    findings.push(...(await checkNeighbours(loaded.settings)));
+    findings.push(...(await checkRedis(loaded.settings)), ...(await checkTelemetry(loaded.settings)));
   }
   const failures = findings.filter((finding) => finding.state === "failed").length;
   return {
@@ -250,22 +252,15 @@ async function checkKeys(database: Database, { variables }: LoadedSettings): Pro
   return days <= OLD_KEY_DAYS ? ok("keys", text) : warning("keys", text, "Signing keys should be changed once a year.");
 }
 
-/** Whether something listens where Redis and the collector are said to be. */
-async function checkNeighbours({ redis, telemetry }: Settings): Promise<Finding[]> {
-  const neighbours: [string, string, number, string][] = [
-    ["redis", redis.url, 6379, "Is Redis running, and is REDIS_URL right?"],
-    ["telemetry", telemetry.otlp_endpoint, 4318, "Is the collector up, and is OTEL_EXPORTER_OTLP_ENDPOINT right?"],
-  ];
-  const configured = neighbours.filter(([, url]) => url !== "");
-  return Promise.all(
-    configured.map(async ([check, url, port, mend]) => {
-      const target = new URL(url);
-      const address = { host: target.hostname, port: Number(target.port) || port };
-      const problem = await connectionProblem(address);
-      const where = `${address.host}:${address.port}`;
-      return problem ? broken(check, `${where}: ${problem}`, mend) : ok(check, `${where} accepts connections`);
-    }),
-  );
+/** Whether something listens where Redis is said to be. */
+async function checkRedis({ redis }: Settings): Promise<Finding[]> {
+  if (redis.url === "") return [];
+  const target = new URL(redis.url);
+  const address = { host: target.hostname, port: Number(target.port) || REDIS_PORT };
+  const problem = await connectionProblem(address);
+  const where = `${address.host}:${address.port}`;
+  if (problem) return [broken("redis", `${where}: ${problem}`, "Is Redis running, and is REDIS_URL right?")];
+  return [ok("redis", `${where} accepts connections`)];
 }
 
 function connectionProblem(address: { host: string; port: number }): Promise<string | undefined> {

@@ -58,7 +58,8 @@ describe("doctor", () => {
   const UNREACHABLE: readonly (readonly [check: string, variable: string, scheme: string])[] = [
     ["redis", "REDIS_URL", "redis"],
     ["mail", "SMTP_URL", "smtp"],
-    ["telemetry", "OTEL_EXPORTER_OTLP_ENDPOINT", "http"],
+    ["metrics", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http"],
+    ["traces", "OTEL_EXPORTER_OTLP_ENDPOINT", "http"],
   ];
 
   const BROKEN: readonly Broken[] = [
