@@ -58,7 +58,7 @@ export function openConnection(url: string, options: Options, like: Pick<postgre
 
   /** Statements with values are prepared once: the server need not be asked for their types before each, nor plan them anew. */
   const send: Send = (text, values = [], given = {}) =>
-    client.unsafe(text, values, { prepare: text.length <= LONGEST_PREPARED, ...given }) as Query;
+    client.unsafe(text, values, { ...given, prepare: text.length <= LONGEST_PREPARED }) as Query;
 
   return {
     send,
@@ -82,20 +82,18 @@ export function openConnection(url: string, options: Options, like: Pick<postgre
           .finally(() => underWay.delete(query));
         return query;
       };
-      const settled = async () => void (await Promise.allSettled(underWay));
       try {
         const begun = within("BEGIN");
         if (!isOpen) await begun; // what comes behind it must not go over another connection than this is sent over
         isOpen = true;
         const finished = await work({ unsafe: within });
-        await settled();
         if (failure) throw failure;
         for (const statement of finished.last) {
           const { sql, params } = statement.toSQL();
           within(sql, params as never[]);
         }
         const committed = within("COMMIT");
-        await settled();
+        await Promise.allSettled(underWay);
         if (failure) throw failure;
         if ((await committed).command !== "COMMIT") throw new Error("The server has undone the transaction");
         return finished;
