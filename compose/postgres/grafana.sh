@@ -1,0 +1,14 @@
+#!/bin/sh
+# Makes Grafana's role and database where they are missing.
+set -eu
+SECRETS=${SECRETS:-/run/secrets}
+export SECRETS
+PGPASSWORD=$(cat "$SECRETS/postgres_password")
+export PGPASSWORD
+
+psql --no-psqlrc -v ON_ERROR_STOP=1 --dbname postgres <<'SQL'
+\set password `cat "$SECRETS/grafana_database_password"`
+SELECT 'CREATE ROLE grafana LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'grafana') \gexec
+ALTER ROLE grafana PASSWORD :'password';
+SELECT 'CREATE DATABASE grafana OWNER grafana' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'grafana') \gexec
+SQL
