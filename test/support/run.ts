@@ -42,7 +42,7 @@ const DRILLS = ["test/drills"];
 /** What looks at behaviour through the database, and so must hold on both. */
 const ON_BOTH = ["test/http", "test/db", "test/flows", "test/worker"];
 /** The rest. */
-const ELSEWHERE = ["test/architecture.test.ts", "test/config", "test/ports"];
+const ELSEWHERE = ["test/architecture.test.ts", "test/compose", "test/config", "test/ports"];
 
 async function runSuite(suite: Suite): Promise<Counts> {
   say(`${suite.name} begins: ${suite.paths.join(" ")}`);
