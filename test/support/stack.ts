@@ -167,8 +167,9 @@ async function assemble(ends: (() => unknown)[]): Promise<Omit<Stack, "remove">>
   const query = await startDatabases({ folder, secrets, primary, replica, services: services.services }, ends);
   await startRedis(folder, secrets, redis, ends);
   if (VICTORIA) {
-    const store = [`-storageDataPath=${folder}/metrics`, `-httpListenAddr=127.0.0.1:${metrics}`];
-    const child = run([VICTORIA, ...store, "-opentelemetry.usePrometheusNaming"], {});
+    const { command } = services.services.victoriametrics as Service;
+    const flags = command.map((flag) => flag.replace("=/storage", `=${folder}/metrics`));
+    const child = run([VICTORIA, ...flags, `-httpListenAddr=127.0.0.1:${metrics}`], {});
     ends.push(() => child.end());
   }
 
