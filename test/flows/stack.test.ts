@@ -12,7 +12,7 @@ let stack: Stack;
 beforeAll(async () => {
   if (!possible) return;
   stack = await startStack();
-  if (!stack.hasMetrics) process.stderr.write("Left out: metrics of the stack (victoria-metrics is not on the PATH)\n");
+  for (const part of stack.leftOut) process.stderr.write(`Left out of the stack: ${part}\n`);
 }, 60_000);
 afterAll(() => stack?.remove(), 30_000);
 
@@ -84,6 +84,13 @@ describe.if(possible)("the production stack", () => {
     expect(await stack.query("SELECT state FROM pg_stat_replication WHERE usename = 'replicator'")).toBe("streaming");
     expect((await post("/api/v1/auth/forgot-password", { email: "admin@localhost" })).status).toBeWithin(200, 300);
     await waitFor("the mail", () => stack.smtp.received.some(({ to }) => to.includes("admin@localhost")));
+  });
+
+  test("the alerts are watched", async () => {
+    if (stack.alertsUrl === undefined) return; // said when it started
+    const rules = async () => (await fetch(`${stack.alertsUrl}/api/v1/rules`)).json();
+    await waitFor("vmalert", () => rules().then(Boolean, () => false));
+    expect((await rules()).data.groups.length).toBeGreaterThan(0);
   });
 
   // No login fails because a node died: neither one that had not reached it, nor one that it was working on.

@@ -2,7 +2,7 @@
  * The production stack of compose/ by hand, on loopback: its proxy, PostgreSQL with a streaming replica, Redis, two API
  * nodes and two workers, each from the very files that the containers would get, with addresses of this machine.
  */
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { $, type Subprocess } from "bun";
@@ -16,6 +16,8 @@ const compose = join(import.meta.dir, "../../compose");
 const NGINX = Bun.which("nginx", { PATH: `${process.env.PATH}:/usr/sbin` });
 const REDIS = Bun.which("redis-server");
 const VICTORIA = Bun.which("victoria-metrics");
+const VMALERT = Bun.which("vmalert");
+const ALERTS = join(compose, "../grafana/alerts/vmalert.yml");
 
 /** Why the stack cannot be had on this machine, where it cannot. */
 export function whyNoStack(): string | undefined {
@@ -62,8 +64,10 @@ export interface Stack {
   readonly smtp: SmtpHost;
   /** What the proxy has logged of its requests so far. */
   passed(): Passed[];
-  /** Whether metrics have somewhere to go: VictoriaMetrics is on this machine. */
-  readonly hasMetrics: boolean;
+  /** What is not in it on this machine, and why. */
+  readonly leftOut: readonly string[];
+  /** Where vmalert answers; undefined where it is left out. */
+  readonly alertsUrl: string | undefined;
   startNode(index: 0 | 1): Promise<void>;
   /** Runs a command of primer with the environment of the container that migrates. */
   primer(words: readonly string[], input?: string): Promise<{ exitCode: number; stdout: string; stderr: string }>;
@@ -166,10 +170,22 @@ async function assemble(ends: (() => unknown)[]): Promise<Omit<Stack, "remove">>
 
   const query = await startDatabases({ folder, secrets, primary, replica, services: services.services }, ends);
   await startRedis(folder, secrets, redis, ends);
+  const leftOut = [
+    VICTORIA ? [] : ["VictoriaMetrics (victoria-metrics is not on the PATH)"],
+    VICTORIA && VMALERT && existsSync(ALERTS) ? [] : ["vmalert (it, VictoriaMetrics or its rules are not here)"],
+  ].flat();
+  const flagsOf = (name: string, by: Readonly<Record<string, string>>) =>
+    (services.services[name] as Service).command.map((flag) => replaceAll(flag, by));
   if (VICTORIA) {
-    const { command } = services.services.victoriametrics as Service;
-    const flags = command.map((flag) => flag.replace("=/storage", `=${folder}/metrics`));
+    const flags = flagsOf("victoriametrics", { "=/storage": `=${folder}/metrics` });
     const child = run([VICTORIA, ...flags, `-httpListenAddr=127.0.0.1:${metrics}`], {});
+    ends.push(() => child.end());
+  }
+  const alertsUrl = leftOut.length === 0 ? `http://127.0.0.1:${await freePort()}` : undefined;
+  if (alertsUrl !== undefined) {
+    const local = { "victoriametrics:8428": `127.0.0.1:${metrics}`, "/etc/alerts/vmalert.yml": ALERTS };
+    const flags = flagsOf("vmalert", { ...local, "${ALERT_NOTIFIER:--notifier.blackhole}": "-notifier.blackhole" });
+    const child = run([VMALERT ?? "", ...flags, `-httpListenAddr=${new URL(alertsUrl).host}`], {});
     ends.push(() => child.end());
   }
 
@@ -210,7 +226,8 @@ async function assemble(ends: (() => unknown)[]): Promise<Omit<Stack, "remove">>
     nodes,
     smtp,
     passed,
-    hasMetrics: VICTORIA !== null,
+    leftOut,
+    alertsUrl,
     startNode,
     primer,
     query,
