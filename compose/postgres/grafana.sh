@@ -3,6 +3,10 @@
 set -eu
 SECRETS=${SECRETS:-/run/secrets}
 export SECRETS
+[ -s "$SECRETS/grafana_database_password" ] || { # psql itself would not mind
+  echo "$SECRETS/grafana_database_password is missing or empty: run make-secrets.sh" >&2
+  exit 1
+}
 PGPASSWORD=$(cat "$SECRETS/postgres_password")
 export PGPASSWORD
 

@@ -4,6 +4,9 @@
 set -eu
 SECRETS=${SECRETS:-/run/secrets}
 export SECRETS
+for name in postgres_owner_password postgres_app_password postgres_replicator_password; do # psql itself would not mind
+  [ -s "$SECRETS/$name" ] || { echo "$SECRETS/$name is missing or empty: run make-secrets.sh" >&2; exit 1; }
+done
 
 psql --no-psqlrc -v ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres <<'SQL'
 \set owner `cat "$SECRETS/postgres_owner_password"`
