@@ -34,6 +34,33 @@ export const duration = (min: string, max: string): Kind<number> => ({
   },
 });
 
+/** The same, where a bare number is taken too, for milliseconds: OpenTelemetry's variables are written so. */
+export const milliseconds = (min: string, max: string): Kind<number> => {
+  const kind = duration(min, max);
+  return { ...kind, parse: (raw) => kind.parse(/^\d+$/.test(String(raw)) ? `${raw}ms` : raw) };
+};
+
+/** A share from 0 to 1. */
+export const share: Kind<number> = {
+  name: "share",
+  expected: "a number from 0 to 1, such as 0.1",
+  parse(raw) {
+    const value = typeof raw === "string" && /^\d(\.\d{1,9})?$/.test(raw.trim()) ? Number(raw) : raw;
+    return typeof value === "number" && value >= 0 && value <= 1 ? value : undefined;
+  },
+};
+
+/** An address to listen on with its port, "HOST:PORT", an IPv6 address in brackets; or the empty text for none. */
+export const hostPort: Kind<string> = {
+  name: "address and port",
+  expected: "an address and a port such as 127.0.0.1:9464",
+  parse(raw) {
+    if (typeof raw !== "string" || raw === "") return raw === "" ? "" : undefined;
+    const [, host, port] = /^(\[[0-9a-f:.]+\]|[^:\s[\]]+):(\d{1,5})$/i.exec(raw.trim()) ?? [];
+    return host !== undefined && Number(port) >= 1 && Number(port) <= 65_535 ? raw.trim() : undefined;
+  },
+};
+
 /** A limit such as "5/1m" (five in a minute), or null for "off". */
 export const rate: Kind<Rate | null> = {
   name: "rate",
@@ -137,6 +164,39 @@ export const secureUrl: Kind<string> = {
     return isSafe ? parsed.href.replace(/\/+$/, "") : undefined;
   },
 };
+
+/** Where a list of bad networks comes from. */
+export interface ThreatSource {
+  /** As it is set. */
+  readonly written: string;
+  /** An https URL (http only to this machine), or a path. */
+  readonly location: string;
+  /** What lies beside the list and proves it: `.sha256` or `.minisig`. */
+  readonly proof: "none" | "sha256" | "minisign";
+}
+
+/** Lists of networks, each a URL or a path, with "sha256+" or "minisign+" before it where something proves it. */
+export const threatSources: Kind<readonly ThreatSource[]> = {
+  name: "list of sources",
+  expected:
+    'a list of up to 32 https URLs (http only to this machine) or files such as ["sha256+https://lists.example.org/bad.txt"]',
+  parse(raw) {
+    const items = typeof raw === "string" ? raw.split(",").map((item) => item.trim()) : raw;
+    if (!Array.isArray(items) || items.length > 32) return undefined;
+    const given = items.filter((item) => item !== "").map(threatSource);
+    return given.every((source) => source !== undefined) ? given : undefined;
+  },
+};
+
+function threatSource(written: unknown): ThreatSource | undefined {
+  if (typeof written !== "string" || written.length > 2048) return undefined;
+  const [, proof = "none", location = ""] = /^(?:(sha256|minisign)\+)?(.*)$/.exec(written) ?? [];
+  const source = { written, location, proof: proof as ThreatSource["proof"] };
+  if (!/^[a-z0-9.+-]+:\/\//i.test(location)) return location === "" ? undefined : source;
+  const url = URL.canParse(location) ? new URL(location) : undefined;
+  if (url?.username !== "" || url.password !== "" || url.hash !== "") return undefined;
+  return url.protocol === "https:" || (url.protocol === "http:" && LOOPBACK.test(url.hostname)) ? source : undefined;
+}
 
 /** The address of a page that people are sent to: https, or http on this machine itself. Empty: none. */
 export const pageUrl: Kind<string> = {

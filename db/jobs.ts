@@ -2,6 +2,7 @@ import { sql } from "drizzle-orm";
 import { type DrizzleTransactionLike, fromDrizzle, type JobWithMetadata, PgBoss, type SendOptions } from "pg-boss";
 import bossPackage from "pg-boss/package.json";
 import { type Keyring, type RandomBytes, seal, unseal } from "../config/secrets.ts";
+import { isTracing, type TraceCarrier, traceCarrier } from "../config/trace.ts";
 import type { Connection, Database, Tx } from "./database.ts";
 
 const SCHEMA = "jobs";
@@ -33,7 +34,10 @@ export interface SignInFigures {
   readonly locked_accounts: number;
 }
 
-/** A mail: which one, to which user, and what about. What else it needs is looked up when it is sent. */
+/**
+ * A mail: which one, to which user, and what about; an invitation is of the user who invites. What else it needs is looked
+ * up when it is sent.
+ */
 export type MailPayload = {
   readonly user_id: string;
   readonly request_id: string | null;
@@ -45,6 +49,7 @@ export type MailPayload = {
       readonly template: "verify_email" | "password_reset";
       readonly sealed: { readonly token: string; readonly to?: string };
     }
+  | { readonly template: "invitation"; readonly sealed: { readonly token: string; readonly to: string } }
   | { readonly template: "already_registered" | "password_changed" | "account_locked" }
   | { readonly template: "email_changed"; readonly sealed: { readonly to: string } }
   | { readonly template: "new_sign_in" | "refresh_reused"; readonly session_id: string }
@@ -57,6 +62,9 @@ export type MailPayload = {
       readonly figures: SignInFigures;
       readonly week_before: SignInFigures;
       readonly top_failing: readonly { readonly address: string; readonly failures: number }[];
+      /** What was most unlike what is usual, with the score of its worst hour; not in a report that an earlier version has queued. */
+      readonly unusual_networks?: readonly { readonly network: string; readonly score: number }[];
+      readonly unusual_accounts?: readonly { readonly user_id: string; readonly score: number }[];
     }
   | { readonly template: "operator_alert"; readonly what: string; readonly why: string; readonly mend: string }
 );
@@ -125,6 +133,8 @@ export interface Claim {
   /** How many processes died while they ran it. */
   readonly deaths: number;
   readonly createdAt: Date;
+  /** The trace of what caused it. */
+  readonly trace: TraceCarrier;
   /** As the row has it: what is sealed is sealed. */
   readonly row: Readonly<Record<string, unknown>>;
 }
@@ -226,16 +236,21 @@ export async function openJobQueue(database: Database, sealing: JobSealing): Pro
   return {
     async enqueue(tx, queue, payload, options = {}) {
       const id = sealing.id();
-      const sent = await boss.send(queue, sealedRow(payload, id, sealing), {
-        ...options,
-        id,
-        retryLimit: QUEUES[queue].retries,
-        // Only for a worker that does not keep to the deadline by itself.
-        expireInSeconds: JOB_DEADLINE_MS / 1000 + MINUTE_SECONDS,
-        retentionSeconds: KEEP_WAITING_SECONDS,
-        deleteAfterSeconds: KEEP_DEAD_SECONDS,
-        db: fromDrizzle(tx as DrizzleTransactionLike, sql),
-      });
+      const traced = isTracing() ? { trace: traceCarrier() } : {};
+      const sent = await boss.send(
+        queue,
+        { ...sealedRow(payload, id, sealing), ...traced },
+        {
+          ...options,
+          id,
+          retryLimit: QUEUES[queue].retries,
+          // Only for a worker that does not keep to the deadline by itself.
+          expireInSeconds: JOB_DEADLINE_MS / 1000 + MINUTE_SECONDS,
+          retentionSeconds: KEEP_WAITING_SECONDS,
+          deleteAfterSeconds: KEEP_DEAD_SECONDS,
+          db: fromDrizzle(tx as DrizzleTransactionLike, sql),
+        },
+      );
       if (sent === null) throw new Error(`A job for ${queue} was not accepted.`);
       return sent;
     },
@@ -270,6 +285,7 @@ function claimOf(queue: QueueName, job: JobWithMetadata<object>): Claim {
     isSuspect: job.priority <= SUSPECT_PRIORITY,
     deaths: (job.output as { deaths?: number } | null)?.deaths ?? 0,
     createdAt: new Date(job.createdOn),
+    trace: (job.data as { trace?: TraceCarrier }).trace ?? {},
     row: job.data as Claim["row"],
   };
 }

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import type { Certificate } from "../config/certificate.ts";
 import type { Log } from "../config/log.ts";
-import { createMetrics } from "../config/metrics.ts";
+import { createMetrics, type Metrics, resourceOf } from "../config/meter.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import { VERSION } from "../config/version.ts";
@@ -15,11 +15,12 @@ import type { Deps } from "./deps.ts";
 import { createClientStates } from "./features/clients/service.ts";
 import { measureJobs } from "./features/jobs/service.ts";
 import { keepKeys, openKeyRing } from "./features/keys/service.ts";
-import { measureBackups } from "./features/monitoring/service.ts";
+import { aloneInHome, measureInstallation, measureProcess, shareMetrics } from "./features/monitoring/service.ts";
 import { createHashPool } from "./features/passwords/hash-pool.ts";
 import { BREACH_FILTER_FILE, createBreachCheck } from "./features/passwords/service.ts";
 import { createRevocations } from "./features/revocations/service.ts";
 import { createSessionStates } from "./features/sessions/service.ts";
+import { keepThreats } from "./features/threats/service.ts";
 import { createVerifiedTokens } from "./features/tokens/service.ts";
 import { boundConnections } from "./http/connection-bound.ts";
 import { keepCertificate } from "./http/keep-certificate.ts";
@@ -40,6 +41,8 @@ export interface Assembly {
   readonly secrets: Secrets;
   readonly db: Database;
   readonly log: Log;
+  /** Of a process that serves or works in its home for long, and tells the others there; without it, it only counts. */
+  readonly metrics?: Metrics;
   readonly clock?: Clock;
   readonly random?: Random;
 }
@@ -109,9 +112,9 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
     isUsed: () => deps.settings.password.hibp === "online",
   });
   const revocations = createRevocations(() => deps);
-  const metrics = createMetrics();
-  measureJobs({ db, metrics });
-  measureBackups({ db, metrics, clock });
+  const metrics = parts.metrics ?? createMetrics({ resource: resourceOf(settings.environment) });
+  const isAlone = parts.metrics === undefined || db.kind === "pglite";
+  const nodeMetrics = isAlone ? aloneInHome(metrics) : await shareMetrics(parts.home, metrics, random);
   const deps: OpenDeps = {
     settings,
     get secrets() {
@@ -128,9 +131,11 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
     clients,
     limiter: redis ? createRedisLimiter(redis.scripts, ownLimiter, redis.breaker) : ownLimiter,
     geo: openGeo({ home: parts.home, file: () => deps.settings.accounts.geoip_file, log }),
+    threats: keepThreats({ db, settings: () => deps.settings, log, metrics }),
     metrics,
+    nodeMetrics,
     revocations,
-    hashPool: createHashPool(settings.password, clock),
+    hashPool: createHashPool(settings.password, clock, metrics),
     breachCheck,
     clock,
     random,
@@ -138,13 +143,20 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
     lifecycle: { draining: false },
     async close() {
       redis?.scripts.close();
+      nodeMetrics.close();
       deps.geo.close();
+      deps.threats.close();
       await presence.close();
       revocations.close();
       await changes.close();
       await jobs.close();
     },
   };
+  await deps.threats.reread();
+  measureJobs(deps);
+  measureInstallation(deps);
+  measureProcess({ metrics, home: parts.home, kind: parts.kind ?? "serve" });
+  db.onQuery((ms) => metrics.record("primer_request_stage_duration_seconds", ms / 1000, { stage: "query" }));
   return deps;
 }
 
@@ -153,7 +165,8 @@ function redisOf(settings: Settings["redis"]) {
   // Whatever it does not do, its breaker counts: nothing is asked of it that it could refuse for good reason.
   const breaker = createBreaker("Redis", () => true);
   const ping = () => breaker.run(scripts.ping);
-  return { scripts, breaker, ping, meanwhile: "limits are counted by each process" };
+  const memory = () => breaker.run(scripts.memory);
+  return { scripts, breaker, ping, memory, meanwhile: "limits are counted by each process" };
 }
 
 const databaseOf = ({ breaker, query, poolUse }: Database): Dependency => ({
@@ -203,6 +216,10 @@ export function startServer(
   const certificate = readCertificate();
   const listener = openListener(createApp(deps), { host, port, tls_min_version, certificate });
   const certificates = certificate && keepCertificate(listener, certificate, readCertificate, deps.log);
+  if (certificates) {
+    const leftMs = () => certificates.validUntil().getTime() - deps.clock.now().getTime();
+    deps.metrics.observe("primer_certificate_expires_seconds", async () => [{ labels: {}, value: leftMs() / 1000 }]);
+  }
   const bound = boundConnections(listener, () => deps.settings.server.max_connections, deps.log);
   const keeper = keepKeys(deps);
   return {

@@ -1,18 +1,21 @@
 import type { LabelsOf } from "../config/metrics.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Tx } from "../db/database.ts";
+import { ACTIVITY_SCHEDULE, countActivity } from "../db/queries/activity.ts";
 import type { Deps } from "../server/deps.ts";
 import { advanceKeys } from "../server/features/keys/service.ts";
 import type { UserDeps } from "../server/features/users/service.ts";
 import { checkFreshness } from "./schedules/check-freshness.ts";
 import { cleanUp } from "./schedules/clean-up.ts";
 import { eraseDeactivated, eraseUnverified } from "./schedules/erase-accounts.ts";
+import { learnSignIns } from "./schedules/learn-sign-ins.ts";
+import { refreshThreats } from "./schedules/refresh-threats.ts";
 import { reportSignIns } from "./schedules/report-sign-ins.ts";
 
 const MINUTE_MS = 60_000;
 
-/** What schedules work with: no server has to run. */
-export type ScheduleDeps = UserDeps & Pick<Deps, "log">;
+/** What schedules work with: no server has to run. Without `geo` nothing is known of countries. */
+export type ScheduleDeps = UserDeps & Pick<Deps, "log"> & Partial<Pick<Deps, "geo" | "metrics" | "threats">>;
 
 /** What a run came to, for operators: names with amounts or words, never anything secret. */
 export type Details = Readonly<Record<string, unknown>>;
@@ -23,6 +26,8 @@ export interface ScheduledRun {
   readonly home: string;
   /** When it was due. */
   readonly occurrence: Date;
+  /** Whether somebody has asked for it, whether it is due or not. */
+  readonly isAsked: boolean;
   /** What the last good run came to; null where there was none. */
   readonly last: Details | null;
   /** Aborted when its time is up, it was given to another process, or this one stops: whatever comes then does not count. */
@@ -34,7 +39,7 @@ export interface ScheduledRun {
   finish(tx: Tx, details: Details): Promise<void>;
 }
 
-export type ScheduleName = LabelsOf<"primer.schedules.runs">["schedule"];
+export type ScheduleName = LabelsOf<"primer_schedule_runs_total">["schedule"];
 
 /** Something that is done again and again, whoever does it. */
 export interface Schedule {
@@ -56,6 +61,13 @@ function daily(time: string): string {
 /** Everything that is done by the clock. What is not at a set time is spread over the hour. */
 export const SCHEDULES: readonly Schedule[] = [
   {
+    name: ACTIVITY_SCHEDULE,
+    sentence: "Counts sessions, active users and accounts, for the metrics.",
+    cron: () => "*/5 * * * *",
+    deadlineMs: 4 * MINUTE_MS,
+    run: (deps) => deps.db.longTransaction((connection) => countActivity(connection, deps.clock.now())),
+  },
+  {
     name: "backup",
     sentence: "Takes the backup of the day, and proves it.",
     cron: ({ backup }) => (backup.folder === "" ? undefined : "15 2 * * *"),
@@ -65,6 +77,13 @@ export const SCHEDULES: readonly Schedule[] = [
       const taken = await runScheduledBackup({ ...deps, home });
       return taken ? { rows: taken.rows, bytes: taken.bytes } : {};
     },
+  },
+  {
+    name: "baselines",
+    sentence: "Learns from the newest login records what is usual of each account and network.",
+    cron: () => "*/5 * * * *",
+    deadlineMs: 4 * MINUTE_MS,
+    run: learnSignIns,
   },
   {
     name: "clean-up",
@@ -89,7 +108,7 @@ export const SCHEDULES: readonly Schedule[] = [
   },
   {
     name: "freshness",
-    sentence: "Looks how old the list of breached passwords and the GeoIP file are.",
+    sentence: "Looks how old the list of breached passwords, the GeoIP file and the lists of bad networks are.",
     cron: () => "5 6 * * *",
     deadlineMs: 5 * MINUTE_MS,
     run: checkFreshness,
@@ -100,6 +119,13 @@ export const SCHEDULES: readonly Schedule[] = [
     cron: () => "40 * * * *",
     deadlineMs: 5 * MINUTE_MS,
     run: async (deps) => ({ changed: await advanceKeys(deps) }),
+  },
+  {
+    name: "threat-lists",
+    sentence: "Reads the lists of bad networks that are due by threats.refresh_every.",
+    cron: ({ threats }) => (threats.sources.length > 0 ? "*/15 * * * *" : undefined),
+    deadlineMs: 70 * MINUTE_MS,
+    run: refreshThreats,
   },
   {
     name: "unverified-accounts",
