@@ -86,6 +86,17 @@ describe.if(possible)("the production stack", () => {
     await waitFor("the mail", () => stack.smtp.received.some(({ to }) => to.includes("admin@localhost")));
   });
 
+  test("metrics of every process arrive", async () => {
+    if (stack.metricsUrl === undefined) return; // said when it started
+    const query = "count(count by (service_instance_id) (process_cpu_seconds_total))";
+    await waitFor("metrics of two nodes and two workers", async () => {
+      const answer = await fetch(
+        `${stack.metricsUrl}/api/v1/query?latency_offset=1ms&query=${encodeURIComponent(query)}`,
+      );
+      return Number((await answer.json()).data.result[0]?.value[1]) === 4;
+    });
+  });
+
   test("the alerts are watched", async () => {
     if (stack.alertsUrl === undefined) return; // said when it started
     const rules = async () => (await fetch(`${stack.alertsUrl}/api/v1/rules`)).json();

@@ -66,6 +66,8 @@ export interface Stack {
   passed(): Passed[];
   /** What is not in it on this machine, and why. */
   readonly leftOut: readonly string[];
+  /** Where VictoriaMetrics answers; undefined where it is left out. */
+  readonly metricsUrl: string | undefined;
   /** Where vmalert answers; undefined where it is left out. */
   readonly alertsUrl: string | undefined;
   startNode(index: 0 | 1): Promise<void>;
@@ -163,8 +165,9 @@ async function assemble(ends: (() => unknown)[]): Promise<Omit<Stack, "remove">>
       PRIMER_HOME: join(folder, "home"),
       PRIMER_BACKUP__FOLDER: "",
       PRIMER_BACKUP__KEY_FILE: "",
-      // Straight to VictoriaMetrics, which takes no JSON; where it is not here, nowhere.
-      ...(VICTORIA ? { OTEL_EXPORTER_OTLP_PROTOCOL: "http/protobuf" } : { OTEL_EXPORTER_OTLP_ENDPOINT: "" }),
+      // Straight to VictoriaMetrics, which takes no traces; where it is not here, nowhere.
+      ...{ OTEL_METRIC_EXPORT_INTERVAL: "1s", OTEL_TRACES_SAMPLER_ARG: "0" },
+      ...(VICTORIA ? {} : { OTEL_EXPORTER_OTLP_ENDPOINT: "" }),
     });
   };
 
@@ -227,6 +230,7 @@ async function assemble(ends: (() => unknown)[]): Promise<Omit<Stack, "remove">>
     smtp,
     passed,
     leftOut,
+    metricsUrl: VICTORIA ? `http://127.0.0.1:${metrics}` : undefined,
     alertsUrl,
     startNode,
     primer,
