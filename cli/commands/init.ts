@@ -1,5 +1,6 @@
+import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
-import { misused } from "../../config/errors.ts";
+import { misused, textOf } from "../../config/errors.ts";
 import { type LoadedSettings, loadSettings } from "../../config/load.ts";
 import { readSecrets } from "../../config/secrets.ts";
 import type { Database } from "../../db/database.ts";
@@ -53,9 +54,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
       "Add --yes to take the defaults, and flags for what should differ.",
     );
   }
-  const password = options.adminPasswordStdin
-    ? (await io.input()).replace(/\r?\n$/, "")
-    : stringOption(options.adminPassword);
+  const password = await givenPassword(context);
   const flags = flagSettings(options);
   const loaded = loadSettings(home, context.environment, flags);
   const administrator = administratorOf(context, loaded, password);
@@ -65,6 +64,25 @@ export async function run(context: CommandContext): Promise<Outcome> {
   const setUp = (database: Database) =>
     database.exclusively(LOCK, () => setUpDatabase(context, database, loaded, flags, password));
   return context.workspace.withDatabase(loaded.settings, setUp, { create: true });
+}
+
+/** The administrator's password: from standard input, a file, or the wizard; undefined where one is to be made. */
+async function givenPassword({ options, io }: CommandContext): Promise<string | undefined> {
+  const { adminPasswordStdin, adminPasswordFile: file, adminPassword } = options;
+  if (adminPasswordStdin && file !== undefined) {
+    throw misused("--admin-password-stdin and --admin-password-file do not go together.");
+  }
+  if (adminPasswordStdin) return (await io.input()).replace(/\r?\n$/, "");
+  if (typeof file !== "string") return stringOption(adminPassword);
+  try {
+    return readFileSync(file, "utf8").split(/\r?\n/)[0] ?? "";
+  } catch (error) {
+    throw misused(
+      `--admin-password-file: ${file} cannot be read: ${textOf(error)}`,
+      "Name a file that it is in.",
+      error,
+    );
+  }
 }
 
 /** What somebody mistyped is found out before anything is written. */
