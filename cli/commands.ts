@@ -163,7 +163,7 @@ export const COMMANDS: readonly CommandSpec[] = [
         flags: "--scenario <names>",
         description: "Any of login, refresh, verify, introspect, register, mixed; separated by commas (default all)",
       },
-      { flags: "--duration <time>", description: "How long each is measured (default 10s)" },
+      { flags: "--duration <time>", description: "How long each is measured (default 10s; with --calibrate 1500ms)" },
       { flags: "--warm-up <time>", description: "How long before that does not count (default a fifth, at most 2s)" },
       { flags: "--connections <n>", description: "Connections, each with a session of its own (default 32)" },
       { flags: "--rate <n>", description: "Requests a second at constant distances, whatever the server does" },

@@ -18,23 +18,23 @@ import { textReport } from "./report-text.ts";
 import { targetOf } from "./requests.ts";
 import type { Scenario } from "./scenarios.ts";
 import { ceilingReport, summarise } from "./summarise.ts";
-import { type BenchTarget, openUrl, scenariosFor, startOwn } from "./target.ts";
+import { type BenchTarget, kindsOf, openUrl, scenariosFor, startOwn } from "./target.ts";
 import { type BenchWatcher, watcherOn } from "./watcher.ts";
 import { writeReports } from "./write-reports.ts";
 
 /** Measures a server. @throws OperatorError; an outcome with exit 4 where an assertion or a comparison did not hold */
 export async function bench(context: CommandContext): Promise<Outcome> {
   const options = await readOptions(context);
+  const scenarios = scenariosFor(options);
+  assertScenariosRun(options.assertions, scenarios);
   const before = options.compare === null ? null : readReport(options.compare);
+  if (before) assertComparable(before, { ...options, scenarios });
   const { settings, carried } = settingsOf(context);
   const plain = plainEnvironment(context.environment);
   const watcher = watcherOn(context.io);
   const report = await untilInterrupted((stop) =>
     withEverything(stop, async (open) => {
       const place = await openPlace(open, options, carried, plain, watcher);
-      const scenarios = scenariosFor(options.scenarios, place.target.kinds, options.target.kind === "own");
-      assertScenariosRun(options.assertions, scenarios);
-      if (before) assertComparable(before, { ...options, scenarios });
       const yardstick = place.target.isHere ? await openYardstick(open, settings, plain, watcher) : null;
       return measure(options, scenarios, place, yardstick, settings, watcher);
     }),
@@ -134,7 +134,7 @@ async function openPlace(
       notes.push(...leftBehind(await generator.ask<CleanedUp>("cleanUp", { accounts: true })));
     });
   }
-  if (target.kinds.includes("login")) {
+  if (kindsOf(wanted).includes("login")) {
     watcher.doing(`logging in ${connections} sessions`);
     const fault = await asked.ask<string | null>("logIn", { connections });
     if (fault !== null) throw loginRefused(fault);

@@ -33,7 +33,6 @@ const LADDER: readonly Argon2[] = [
 export const WORKING_SHARE = 0.7;
 /** What all hashes at once may take of the machine's memory. */
 const MEMORY_SHARE = 0.25;
-const MEASURE_MS = 1500;
 const TIMES = 5;
 /** How long a login holds a connection of the pool in all: some round trips to a database nearby, and their commits. */
 const CONNECTION_SECONDS_PER_LOGIN = 0.02;
@@ -104,13 +103,13 @@ export function recommend(
 /** Measures steps from weak to strong until one takes longer than wanted. */
 export async function measureSteps(
   base: Settings["password"],
-  hashMs: number,
+  { hashMs, durationMs }: { readonly hashMs: number; readonly durationMs: number },
   told: (step: Step) => void,
 ): Promise<[Step, ...Step[]]> {
   const measure = async (argon2: Argon2): Promise<Step> => {
     const settings = { ...base, algorithm: "argon2id" as const, ...argon2 };
     const takesMs = await hashTime(settings, TIMES);
-    const step = { ...argon2, takesMs, perSecond: await hashRate(settings, MEASURE_MS) };
+    const step = { ...argon2, takesMs, perSecond: await hashRate(settings, durationMs) };
     told(step);
     return step;
   };
@@ -126,14 +125,15 @@ export async function measureSteps(
 export async function calibrate({ home, environment, options, io }: CommandContext): Promise<Outcome> {
   const loginsPerSecond = numberFlag(options, "loginsPerSecond", null, 1, 1_000_000);
   const hashMs = durationFlag(options, "hashTime", 250, 20, 5000);
+  const durationMs = durationFlag(options, "duration", 1500, 100, 60_000);
   const stray = ["url", "scenario", "rate", "assert", "compare", "out"].find((name) => options[name] !== undefined);
   if (stray) throw misused(`--${stray} does not go with --calibrate, which runs no load.`);
   const { settings } = settingsOf({ home, environment });
   io.note(`Making a key (${signatureOf(settings)}) and measuring signatures\n`);
-  const signPerSecond = await (await openSigner(settings)).rate(MEASURE_MS);
-  const current = await hashRate(settings.password, MEASURE_MS);
+  const signPerSecond = await (await openSigner(settings)).rate(durationMs);
+  const current = await hashRate(settings.password, durationMs);
   io.note("Measuring password hashes\n");
-  const steps = await measureSteps(settings.password, hashMs, (step) =>
+  const steps = await measureSteps(settings.password, { hashMs, durationMs }, (step) =>
     io.note(`  ${step.memory_kib} KiB, ${step.iterations} passes: ${ms(step.takesMs)}, ${number(step.perSecond)}/s\n`),
   );
   const cores = availableParallelism();

@@ -106,9 +106,20 @@ export function createLoadGenerator(to: Destination) {
     };
   }
 
+  /** The first request of a kind has a server load what it needs from then on; it is not to be measured. */
+  async function sendFirst({ what }: Load, slot: Slot): Promise<void> {
+    for (const kind of "mix" in what ? (Object.keys(what.mix) as Kind[]) : []) {
+      const { text, keep } = NEXT[kind](slot, () => requireSession(slot));
+      const reply = await exchange(slot.connection, text);
+      if ("status" in reply && reply.status === 200) keep(reply.body);
+    }
+  }
+
   /** Sends a load until its time is over or {@link stop} is called. */
-  function run(load: Load, tell: (event: LoadEvent) => void): Promise<LoadResult> {
+  async function run(load: Load, tell: (event: LoadEvent) => void): Promise<LoadResult> {
     const free = slotsFor(load.connections);
+    const [first] = free;
+    if (first) await expiring(SET_UP_TIMEOUT_MS, () => sendFirst(load, first));
     const began = performance.now();
     const from = began + load.warmUpMs;
     const until = from + load.durationMs;

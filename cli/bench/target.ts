@@ -2,7 +2,7 @@
 import { misused, textOf, unreachable } from "../../config/errors.ts";
 import { bareHost, isLoopback } from "../../config/load.ts";
 import { type ChildProcess, startChild } from "./child.ts";
-import type { TargetWanted } from "./options.ts";
+import type { BenchOptions, TargetWanted } from "./options.ts";
 import { readSamples, type Sample } from "./prometheus.ts";
 import type { BenchReport } from "./report.ts";
 import { type Destination, targetOf } from "./requests.ts";
@@ -14,8 +14,6 @@ export interface BenchTarget {
   /** Of a server whose cost can be seen in this system; else null. */
   readonly pid: number | null;
   readonly destination: Destination;
-  /** What can be sent to it. */
-  readonly kinds: readonly Kind[];
   /** Whether it runs on this machine, so that what the machine can do is its ceiling. */
   readonly isHere: boolean;
   readonly about: Pick<BenchReport["target"], "version" | "database" | "redis" | "users">;
@@ -68,7 +66,6 @@ export function startOwn(
         url,
         pid,
         isHere: true,
-        kinds: KINDS,
         destination: {
           target: targetOf(url),
           authority: host,
@@ -93,13 +90,10 @@ export function startOwn(
 export async function openUrl(wanted: Extract<TargetWanted, { kind: "url" }>, prefix: string): Promise<BenchTarget> {
   const { url, ca, accounts, client, metricsToken } = wanted;
   const version = await health(url, ca);
-  const withAccount: Kind[] = accounts.length === 0 ? [] : ["login", "refresh", "verify"];
-  const withClient: Kind[] = accounts.length === 0 || client === null ? [] : ["introspect"];
   return {
     url,
     pid: null,
     isHere: isLoopback(bareHost(url)),
-    kinds: [...withAccount, ...withClient, "register"],
     destination: {
       target: targetOf(url, ca ?? undefined),
       authority: new URL(url).host,
@@ -139,23 +133,30 @@ async function metricsOf(url: string, token: string | null, ca?: string | null):
   return response?.status === 200 ? readSamples(await response.text()) : null;
 }
 
+/** What can be sent there, by what there is to send it with. */
+export function kindsOf(target: TargetWanted): readonly Kind[] {
+  if (target.kind === "own") return KINDS;
+  const hasAccount = target.accounts.length > 0;
+  return KINDS.filter(
+    (kind) => kind === "register" || (hasAccount && (kind !== "introspect" || target.client !== null)),
+  );
+}
+
+const NEEDS =
+  "With --url it takes an account: --username with --password-stdin, or --accounts FILE; introspect also --client with --client-secret-file.";
+
 /**
  * The scenarios to run: those asked for, else all that can be. Registering makes accounts on a server that is not ours, so
  * there it is done only where it is asked for.
  *
  * @throws OperatorError exit 2 where one cannot be sent, naming the flags that it needs
  */
-export function scenariosFor(
-  asked: readonly Scenario[] | null,
-  kinds: readonly Kind[],
-  isOwn: boolean,
-): readonly Scenario[] {
-  const possible = SCENARIOS.filter((name) => (name === "mixed" ? kinds.includes("verify") : kinds.includes(name)));
-  const wanted = asked ?? possible.filter((name) => isOwn || name !== "register");
+export function scenariosFor({ scenarios, target }: Pick<BenchOptions, "scenarios" | "target">): readonly Scenario[] {
+  const kinds = kindsOf(target);
+  const possible = SCENARIOS.filter((name) => kinds.includes(name === "mixed" ? "verify" : name));
+  const wanted = scenarios ?? possible.filter((name) => target.kind === "own" || name !== "register");
   const missing = wanted.find((name) => !possible.includes(name));
-  const needs =
-    "With --url it takes an account: --username with --password-stdin, or --accounts FILE; introspect also --client with --client-secret-file.";
-  if (missing !== undefined) throw misused(`${missing} cannot be measured without a login.`, needs);
-  if (wanted.length === 0) throw misused("There is nothing to measure without a login.", needs);
+  if (missing !== undefined) throw misused(`${missing} cannot be measured without a login.`, NEEDS);
+  if (wanted.length === 0) throw misused("There is nothing to measure without a login.", NEEDS);
   return wanted;
 }
