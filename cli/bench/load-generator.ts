@@ -23,6 +23,8 @@ const EXPIRE_EVERY_MS = 50;
 const RENEW_BEFORE_MS = 15_000;
 /** How long a request that is not measured may take (milliseconds). */
 const SET_UP_TIMEOUT_MS = 30_000;
+/** In a closed loop: nobody who was refused asks again at once, and what would come of it is a flood of refusals. */
+const PAUSE_AFTER_REFUSAL_MS = 100;
 /** Logins at the same time while connections get their sessions: a queue of hashes is not what is to be measured then. */
 const LOGINS_AT_A_TIME = 4;
 
@@ -141,8 +143,9 @@ export function createLoadGenerator(to: Destination) {
       slot.connection.send(text, (reply) => {
         slot.busy = false;
         if ("status" in reply && reply.status === 200) keep(reply.body);
-        tally.replied(kind, due, reply);
-        goOn(slot);
+        const pauseMs = tally.replied(kind, due, reply) || load.rate !== null ? 0 : PAUSE_AFTER_REFUSAL_MS;
+        if (pauseMs === 0) goOn(slot);
+        else setTimeout(goOn, pauseMs, slot);
       });
     }
 
@@ -183,6 +186,7 @@ export function createLoadGenerator(to: Destination) {
     if (load.rate === null) for (const slot of free) send(slot, began);
     return expiring(load.timeoutMs, async () => {
       await idle.promise;
+      await processor.end(stopped);
       for (const timer of timers) clearInterval(timer);
       const due = Math.ceil((until - began) * perMs);
       if (!stopped) for (; sent < due; sent++) tally.neverSent(dueAt(sent));
@@ -229,19 +233,25 @@ function tokensIn(body: Buffer): Tokens[] {
 /** How many cores this process keeps busy in the measured time, whose beginning and end it tells. */
 function measureProcessor({ warmUpMs, durationMs }: Load, tell: (event: LoadEvent) => void) {
   let begin = process.cpuUsage();
-  let used: NodeJS.CpuUsage | undefined;
-  setTimeout(() => {
-    begin = process.cpuUsage();
-    tell({ at: "begin" });
-  }, warmUpMs);
-  setTimeout(() => {
-    used = process.cpuUsage(begin);
-    tell({ at: "end" });
-  }, warmUpMs + durationMs);
+  let used = begin;
+  const ended = Promise.withResolvers<void>();
+  const timers = [
+    setTimeout(() => {
+      begin = process.cpuUsage();
+      tell({ at: "begin" });
+    }, warmUpMs),
+    setTimeout(() => {
+      used = process.cpuUsage(begin);
+      tell({ at: "end" });
+      ended.resolve();
+    }, warmUpMs + durationMs),
+  ];
   return {
-    cores() {
-      const { user, system } = used ?? process.cpuUsage(begin);
-      return (user + system) / 1000 / durationMs;
+    /** Waits for the end of the time, unless it was cut short. */
+    async end(early: boolean): Promise<void> {
+      if (!early) return ended.promise;
+      for (const timer of timers) clearTimeout(timer);
     },
+    cores: () => (used.user + used.system) / 1000 / durationMs,
   };
 }

@@ -32,14 +32,16 @@ export function createTally({ from, until }: Window) {
   }
 
   return {
-    replied(kind: Kind | undefined, dueAt: number, reply: Reply): void {
+    /** @returns whether it did what it was for */
+    replied(kind: Kind | undefined, dueAt: number, reply: Reply): boolean {
       const now = performance.now();
       const success = "status" in reply && isSuccess(kind, reply);
       if (success && now >= from && now < until) completed++;
-      if (!belongs(dueAt)) return;
+      if (!belongs(dueAt)) return success;
       requests++;
       if (success || ("failure" in reply && reply.failure === "timeout")) tookMs(kind, now - dueAt);
       if (!success) failed(errorName(reply));
+      return success;
     },
     /** It was due and never sent, and has waited until now at least. Left out, it would flatter a server that cannot follow. */
     neverSent(dueAt: number): void {
