@@ -1,6 +1,7 @@
-import { chmodSync, closeSync, existsSync, mkdirSync, openSync, rmSync } from "node:fs";
-import { join, relative } from "node:path";
+import { chmodSync, existsSync, mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { codeOf, failed, OperatorError, textOf, unreachable } from "../config/errors.ts";
+import { withSocketPath } from "../config/socket-path.ts";
 import { VERSION } from "../config/version.ts";
 import { lockHolder } from "../db/lock.ts";
 import type { Invocation } from "./command.ts";
@@ -12,8 +13,6 @@ import type { Io } from "./io.ts";
  * open the socket.
  */
 const SOCKET_FILE = "primer.sock";
-/** Longer paths do not fit into a socket address. */
-const MAX_SOCKET_PATH = 100;
 /** How long a caller waits for the first sign that its command was taken on: longer than a busy holder may stall. */
 const SIGN_OF_LIFE_MS = 90_000;
 
@@ -37,22 +36,6 @@ export interface CommandSocket {
   close(): void;
 }
 
-/**
- * A path to the socket that fits into a socket address, however deep the home is. It is good until `use` is done: a
- * request connects some time after it was begun.
- */
-async function withSocketPath<T>(home: string, use: (path: string) => T | Promise<T>): Promise<T> {
-  const path = join(home, SOCKET_FILE);
-  const candidates = [path, relative(process.cwd(), path)].sort((a, b) => a.length - b.length);
-  if ((candidates[0] ?? "").length <= MAX_SOCKET_PATH) return await use(candidates[0] ?? path);
-  const folder = openSync(home, "r");
-  try {
-    return await use(`/proc/self/fd/${folder}/${SOCKET_FILE}`);
-  } finally {
-    closeSync(folder);
-  }
-}
-
 /** Listens for commands in the home. The caller owns the home's lock, so a socket that lies there is a dead one's. */
 export async function listenForCommands(home: string, run: HeldRunner): Promise<CommandSocket> {
   const path = join(home, SOCKET_FILE);
@@ -60,8 +43,8 @@ export async function listenForCommands(home: string, run: HeldRunner): Promise<
   rmSync(path, { force: true });
   const umask = process.umask(0o177);
   const fetch = async (request: globalThis.Request) => answer((await request.json()) as Request, run);
-  const server = await withSocketPath(home, (unix) => Bun.serve({ ...NEVER_IDLE, unix, fetch })).finally(() =>
-    process.umask(umask),
+  const server = await withSocketPath(home, SOCKET_FILE, (unix) => Bun.serve({ ...NEVER_IDLE, unix, fetch })).finally(
+    () => process.umask(umask),
   );
   chmodSync(path, 0o600);
   return {
@@ -139,7 +122,7 @@ export async function runInHolder(
   const silence = new AbortController();
   const timer = setTimeout(() => silence.abort(), SIGN_OF_LIFE_MS);
   try {
-    const response = await withSocketPath(home, (unix) =>
+    const response = await withSocketPath(home, SOCKET_FILE, (unix) =>
       fetch("http://primer/", { unix, method: "POST", body: JSON.stringify(body), signal: silence.signal }),
     );
     clearTimeout(timer);

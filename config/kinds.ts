@@ -34,6 +34,33 @@ export const duration = (min: string, max: string): Kind<number> => ({
   },
 });
 
+/** The same, where a bare number is taken too, for milliseconds: OpenTelemetry's variables are written so. */
+export const milliseconds = (min: string, max: string): Kind<number> => {
+  const kind = duration(min, max);
+  return { ...kind, parse: (raw) => kind.parse(/^\d+$/.test(String(raw)) ? `${raw}ms` : raw) };
+};
+
+/** A share from 0 to 1. */
+export const share: Kind<number> = {
+  name: "share",
+  expected: "a number from 0 to 1, such as 0.1",
+  parse(raw) {
+    const value = typeof raw === "string" && /^\d(\.\d{1,9})?$/.test(raw.trim()) ? Number(raw) : raw;
+    return typeof value === "number" && value >= 0 && value <= 1 ? value : undefined;
+  },
+};
+
+/** An address to listen on with its port, "HOST:PORT", an IPv6 address in brackets; or the empty text for none. */
+export const hostPort: Kind<string> = {
+  name: "address and port",
+  expected: "an address and a port such as 127.0.0.1:9464",
+  parse(raw) {
+    if (typeof raw !== "string" || raw === "") return raw === "" ? "" : undefined;
+    const [, host, port] = /^(\[[0-9a-f:.]+\]|[^:\s[\]]+):(\d{1,5})$/i.exec(raw.trim()) ?? [];
+    return host !== undefined && Number(port) >= 1 && Number(port) <= 65_535 ? raw.trim() : undefined;
+  },
+};
+
 /** A limit such as "5/1m" (five in a minute), or null for "off". */
 export const rate: Kind<Rate | null> = {
   name: "rate",

@@ -1,3 +1,5 @@
+import { traceFields } from "./trace.ts";
+
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
@@ -71,7 +73,7 @@ export function createLog(level: () => LogLevel, sink: LogSink, now: () => Date)
     const missed = dropped > 0 ? { lines_dropped: dropped } : undefined;
     dropped = 0;
     sink.write(
-      `${JSON.stringify({ time: now().toISOString(), level: lineLevel, msg, ...fields, ...missed }, redact)}\n`,
+      `${JSON.stringify({ time: now().toISOString(), level: lineLevel, msg, ...fields, ...traceFields(), ...missed }, redact)}\n`,
     );
   };
   return {

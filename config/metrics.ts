@@ -1,13 +1,24 @@
-import type { ObservableResult } from "@opentelemetry/api";
-import { MeterProvider, MetricReader } from "@opentelemetry/sdk-metrics";
+/** A label whose values are not written down here, with what bounds their number. */
+interface Bounded {
+  readonly boundedBy: string;
+}
 
 interface MetricSpec {
-  /** What was counted since the process began, how it was spread, or how much there is at this moment. */
-  readonly kind: "counter" | "histogram" | "gauge";
+  /**
+   * What was counted since the process began (a "tally" is counted by somebody else, and read), how it was spread, or how
+   * much there is at this moment.
+   */
+  readonly kind: "counter" | "tally" | "histogram" | "gauge";
+  /** As UCUM writes it; the name ends with it, as Prometheus has it. */
   readonly unit: string;
   readonly sentence: string;
   /** Each label with every value that it may have: a metric never grows with what is sent to it. */
-  readonly labels: Readonly<Record<string, readonly string[]>>;
+  readonly labels: Readonly<Record<string, readonly string[] | Bounded>>;
+  /**
+   * What the gauges of several processes of a node come to. "max": each of them says the same, of the database or of the
+   * machine.
+   */
+  readonly across?: "sum" | "max";
 }
 
 /** The queues of background jobs. */
@@ -15,6 +26,7 @@ const QUEUES = ["send-mail"] as const;
 
 /** What is done again and again. */
 const SCHEDULES = [
+  "activity",
   "backup",
   "clean-up",
   "daily-report",
@@ -24,134 +36,337 @@ const SCHEDULES = [
   "unverified-accounts",
 ] as const;
 
-/** Where the buckets of durations end. */
-const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300];
+/** What of a request takes time; hashes, signatures and queries of background work count too. */
+export const STAGES = ["parse", "limit", "query", "hash", "sign", "write"] as const;
+export type Stage = (typeof STAGES)[number];
 
-/** Every metric once. Counters and histograms begin with the process. */
+/** Whatever can be away. */
+const DEPENDENCIES = { boundedBy: "the settings: database, replica_1 …, redis, breached_passwords, smtp …" };
+
+/**
+ * Every metric once, by the name that it has everywhere: at /metrics, by OTLP, in dashboards and alerts. All of them bear
+ * the label `environment` as well. Counters and histograms begin with the process.
+ */
 export const METRICS = {
-  "primer.tokens.verified": {
+  http_server_request_duration_seconds: {
+    kind: "histogram",
+    unit: "s",
+    sentence: "How long requests took from their headers to their answer.",
+    labels: {
+      method: ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "other"],
+      route: { boundedBy: "the routes of the API, and `none` for paths that are none" },
+      status: { boundedBy: "the statuses that the API answers" },
+    },
+  },
+  primer_request_stage_duration_seconds: {
+    kind: "histogram",
+    unit: "s",
+    sentence: "How long the stages of requests took; a hash without its wait for a slot.",
+    labels: { stage: STAGES },
+  },
+  primer_sign_ins_total: {
     kind: "counter",
-    unit: "{token}",
+    unit: "",
+    sentence: "Attempts to sign in that were decided, by what came of them and why.",
+    labels: {
+      outcome: ["success", "failure"],
+      reason: [
+        "password",
+        "unknown_account",
+        "no_password",
+        "wrong_password",
+        "disabled",
+        "deactivated",
+        "email_not_verified",
+        "account_changed",
+        "session_limit",
+        "password_change_required",
+        "locked",
+      ],
+    },
+  },
+  primer_tokens_issued_total: {
+    kind: "counter",
+    unit: "",
+    sentence: "Access tokens that were signed, by what for.",
+    labels: { grant: ["login", "refresh", "step_up"] },
+  },
+  primer_refreshes_total: {
+    kind: "counter",
+    unit: "",
+    sentence: "Refresh tokens that were shown, by what came of it.",
+    labels: { outcome: ["accepted", "invalid", "expired", "revoked", "reused", "limited"] },
+  },
+  primer_tokens_verified_total: {
+    kind: "counter",
+    unit: "",
     sentence: "Access tokens that were shown, by whose they are and whether they counted.",
     labels: { issuer: ["own", "legacy"], outcome: ["accepted", "refused"] },
   },
-  "primer.jobs.duration": {
+  primer_token_verification_duration_seconds: {
     kind: "histogram",
     unit: "s",
-    sentence: "How long background jobs ran in this process, by how each run ended.",
-    labels: { queue: QUEUES, outcome: ["done", "retry", "dead", "given_back", "lost"] },
+    sentence: "How long it took to find out whether an access token counts.",
+    labels: {},
   },
-  "primer.jobs.depth": {
+  primer_hash_wait_seconds: {
+    kind: "histogram",
+    unit: "s",
+    sentence: "How long those who need a password hash waited to be let in, and then for a slot.",
+    labels: { line: ["admission", "slot"] },
+  },
+  primer_hash_queue: {
     kind: "gauge",
-    unit: "{job}",
+    unit: "",
+    sentence:
+      "Password hashes that run, and those who wait for one; as many as run at a time, and may wait for a slot.",
+    labels: { state: ["running", "waiting", "slots", "queue_limit"] },
+    across: "sum",
+  },
+  primer_hashes_refused_total: {
+    kind: "counter",
+    unit: "",
+    sentence: "Password hashes that were not computed, since too many waited or their deadline had passed.",
+    labels: {},
+  },
+  primer_limits_hit_total: {
+    kind: "counter",
+    unit: "",
+    sentence: "Requests that were over a rate limit; `shadow` ones were let through.",
+    labels: {
+      limit: { boundedBy: "the names in rate_limits; `route` for those of single routes" },
+      mode: ["enforce", "shadow"],
+    },
+  },
+  primer_sessions: {
+    kind: "gauge",
+    unit: "",
+    sentence: "Sessions that have not ended, as last counted.",
+    labels: {},
+    across: "max",
+  },
+  primer_active_users: {
+    kind: "gauge",
+    unit: "",
+    sentence: "Users with a session that was used within the last hour or day, as last counted.",
+    labels: { window: ["1h", "24h"] },
+    across: "max",
+  },
+  primer_users: {
+    kind: "gauge",
+    unit: "",
+    sentence: "Accounts by their status, as last counted.",
+    labels: { status: ["active", "pending", "disabled", "deactivated"] },
+    across: "max",
+  },
+  primer_dependency_up: {
+    kind: "gauge",
+    unit: "",
+    sentence: "Whether a dependency answers: 1 or 0. What is not asked only to see is up while its breaker is closed.",
+    labels: { dependency: DEPENDENCIES },
+    across: "max",
+  },
+  primer_dependency_latency_seconds: {
+    kind: "gauge",
+    unit: "s",
+    sentence: "How long a dependency took to answer just now.",
+    labels: { dependency: DEPENDENCIES },
+    across: "max",
+  },
+  primer_breaker_open: {
+    kind: "gauge",
+    unit: "",
+    sentence:
+      "Whether the circuit breaker of a dependency keeps everything from it: 1, or 0.5 while one attempt decides.",
+    labels: { dependency: DEPENDENCIES },
+    across: "max",
+  },
+  primer_dependency_failures_total: {
+    kind: "tally",
+    unit: "",
+    sentence:
+      "Times that a dependency could not be reached or did not answer in time, as its circuit breaker counts them.",
+    labels: { dependency: DEPENDENCIES },
+  },
+  primer_database_pool_connections: {
+    kind: "gauge",
+    unit: "",
+    sentence: "Connections to PostgreSQL that are at work, that may be opened, and what waits for one.",
+    labels: { state: ["in_use", "size", "waiting"] },
+    across: "sum",
+  },
+  primer_database_server_connections: {
+    kind: "gauge",
+    unit: "",
+    sentence: "Connections that PostgreSQL has from everybody, and as many as it takes.",
+    labels: { state: ["open", "limit"] },
+    across: "max",
+  },
+  primer_replica_lag_seconds: {
+    kind: "gauge",
+    unit: "s",
+    sentence: "How far a replica of PostgreSQL may be behind.",
+    labels: { replica: { boundedBy: "database.replica_urls" } },
+    across: "max",
+  },
+  primer_redis_memory_bytes: {
+    kind: "gauge",
+    unit: "By",
+    sentence: "Memory that Redis uses, and as much as it may (0: as much as there is).",
+    labels: { state: ["used", "limit"] },
+    across: "max",
+  },
+  primer_jobs: {
+    kind: "gauge",
+    unit: "",
     sentence: "Background jobs that wait, run, or were given up, of all processes together.",
     labels: { queue: QUEUES, state: ["waiting", "running", "dead"] },
+    across: "max",
   },
-  "primer.jobs.oldest_age": {
+  primer_jobs_oldest_age_seconds: {
     kind: "gauge",
     unit: "s",
     sentence: "Since when the oldest of those jobs has been there.",
     labels: { queue: QUEUES, state: ["waiting", "running", "dead"] },
+    across: "max",
   },
-  "primer.backup.verified_age": {
+  primer_job_duration_seconds: {
+    kind: "histogram",
+    unit: "s",
+    sentence: "How long background jobs ran, by how each run ended.",
+    labels: { queue: QUEUES, outcome: ["done", "retry", "dead", "given_back", "lost"] },
+  },
+  primer_mails_total: {
+    kind: "counter",
+    unit: "",
+    sentence: "Mails that were handed to a server, put off, refused for good, or not needed any more.",
+    labels: { outcome: ["sent", "deferred", "refused", "obsolete"] },
+  },
+  primer_schedule_runs_total: {
+    kind: "counter",
+    unit: "",
+    sentence: "Runs of schedules, by how each ended.",
+    labels: { schedule: SCHEDULES, outcome: ["done", "retry", "failed", "interrupted"] },
+  },
+  primer_key_age_seconds: {
+    kind: "gauge",
+    unit: "s",
+    sentence: "How long the key that is in use for something has existed.",
+    labels: { use: ["signing", "refresh"] },
+    across: "max",
+  },
+  primer_key_rotation_interval_seconds: {
+    kind: "gauge",
+    unit: "s",
+    sentence: "How old keys become by keys.rotate_every; none where they are rotated by hand.",
+    labels: {},
+    across: "max",
+  },
+  primer_backup_verified_age_seconds: {
     kind: "gauge",
     unit: "s",
     sentence: "How long ago the last backup was taken that has proven itself by a restore; none where there is none.",
     labels: {},
+    across: "max",
   },
-  "primer.schedules.runs": {
-    kind: "counter",
-    unit: "{run}",
-    sentence: "Runs of schedules in this process, by how each ended.",
-    labels: { schedule: SCHEDULES, outcome: ["done", "retry", "failed", "interrupted"] },
+  primer_installation_age_seconds: {
+    kind: "gauge",
+    unit: "s",
+    sentence: "How long ago this installation was initialised: the age of what no backup has, where there is none.",
+    labels: {},
+    across: "max",
+  },
+  primer_certificate_expires_seconds: {
+    kind: "gauge",
+    unit: "s",
+    sentence: "How long the certificate that is served is still good; none where another server ends TLS.",
+    labels: {},
+    across: "max",
+  },
+  primer_audit_unsealed_age_seconds: {
+    kind: "gauge",
+    unit: "s",
+    sentence: "How old the oldest row of the audit log is that is not in its chain yet; 0 where all are.",
+    labels: {},
+    across: "max",
+  },
+  primer_info: {
+    kind: "gauge",
+    unit: "",
+    sentence: "1 for each process, with its version and what it is there for.",
+    labels: { version: { boundedBy: "the version of the program" }, kind: ["serve", "worker"] },
+    across: "sum",
+  },
+  process_cpu_seconds_total: {
+    kind: "tally",
+    unit: "s",
+    sentence: "Processor time that was used.",
+    labels: {},
+  },
+  process_resident_memory_bytes: {
+    kind: "gauge",
+    unit: "By",
+    sentence: "Memory that is resident.",
+    labels: {},
+    across: "sum",
+  },
+  process_open_fds: {
+    kind: "gauge",
+    unit: "",
+    sentence: "File descriptors that are open.",
+    labels: {},
+    across: "sum",
+  },
+  process_max_fds: {
+    kind: "gauge",
+    unit: "",
+    sentence: "File descriptors that may be open.",
+    labels: {},
+    across: "sum",
+  },
+  primer_event_loop_delay_seconds: {
+    kind: "gauge",
+    unit: "s",
+    sentence: "How late the event loop was since the last look.",
+    labels: { quantile: ["0.5", "0.99", "1"] },
+    across: "max",
+  },
+  primer_host_cpus: {
+    kind: "gauge",
+    unit: "",
+    sentence: "Processors that may be used.",
+    labels: {},
+    across: "max",
+  },
+  primer_host_cpu_seconds_total: {
+    kind: "tally",
+    unit: "s",
+    sentence: "Processor time of the whole machine, at work and idle.",
+    labels: { state: ["busy", "idle"] },
+  },
+  primer_host_memory_bytes: {
+    kind: "gauge",
+    unit: "By",
+    sentence:
+      "Memory of the machine, or of the cgroup where that has a limit: what is used beside caches, and all of it.",
+    labels: { state: ["used", "limit"] },
+    across: "max",
+  },
+  primer_host_disk_bytes: {
+    kind: "gauge",
+    unit: "By",
+    sentence: "The disk of the home: what is free to primer, and all of it.",
+    labels: { state: ["free", "size"] },
+    across: "max",
   },
 } as const satisfies Readonly<Record<string, MetricSpec>>;
 
 export type MetricName = keyof typeof METRICS;
-type NameOf<K extends MetricSpec["kind"]> = {
-  [N in MetricName]: (typeof METRICS)[N]["kind"] extends K ? N : never;
+type Spec<N extends MetricName> = (typeof METRICS)[N];
+export type NameOf<K extends MetricSpec["kind"]> = {
+  [N in MetricName]: Spec<N>["kind"] extends K ? N : never;
 }[MetricName];
 
 export type LabelsOf<N extends MetricName> = {
-  readonly [L in keyof (typeof METRICS)[N]["labels"]]: (typeof METRICS)[N]["labels"][L] extends readonly (infer V)[]
-    ? V & string
-    : never;
+  readonly [L in keyof Spec<N>["labels"]]: Spec<N>["labels"][L] extends readonly (infer V)[] ? V & string : string;
 };
-
-/** A metric as it stands. */
-export interface MetricReading {
-  readonly name: string;
-  readonly unit: string;
-  readonly description: string;
-  readonly points: readonly MetricPoint[];
-}
-
-export interface MetricPoint {
-  readonly labels: Readonly<Record<string, string>>;
-  /** The count or the amount; of a histogram how many there were. */
-  readonly value: number;
-  /** Of a histogram: all of them together, and the largest one. */
-  readonly sum?: number;
-  readonly max?: number;
-}
-
-/** One amount with its labels. */
-export interface Observation<N extends MetricName> {
-  readonly value: number;
-  readonly labels: LabelsOf<N>;
-}
-
-export interface Metrics {
-  count<N extends NameOf<"counter">>(name: N, labels: LabelsOf<N>): void;
-  record<N extends NameOf<"histogram">>(name: N, value: number, labels: LabelsOf<N>): void;
-  /** From now on `look` is asked whenever somebody reads; where it fails, there is nothing to see for that time. */
-  observe<N extends NameOf<"gauge">>(name: N, look: () => Promise<readonly Observation<N>[]>): void;
-  read(): Promise<MetricReading[]>;
-}
-
-/** Is read when somebody asks, and sends nothing by itself. */
-class ReadOnDemand extends MetricReader {
-  protected async onForceFlush(): Promise<void> {}
-  protected async onShutdown(): Promise<void> {}
-}
-
-export function createMetrics(): Metrics {
-  const reader = new ReadOnDemand();
-  const meter = new MeterProvider({ readers: [reader] }).getMeter("primer");
-  const ofKind = <T>(kind: MetricSpec["kind"], create: (name: string, options: object) => T) =>
-    new Map(
-      Object.entries(METRICS)
-        .filter(([, metric]) => metric.kind === kind)
-        .map(([name, { unit, sentence }]) => [name, create(name, { unit, description: sentence })]),
-    );
-  const counters = ofKind("counter", (name, options) => meter.createCounter(name, options));
-  const advice = { explicitBucketBoundaries: SECONDS };
-  const histograms = ofKind("histogram", (name, options) => meter.createHistogram(name, { ...options, advice }));
-  const gauges = ofKind("gauge", (name, options) => meter.createObservableGauge(name, options));
-  return {
-    count: (name, labels) => counters.get(name)?.add(1, labels),
-    record: (name, value, labels) => histograms.get(name)?.record(value, labels),
-    observe(name, look) {
-      gauges.get(name)?.addCallback(async (result: ObservableResult) => {
-        for (const { value, labels } of await look().catch(() => [])) result.observe(value, labels);
-      });
-    },
-    async read() {
-      const { resourceMetrics } = await reader.collect();
-      const found = resourceMetrics.scopeMetrics.flatMap(({ metrics }) => metrics);
-      return Object.entries(METRICS).map(([name, { unit, sentence: description }]) => ({
-        name,
-        unit,
-        description,
-        points: (found.find(({ descriptor }) => descriptor.name === name)?.dataPoints ?? []).map(pointOf),
-      }));
-    },
-  };
-}
-
-function pointOf({ attributes, value }: { attributes: object; value: unknown }): MetricPoint {
-  const labels = attributes as Record<string, string>;
-  if (typeof value === "number") return { labels, value };
-  const { count, sum, max } = value as { count: number; sum: number; max: number };
-  return { labels, value: count, sum, max };
-}

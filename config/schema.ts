@@ -3,10 +3,12 @@ import {
   duration,
   flag,
   hostList,
+  hostPort,
   integer,
   type Kind,
   locale,
   mailbox,
+  milliseconds,
   networkList,
   oneOf,
   origin,
@@ -15,6 +17,7 @@ import {
   rate,
   routeRates,
   secureUrl,
+  share,
   someOf,
   text,
   timeOfDay,
@@ -218,13 +221,73 @@ export const SETTINGS = {
     ),
   },
   telemetry: {
-    otlp_endpoint: setting(url("http", "https"), "", "OpenTelemetry endpoint that metrics are sent to. Empty: none.", {
-      secret: true,
-      alias: "OTEL_EXPORTER_OTLP_ENDPOINT",
+    otlp_endpoint: setting(
+      url("http", "https"),
+      "",
+      "OpenTelemetry endpoint that metrics and traces are sent to, at /v1/metrics and /v1/traces under it. Empty: none.",
+      { secret: true, alias: "OTEL_EXPORTER_OTLP_ENDPOINT" },
+    ),
+    otlp_metrics_endpoint: setting(
+      url("http", "https"),
+      "",
+      "The whole URL that metrics are sent to, where it is another one.",
+      { secret: true, alias: "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT" },
+    ),
+    otlp_traces_endpoint: setting(
+      url("http", "https"),
+      "",
+      "The whole URL that traces are sent to, where it is another one.",
+      { secret: true, alias: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" },
+    ),
+    otlp_protocol: setting(
+      oneOf("http/protobuf", "http/json"),
+      "http/protobuf",
+      "How they are written: VictoriaMetrics reads protobuf only.",
+      { alias: "OTEL_EXPORTER_OTLP_PROTOCOL" },
+    ),
+    otlp_headers: setting(
+      text(4096),
+      "",
+      "Headers to send them with, such as `authorization=Bearer%20…`; several are separated by commas.",
+      { secret: true, alias: "OTEL_EXPORTER_OTLP_HEADERS" },
+    ),
+    service_name: setting(text(100), "primer", "The name of the service in them.", { alias: "OTEL_SERVICE_NAME" }),
+    resource_attributes: setting(
+      text(4096),
+      "",
+      "Further attributes of the service, such as `k8s.cluster.name=eu-1`; several are separated by commas.",
+      { alias: "OTEL_RESOURCE_ATTRIBUTES" },
+    ),
+    export_interval: setting(milliseconds("1s", "10m"), "15s", "How often metrics are sent.", {
+      alias: "OTEL_METRIC_EXPORT_INTERVAL",
     }),
+    trace_ratio: setting(
+      share,
+      0.1,
+      "The share of requests that are traced, from 0 to 1; where a caller traces already, it decides. 0: none at all.",
+      { alias: "OTEL_TRACES_SAMPLER_ARG" },
+    ),
+    metrics_token: setting(
+      text(512),
+      "",
+      "With it /metrics is answered, in Prometheus' form, to whoever sends it as a bearer token: 16 characters or more. Empty: 404.",
+      { secret: true },
+    ),
+    metrics_listen: setting(
+      hostPort,
+      "",
+      "An address such as 127.0.0.1:9464 at which /metrics is answered besides, by the worker too: to everybody who reaches it, where there is no token.",
+    ),
   },
   log: {
     level: setting(oneOf(...LOG_LEVELS), "info", "The least serious log lines that are written."),
+    folder: setting(
+      text(4096),
+      "",
+      "A folder in which log lines are kept as well, one file for each process. A path in the home, or an absolute one. Empty: none.",
+    ),
+    max_bytes: setting(integer(65_536, 1_073_741_824), 16_777_216, "A file of the log that is larger is put aside."),
+    keep: setting(integer(1, 1000), 10, "As many files that were put aside are kept for each process."),
   },
   docs: {
     enabled: setting(

@@ -1,5 +1,6 @@
 import postgres from "postgres";
 import { codeOf } from "../config/errors.ts";
+import { inSpan, isTracing } from "../config/trace.ts";
 import { type Breaker, createBreaker, findOutWhenBack } from "./breaker.ts";
 import { DeadlineError, withinDeadline } from "./deadline.ts";
 import { isUnreachable } from "./errors.ts";
@@ -28,9 +29,36 @@ export function rowsOf(
   return Object.assign(answer, { values });
 }
 
+const DATABASE_SPAN = { kind: "client", attributes: { "db.system.name": "postgresql" } } as const;
+
+/** What a statement does and to which table first: never its values, nor its text. */
+function spanOf(statement: string) {
+  const [, verb = "", table] =
+    /^\s*(\w+)(?:[\s\S]*?\b(?:from|into|update)\s+(?:only\s+)?"?(\w+))?/i.exec(statement) ?? [];
+  const summary = [verb.toUpperCase(), table].filter(Boolean).join(" ");
+  return { ...DATABASE_SPAN, attributes: { ...DATABASE_SPAN.attributes, "db.query.summary": summary } };
+}
+
+/** Each statement of a transaction as a span of its own. */
+const tracedTransaction = (tx: postgres.TransactionSql): postgres.TransactionSql =>
+  new Proxy(tx, {
+    get(_, name) {
+      if (name !== "unsafe") return Reflect.get(tx, name);
+      return (...given: Parameters<postgres.Sql["unsafe"]>) =>
+        rowsOf((asValues) =>
+          inSpan("db.query", spanOf(given[0]), async () => {
+            const query = tx.unsafe(...given);
+            return asValues ? query.values() : query;
+          }),
+        );
+    },
+  });
+
 export interface BoundedPool {
   readonly client: postgres.Sql;
   readonly breaker: Breaker;
+  /** Is told how long each statement or transaction was on its connection (milliseconds). */
+  onQuery: (ms: number) => void;
   /** Connections that are at work, and what waits for one. */
   use(): SlotUse;
   close(): Promise<void>;
@@ -101,6 +129,7 @@ export function boundedPool(
       // The slot is taken for as long as the connection is, also when nobody waits for the answer any more.
       const work = onConnection(own, run).finally(() => {
         own.lastAnswerAt = performance.now();
+        bounds.onQuery(own.lastAnswerAt - began);
         own.slots.release();
       });
       return withinDeadline(work, deadlineMs - (began - arrived), () => {
@@ -139,11 +168,13 @@ export function boundedPool(
       if (query && !query.state) query.cancel(); // it still waits for a connection
     };
     return rowsOf((asValues) =>
-      bounded(async (client) => {
-        if (late) throw new DeadlineError(deadlineMs);
-        query = client.unsafe(...given);
-        return asValues ? query.values() : query;
-      }, onLate),
+      inSpan("db.query", spanOf(given[0]), () =>
+        bounded(async (client) => {
+          if (late) throw new DeadlineError(deadlineMs);
+          query = client.unsafe(...given);
+          return asValues ? query.values() : query;
+        }, onLate),
+      ),
     );
   };
 
@@ -151,15 +182,17 @@ export function boundedPool(
     let late = false;
     const unlessLate = async (tx: postgres.TransactionSql) => {
       if (late) throw new DeadlineError(deadlineMs);
-      const result = await work(tx);
+      const result = await work(isTracing() ? tracedTransaction(tx) : tx);
       if (late) throw new DeadlineError(deadlineMs);
       return result;
     };
-    return bounded(
-      (client) => client.begin(unlessLate),
-      () => {
-        late = true;
-      },
+    return inSpan("db.transaction", DATABASE_SPAN, () =>
+      bounded(
+        (client) => client.begin(unlessLate),
+        () => {
+          late = true;
+        },
+      ),
     );
   };
 
@@ -169,5 +202,6 @@ export function boundedPool(
   };
   const replaced: Record<PropertyKey, unknown> = { unsafe, begin };
   const client = new Proxy(pool.client, { get: (_, name) => replaced[name] ?? Reflect.get(pool.client, name) });
-  return { client, breaker, use: () => pool.slots.use(), close };
+  const bounds: BoundedPool = { client, breaker, onQuery: () => {}, use: () => pool.slots.use(), close };
+  return bounds;
 }

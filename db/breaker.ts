@@ -20,6 +20,8 @@ export interface BreakerStatus {
   readonly state: BreakerState;
   /** Failures since the last success. */
   readonly failureCount: number;
+  /** Failures since the process began. */
+  readonly failuresSoFar: number;
   readonly lastFailureAgoMs: number | null;
   readonly nextAttemptInMs: number | null;
 }
@@ -60,6 +62,7 @@ export function createBreaker(
   longestPauseMs = LONGEST_PAUSE_MS,
 ): Breaker {
   let lastFailureAt: number | undefined;
+  let failuresSoFar = 0;
   let nextAttemptAt = 0;
   let isDown = false;
   const listeners: ((isDown: boolean) => void)[] = [];
@@ -67,6 +70,7 @@ export function createBreaker(
   const failures = handleWhen((error) => {
     if (!isFailure(error)) return false;
     lastFailureAt = performance.now();
+    failuresSoFar++;
     return true;
   });
   // The library would time the pause by the wall clock, and one that is set back would keep a breaker open for hours.
@@ -92,6 +96,7 @@ export function createBreaker(
       return {
         state: policy.state === CircuitState.Closed ? "closed" : pausing ? "open" : "half_open",
         failureCount: count.state,
+        failuresSoFar,
         lastFailureAgoMs: lastFailureAt === undefined ? null : now - lastFailureAt,
         nextAttemptInMs: pausing ? nextAttemptAt - now : null,
       };

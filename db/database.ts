@@ -81,6 +81,8 @@ export interface Database {
   readonly orm: Orm;
   /** Open while the database is away: then everything is refused at once. */
   readonly breaker: Pick<Breaker, "status" | "onChange">;
+  /** From now on `listener` is told how long each query or transaction took (milliseconds); one listener at a time. */
+  onQuery(listener: (ms: number) => void): void;
   /** The connections of the pool; undefined where there is none. */
   poolUse?(): SlotUse;
   /**

@@ -2,6 +2,7 @@ import { sql } from "drizzle-orm";
 import { type DrizzleTransactionLike, fromDrizzle, type JobWithMetadata, PgBoss, type SendOptions } from "pg-boss";
 import bossPackage from "pg-boss/package.json";
 import { type Keyring, type RandomBytes, seal, unseal } from "../config/secrets.ts";
+import { isTracing, type TraceCarrier, traceCarrier } from "../config/trace.ts";
 import type { Connection, Database, Tx } from "./database.ts";
 
 const SCHEMA = "jobs";
@@ -125,6 +126,8 @@ export interface Claim {
   /** How many processes died while they ran it. */
   readonly deaths: number;
   readonly createdAt: Date;
+  /** The trace of what caused it. */
+  readonly trace: TraceCarrier;
   /** As the row has it: what is sealed is sealed. */
   readonly row: Readonly<Record<string, unknown>>;
 }
@@ -226,16 +229,21 @@ export async function openJobQueue(database: Database, sealing: JobSealing): Pro
   return {
     async enqueue(tx, queue, payload, options = {}) {
       const id = sealing.id();
-      const sent = await boss.send(queue, sealedRow(payload, id, sealing), {
-        ...options,
-        id,
-        retryLimit: QUEUES[queue].retries,
-        // Only for a worker that does not keep to the deadline by itself.
-        expireInSeconds: JOB_DEADLINE_MS / 1000 + MINUTE_SECONDS,
-        retentionSeconds: KEEP_WAITING_SECONDS,
-        deleteAfterSeconds: KEEP_DEAD_SECONDS,
-        db: fromDrizzle(tx as DrizzleTransactionLike, sql),
-      });
+      const traced = isTracing() ? { trace: traceCarrier() } : {};
+      const sent = await boss.send(
+        queue,
+        { ...sealedRow(payload, id, sealing), ...traced },
+        {
+          ...options,
+          id,
+          retryLimit: QUEUES[queue].retries,
+          // Only for a worker that does not keep to the deadline by itself.
+          expireInSeconds: JOB_DEADLINE_MS / 1000 + MINUTE_SECONDS,
+          retentionSeconds: KEEP_WAITING_SECONDS,
+          deleteAfterSeconds: KEEP_DEAD_SECONDS,
+          db: fromDrizzle(tx as DrizzleTransactionLike, sql),
+        },
+      );
       if (sent === null) throw new Error(`A job for ${queue} was not accepted.`);
       return sent;
     },
@@ -270,6 +278,7 @@ function claimOf(queue: QueueName, job: JobWithMetadata<object>): Claim {
     isSuspect: job.priority <= SUSPECT_PRIORITY,
     deaths: (job.output as { deaths?: number } | null)?.deaths ?? 0,
     createdAt: new Date(job.createdOn),
+    trace: (job.data as { trace?: TraceCarrier }).trace ?? {},
     row: job.data as Claim["row"],
   };
 }

@@ -5,6 +5,7 @@ import { type Extension, PGlite, type PGliteOptions, type Transaction } from "@e
 import { NodeFS } from "@electric-sql/pglite/nodefs";
 import { drizzle } from "drizzle-orm/pglite";
 import { EXIT, failed, OperatorError, textOf } from "../config/errors.ts";
+import { inSpan } from "../config/trace.ts";
 import dataFile from "./build/pglite-data.zst" with { type: "file" };
 import templateFile from "./build/pglite-template.tgz" with { type: "file" };
 import trigramFile from "./build/pglite-trgm.tgz" with { type: "file" };
@@ -123,6 +124,8 @@ const MAX_BLOCK_MS = 4;
 /** PGlite runs in this thread, and waiting queries would follow one another without ever letting the event loop go on. */
 class YieldingPglite extends PGlite {
   #lastTurn = 0;
+  /** Is told how long each query took (milliseconds). */
+  onQuery: (ms: number) => void = () => {};
 
   override _runExclusiveQuery<T>(work: () => Promise<T>): Promise<T> {
     return super._runExclusiveQuery(async () => {
@@ -130,17 +133,20 @@ class YieldingPglite extends PGlite {
         await new Promise((resolve) => setImmediate(resolve));
         this.#lastTurn = performance.now();
       }
-      return work();
+      const began = performance.now();
+      return inSpan("db.query", QUERY_SPAN, work).finally(() => this.onQuery(performance.now() - began));
     });
   }
 }
+
+const QUERY_SPAN = { kind: "client", attributes: { "db.system.name": "postgresql" } } as const;
 
 const unpacked = async (file: string) => new Uint8Array(await Bun.zstdDecompress(await Bun.file(file).bytes()));
 
 /** A second database in the process, such as the one that a backup is read from, is there the sooner for it. */
 let compiled: Promise<WebAssembly.Module> | undefined;
 
-async function createPglite(fs: PGliteOptions["fs"], loadDataDir?: Blob): Promise<PGlite> {
+async function createPglite(fs: PGliteOptions["fs"], loadDataDir?: Blob): Promise<YieldingPglite> {
   compiled ??= unpacked(wasmFile).then(WebAssembly.compile);
   const pglite = new YieldingPglite({
     ...(fs ? { fs } : {}),
@@ -295,6 +301,7 @@ const breakerOf = (pglite: PGlite): Database["breaker"] => ({
   status: () => ({
     state: pglite.closed ? "open" : "closed",
     failureCount: 0,
+    failuresSoFar: 0,
     lastFailureAgoMs: null,
     nextAttemptInMs: null,
   }),
@@ -333,7 +340,7 @@ async function readCopy<T>(
 }
 
 /** @param snapshotFolder where a copy may be made; undefined for a database in memory */
-function wrapPglite(pglite: PGlite, address: string, released: () => void, snapshotFolder?: string): Database {
+function wrapPglite(pglite: YieldingPglite, address: string, released: () => void, snapshotFolder?: string): Database {
   const orm = drizzle(pglite) as unknown as Orm;
   let closing: Promise<void> | undefined;
   /** Whoever else wants a lock is in this process too, since no other one has the database. */
@@ -345,6 +352,9 @@ function wrapPglite(pglite: PGlite, address: string, released: () => void, snaps
     replica: orm,
     replicas: [],
     breaker: breakerOf(pglite),
+    onQuery(listener) {
+      pglite.onQuery = listener;
+    },
     transaction: (work) => orm.transaction(work),
     change: (work) => orm.transaction(work),
     ...statementsOn(pglite),

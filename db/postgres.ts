@@ -63,6 +63,9 @@ export async function openPostgres(settings: Settings["database"]): Promise<Data
     kind: "postgres",
     address,
     breaker: pool.breaker,
+    onQuery(listener) {
+      for (const each of [pool, ...replicaPools]) each.onQuery = listener;
+    },
     poolUse: pool.use,
     orm,
     replica: replicas.list.length > 0 ? replicas.orm : orm,

@@ -16,6 +16,8 @@ export interface RedisScripts {
   ): Promise<unknown>;
   /** Milliseconds that an answer takes. @throws where there is none in time */
   ping(): Promise<number>;
+  /** Memory that the server uses and may use, in bytes; 0: as much as there is. @throws where it does not tell in time */
+  memory(): Promise<{ used: number; limit: number }>;
   isClosed(): boolean;
   close(): void;
 }
@@ -41,6 +43,11 @@ export function openRedis(settings: Settings["redis"]): RedisScripts {
       const began = performance.now();
       await client.ping();
       return performance.now() - began;
+    },
+    async memory() {
+      const told = await client.info("memory");
+      const bytes = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, "m").exec(told)?.[1] ?? Number.NaN);
+      return { used: bytes("used_memory"), limit: bytes("maxmemory") };
     },
     isClosed: () => closed,
     close() {

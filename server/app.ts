@@ -1,6 +1,7 @@
 import { type AnyElysia, type Context, Elysia, NotFoundError } from "elysia";
 import { misused } from "../config/errors.ts";
 import type { Settings } from "../config/schema.ts";
+import { isTracing } from "../config/trace.ts";
 import type { Deps } from "./deps.ts";
 import { AppError } from "./errors.ts";
 import { accountPages, accountRoutes } from "./features/accounts/routes.ts";
@@ -12,7 +13,7 @@ import { healthRoutes } from "./features/health/routes.ts";
 import { invitationRoutes } from "./features/invitations/routes.ts";
 import { jobRoutes } from "./features/jobs/routes.ts";
 import { keyRoutes } from "./features/keys/routes.ts";
-import { monitoringRoutes } from "./features/monitoring/routes.ts";
+import { metricsRoute, monitoringRoutes } from "./features/monitoring/routes.ts";
 import { oauthRoutes } from "./features/oauth/routes.ts";
 import { revocationRoutes } from "./features/revocations/routes.ts";
 import { roleRoutes } from "./features/roles/routes.ts";
@@ -35,6 +36,7 @@ import {
 import { isOauthRequest } from "./http/oauth.ts";
 import { assertPlainQuery } from "./http/query.ts";
 import { createRouteTable } from "./http/route-table.ts";
+import { countRequest, inStage, nameSpan, traceRequest } from "./http/telemetry.ts";
 
 /** Every feature of the API, one line each. */
 const features = (deps: Deps): AnyElysia[] => [
@@ -51,6 +53,7 @@ const features = (deps: Deps): AnyElysia[] => [
   revocationRoutes(deps),
   auditRoutes(deps),
   monitoringRoutes(deps),
+  metricsRoute(deps),
   healthRoutes(deps),
 ];
 
@@ -92,6 +95,7 @@ export function createApp(deps: Deps): AnyElysia {
       assertPlainQuery(request);
     })
     .onError(async ({ error, request, route, set }) => {
+      nameSpan(request, route);
       const thrown = error instanceof NotFoundError ? notFound(request, set) : error;
       if (thrown === undefined) return new Response(null, { status: 204 });
       const answer = await refuse(thrown, request, route);
@@ -101,19 +105,26 @@ export function createApp(deps: Deps): AnyElysia {
     })
     .onParse(({ request }) => {
       const readBody = isOauthRequest(request) ? readFormBody : readJsonBody;
-      return readBody(request, deps.settings.server);
+      return inStage(deps, "parse", async () => readBody(request, deps.settings.server));
     })
     .onBeforeHandle(async ({ request, route, body, set }) => {
+      nameSpan(request, route);
       Object.assign(set.headers, await enforceLimits(deps, limited(request.method, route), { request, body }));
     })
-    .onAfterResponse({ as: "global" }, ({ request, set }) => {
+    .onAfterHandle(({ request }) => {
+      contextOf(request).answeredAt = deps.clock.elapsed();
+    })
+    .onAfterResponse({ as: "global" }, ({ request, route, set }) => {
       try {
-        logRequest(deps, request, set.status);
+        const status = Number(set.status ?? 200);
+        countRequest(deps, request, route, status);
+        logRequest(deps, request, status);
       } catch (error) {
         deps.log.error("A request could not be logged", { event: "request.not_logged", error });
       }
     });
 
+  if (isTracing()) app.wrap(traceRequest as never);
   for (const feature of features(deps)) app.use(feature);
   app.use(docsRoutes(deps, () => describeApi(deps)));
   app.use(accountPages(deps));
@@ -154,16 +165,17 @@ export function createApp(deps: Deps): AnyElysia {
 const limitsIn = (hooks: unknown) =>
   (hooks as { detail?: Record<string, readonly RouteLimit[]> } | undefined)?.detail?.[LIMITS_FIELD] ?? GENERAL;
 
-function logRequest(deps: Deps, request: Request, status: number | string | undefined): void {
-  const { requestId, ip, userAgent, startedAt } = contextOf(request);
+function logRequest(deps: Deps, request: Request, status: number): void {
+  const { requestId, ip, userAgent, startedAt, trace } = contextOf(request);
   deps.log.info("A request was answered", {
     event: "request.answered",
     request_id: requestId,
     method: request.method,
     path: loggedPathOf(request),
-    status: status ?? 200,
+    status,
     duration_ms: Math.round((deps.clock.elapsed() - startedAt) * 10) / 10,
     ip,
     user_agent: userAgent,
+    ...trace,
   });
 }

@@ -11,6 +11,8 @@ export interface Dependency {
   isUsed?(): boolean;
   /** Resolves when it has answered; rejects at once while its breaker is open. Without it, its breaker alone tells. */
   ping?(): Promise<unknown>;
+  /** Memory that it uses and may use, in bytes. */
+  memory?(): Promise<{ used: number; limit: number }>;
   /** Its connections, where it has a pool of them. */
   poolUse?(): SlotUse;
   /** For a copy: how far it is behind at most, in milliseconds; null where that is not known. */

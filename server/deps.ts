@@ -1,5 +1,5 @@
 import type { Log } from "../config/log.ts";
-import type { Metrics } from "../config/metrics.ts";
+import type { Metrics } from "../config/meter.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import type { ChangeFeed, Database } from "../db/database.ts";
@@ -7,6 +7,7 @@ import type { JobQueue } from "../db/jobs.ts";
 import type { Dependencies } from "./dependencies.ts";
 import type { ClientStates } from "./features/clients/service.ts";
 import type { KeyRing } from "./features/keys/service.ts";
+import type { NodeMetrics } from "./features/monitoring/service.ts";
 import type { HashPool } from "./features/passwords/hash-pool.ts";
 import type { BreachCheck } from "./features/passwords/service.ts";
 import type { Revocations } from "./features/revocations/service.ts";
@@ -40,7 +41,10 @@ export interface Deps {
   readonly limiter: Limiter;
   /** Tells where addresses are. */
   readonly geo: Geo;
+  /** Of this process. */
   readonly metrics: Metrics;
+  /** Of all processes that work in the same home. */
+  readonly nodeMetrics: NodeMetrics;
   /** Tells services that verify tokens by themselves which sessions have ended. */
   readonly revocations: Revocations;
   readonly clock: Clock;

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import type { Certificate } from "../config/certificate.ts";
 import type { Log } from "../config/log.ts";
-import { createMetrics } from "../config/metrics.ts";
+import { createMetrics, type Metrics, resourceOf } from "../config/meter.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Secrets } from "../config/secrets.ts";
 import { VERSION } from "../config/version.ts";
@@ -15,7 +15,7 @@ import type { Deps } from "./deps.ts";
 import { createClientStates } from "./features/clients/service.ts";
 import { measureJobs } from "./features/jobs/service.ts";
 import { keepKeys, openKeyRing } from "./features/keys/service.ts";
-import { measureBackups } from "./features/monitoring/service.ts";
+import { aloneInHome, measureInstallation, measureProcess, shareMetrics } from "./features/monitoring/service.ts";
 import { createHashPool } from "./features/passwords/hash-pool.ts";
 import { BREACH_FILTER_FILE, createBreachCheck } from "./features/passwords/service.ts";
 import { createRevocations } from "./features/revocations/service.ts";
@@ -40,6 +40,8 @@ export interface Assembly {
   readonly secrets: Secrets;
   readonly db: Database;
   readonly log: Log;
+  /** Of a process that serves or works in its home for long, and tells the others there; without it, it only counts. */
+  readonly metrics?: Metrics;
   readonly clock?: Clock;
   readonly random?: Random;
 }
@@ -109,9 +111,9 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
     isUsed: () => deps.settings.password.hibp === "online",
   });
   const revocations = createRevocations(() => deps);
-  const metrics = createMetrics();
-  measureJobs({ db, metrics });
-  measureBackups({ db, metrics, clock });
+  const metrics = parts.metrics ?? createMetrics({ resource: resourceOf(settings.environment) });
+  const isAlone = parts.metrics === undefined || db.kind === "pglite";
+  const nodeMetrics = isAlone ? aloneInHome(metrics) : await shareMetrics(parts.home, metrics, random);
   const deps: OpenDeps = {
     settings,
     get secrets() {
@@ -129,8 +131,9 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
     limiter: redis ? createRedisLimiter(redis.scripts, ownLimiter, redis.breaker) : ownLimiter,
     geo: openGeo({ home: parts.home, file: () => deps.settings.accounts.geoip_file, log }),
     metrics,
+    nodeMetrics,
     revocations,
-    hashPool: createHashPool(settings.password, clock),
+    hashPool: createHashPool(settings.password, clock, metrics),
     breachCheck,
     clock,
     random,
@@ -138,6 +141,7 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
     lifecycle: { draining: false },
     async close() {
       redis?.scripts.close();
+      nodeMetrics.close();
       deps.geo.close();
       await presence.close();
       revocations.close();
@@ -145,6 +149,10 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
       await jobs.close();
     },
   };
+  measureJobs(deps);
+  measureInstallation(deps);
+  measureProcess({ metrics, home: parts.home, kind: parts.kind ?? "serve" });
+  db.onQuery((ms) => metrics.record("primer_request_stage_duration_seconds", ms / 1000, { stage: "query" }));
   return deps;
 }
 
@@ -153,7 +161,8 @@ function redisOf(settings: Settings["redis"]) {
   // Whatever it does not do, its breaker counts: nothing is asked of it that it could refuse for good reason.
   const breaker = createBreaker("Redis", () => true);
   const ping = () => breaker.run(scripts.ping);
-  return { scripts, breaker, ping, meanwhile: "limits are counted by each process" };
+  const memory = () => breaker.run(scripts.memory);
+  return { scripts, breaker, ping, memory, meanwhile: "limits are counted by each process" };
 }
 
 const databaseOf = ({ breaker, query, poolUse }: Database): Dependency => ({

@@ -19,7 +19,7 @@ export function reportRun(
   durationMs: number,
 ): void {
   const outcome = ending?.outcome ?? "lost";
-  metrics.record("primer.jobs.duration", durationMs / 1000, { queue, outcome });
+  metrics.record("primer_job_duration_seconds", durationMs / 1000, { queue, outcome });
   const [level, saying] = SAYINGS[outcome];
   log[level](saying, {
     event: `job.${outcome}`,

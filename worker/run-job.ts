@@ -1,5 +1,6 @@
 import { codeOf } from "../config/errors.ts";
 import { redactText } from "../config/log.ts";
+import { inSpan } from "../config/trace.ts";
 import { type Claim, type JobPayloads, pauseAfterFailure, QUEUES, type QueueName } from "../db/jobs.ts";
 import type { Ending, JobError } from "../db/queries/jobs.ts";
 import { type Handler, PermanentFailure, RetryLater, type WorkerDeps } from "./job.ts";
@@ -77,7 +78,9 @@ function handledOrInterrupted(
 /** In a function of its own, so that what a handler throws at once is as if it had thrown later. */
 async function handle(deps: WorkerDeps, claim: Claim, handler: Handler<QueueName>, signal: AbortSignal): Promise<void> {
   const data: JobPayloads[QueueName] = deps.jobs.open(claim);
-  await handler(deps, { id: claim.id, data, attempt: claim.claimedBefore + 1, createdAt: claim.createdAt, signal });
+  const job = { id: claim.id, data, attempt: claim.claimedBefore + 1, createdAt: claim.createdAt, signal };
+  const span = { kind: "consumer", attributes: { "messaging.message.id": claim.id }, causedBy: claim.trace } as const;
+  await inSpan(`job ${claim.queue}`, span, () => handler(deps, job));
 }
 
 function endingAfter(deps: WorkerDeps, claim: Claim, error: unknown, code = errorCode(error)): Ending {

@@ -94,7 +94,7 @@ export function startSchedules(deps: RunnerDeps, home: string, options: Schedule
       .then(async (result) => {
         const { outcome, error } = result;
         tell(deps, claim, result);
-        deps.metrics.count("primer.schedules.runs", { schedule: schedule.name, outcome });
+        deps.metrics.count("primer_schedule_runs_total", { schedule: schedule.name, outcome });
         if (outcome === "failed") await tellOfFailure(deps, schedule, error);
       })
       .catch((error) => {

@@ -1,6 +1,7 @@
 import type { LabelsOf } from "../config/metrics.ts";
 import type { Settings } from "../config/schema.ts";
 import type { Tx } from "../db/database.ts";
+import { ACTIVITY_SCHEDULE, countActivity } from "../db/queries/activity.ts";
 import type { Deps } from "../server/deps.ts";
 import { advanceKeys } from "../server/features/keys/service.ts";
 import type { UserDeps } from "../server/features/users/service.ts";
@@ -34,7 +35,7 @@ export interface ScheduledRun {
   finish(tx: Tx, details: Details): Promise<void>;
 }
 
-export type ScheduleName = LabelsOf<"primer.schedules.runs">["schedule"];
+export type ScheduleName = LabelsOf<"primer_schedule_runs_total">["schedule"];
 
 /** Something that is done again and again, whoever does it. */
 export interface Schedule {
@@ -55,6 +56,13 @@ function daily(time: string): string {
 
 /** Everything that is done by the clock. What is not at a set time is spread over the hour. */
 export const SCHEDULES: readonly Schedule[] = [
+  {
+    name: ACTIVITY_SCHEDULE,
+    sentence: "Counts sessions, active users and accounts, for the metrics.",
+    cron: () => "*/5 * * * *",
+    deadlineMs: 4 * MINUTE_MS,
+    run: (deps) => deps.db.longTransaction((connection) => countActivity(connection, deps.clock.now())),
+  },
   {
     name: "backup",
     sentence: "Takes the backup of the day, and proves it.",

@@ -2,6 +2,8 @@ import { readCertificate } from "../../config/certificate.ts";
 import { failed, misused, OperatorError, textOf } from "../../config/errors.ts";
 import { type LoadedSettings, loadSettings } from "../../config/load.ts";
 import { createLog, type Log } from "../../config/log.ts";
+import { openLogSink } from "../../config/log-files.ts";
+import { openTelemetry } from "../../config/telemetry.ts";
 import type { Database } from "../../db/database.ts";
 import { isEmbedded } from "../../db/open.ts";
 import { assertRoutesKnown, routeLimits } from "../../server/app.ts";
@@ -15,6 +17,7 @@ import { listenForCommands } from "../holder.ts";
 import { bold } from "../io.ts";
 import { secretsOfInstallation, untilStopped } from "../long-running.ts";
 import { runHeldCommand } from "../run.ts";
+import { listenForScrapes } from "../scrapes.ts";
 import { heldWorkspace } from "../workspace.ts";
 
 /**
@@ -28,17 +31,22 @@ export async function run(context: CommandContext): Promise<Outcome> {
   const embedded = isEmbedded(loaded.settings);
   const isWorker = worksToo(context.options, embedded);
   const current = { settings: loaded.settings };
-  const sink = context.options.json ? process.stderr : process.stdout;
+  const out = context.options.json ? process.stderr : process.stdout;
+  const sink = openLogSink(loaded.settings.log, context.home, "serve", out, systemClock.now);
   const log = createLog(() => current.settings.log.level, sink, systemClock.now);
+  const telemetry = await openTelemetry(loaded.settings, log);
 
   await context.workspace.withDatabase(loaded.settings, async (db) => {
     const secrets = await secretsOfInstallation(context.home, loaded, db);
-    const deps = await openDeps({ home: context.home, settings: loaded.settings, secrets, db, log });
+    const { metrics } = telemetry;
+    const deps = await openDeps({ home: context.home, settings: loaded.settings, secrets, db, log, metrics });
     const socket = embedded ? await hearCommands(context, db) : undefined;
     let background: { stop(): Promise<void> } | undefined;
+    let scraped: { stop(): void } | undefined;
     try {
       const stopped = untilStopped(log); // before anybody is told that there is something to stop
       const server = listen(deps, context.home);
+      scraped = listenForScrapes(deps);
       process.on("SIGHUP", () => {
         reload(deps, current, load, log);
         server.reloadCertificate();
@@ -55,7 +63,9 @@ export async function run(context: CommandContext): Promise<Outcome> {
       await Promise.all([server.stop(), background?.stop()]);
     } finally {
       socket?.close();
+      scraped?.stop();
       await background?.stop();
+      await telemetry.close();
       await deps.close();
     }
   });
@@ -124,7 +134,7 @@ function announce(context: CommandContext, deps: Deps, { url }: RunningServer): 
 
 /** What only counts from the next start on: it was used once, when the process began. */
 const FIXED_AT_START =
-  /^(environment|server\.(host|port|tls_\w+)|database\.|redis\.|mail\.(smtp_\w+|tls\w*|connections)$)/;
+  /^(environment|server\.(host|port|tls_\w+)|database\.|redis\.|telemetry\.|log\.(folder|max_bytes|keep)|mail\.(smtp_\w+|tls\w*|connections)$)/;
 /** Of those, what other settings follow from: they stay as they were when settings are read again. */
 const ADDRESS = ["host", "port", "tls_cert", "tls_key"] as const;
 
@@ -145,7 +155,7 @@ function reload(
     deps.settings = settings;
     current.settings = settings;
     if (changed.some((key) => key.startsWith("password.")))
-      deps.hashPool = createHashPool(settings.password, deps.clock);
+      deps.hashPool = createHashPool(settings.password, deps.clock, deps.metrics);
     const waiting = changed.filter((key) => FIXED_AT_START.test(key));
     log.info("Settings were read again", { event: "settings.reloaded", changed, after_restart: waiting });
     if (changed.length > 0) recordReload(deps, changed);

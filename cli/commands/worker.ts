@@ -1,6 +1,8 @@
 import { misused } from "../../config/errors.ts";
 import { loadSettings } from "../../config/load.ts";
 import { createLog } from "../../config/log.ts";
+import { openLogSink } from "../../config/log-files.ts";
+import { openTelemetry } from "../../config/telemetry.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { openDeps } from "../../server/start.ts";
 import { workInBackground } from "../../worker/background.ts";
@@ -9,6 +11,7 @@ import { DEFAULT_CONCURRENCY } from "../../worker/run.ts";
 import type { CommandContext, Options, Outcome } from "../command.ts";
 import { secretsOfInstallation, untilStopped } from "../long-running.ts";
 import { listSchedules, runSchedule } from "../schedules.ts";
+import { listenForScrapes } from "../scrapes.ts";
 
 const MAX_CONCURRENCY = 100;
 
@@ -27,14 +30,17 @@ async function work(context: CommandContext): Promise<Outcome> {
   const { home } = context;
   const loaded = loadSettings(home, context.environment);
   const { settings } = loaded;
-  const sink = context.options.json ? process.stderr : process.stdout;
+  const out = context.options.json ? process.stderr : process.stdout;
+  const sink = openLogSink(settings.log, home, "worker", out, systemClock.now);
   const log = createLog(() => settings.log.level, sink, systemClock.now);
+  const telemetry = await openTelemetry(settings, log);
   await context.workspace.withDatabase(settings, async (db) => {
     const secrets = await secretsOfInstallation(home, loaded, db);
-    const deps = await openDeps({ home, kind: "worker", settings, secrets, db, log });
+    const deps = await openDeps({ home, kind: "worker", settings, secrets, db, log, metrics: telemetry.metrics });
     const stopped = untilStopped(log); // before anybody is told that there is something to stop
     const background = await workInBackground(deps, home, { concurrency });
     const watcher = endIfBlocked();
+    const scraped = listenForScrapes(deps);
     context.io.note(`primer works in the background\n  Home      ${home}\n  Database  ${db.address}\n`);
     log.info("Working", { event: "worker.started", home, database: db.kind, concurrency, pid: process.pid });
     try {
@@ -42,6 +48,8 @@ async function work(context: CommandContext): Promise<Outcome> {
     } finally {
       await background.stop();
       watcher.stop();
+      scraped?.stop();
+      await telemetry.close();
       await deps.close();
     }
   });

@@ -78,17 +78,19 @@ async function authenticateRequest(deps: Deps, request: Request, staleMs: number
   const authorization = request.headers.get("authorization");
   const token = bearerToken(authorization);
   const issuer = isLegacyToken(settings, clock, token) ? "legacy" : "own";
+  const began = clock.elapsed();
   try {
     const authenticated =
       issuer === "legacy"
         ? await authenticateLegacy(deps, await verifyLegacyToken(settings, clock, token), contextOf(request).requestId)
         : await authenticate(deps, { authorization, fingerprint: cookieOf(settings, request, "fp") }, staleMs);
-    deps.metrics.count("primer.tokens.verified", { issuer, outcome: "accepted" });
+    deps.metrics.count("primer_tokens_verified_total", { issuer, outcome: "accepted" });
+    deps.metrics.record("primer_token_verification_duration_seconds", (clock.elapsed() - began) / 1000, {});
     return authenticated;
   } catch (error) {
     // Where the database is away nothing was found out about the token.
     if (error instanceof AppError && ERRORS[error.errorCode].status === 401)
-      deps.metrics.count("primer.tokens.verified", { issuer, outcome: "refused" });
+      deps.metrics.count("primer_tokens_verified_total", { issuer, outcome: "refused" });
     throw error;
   }
 }

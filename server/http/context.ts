@@ -1,5 +1,6 @@
 import { matchesNetwork } from "../../config/kinds.ts";
 import type { Settings } from "../../config/schema.ts";
+import { traceFields } from "../../config/trace.ts";
 import type { Caller, Deps } from "../deps.ts";
 import { clientAddress } from "./client-address.ts";
 
@@ -7,6 +8,10 @@ import { clientAddress } from "./client-address.ts";
 export interface RequestContext extends Caller {
   readonly requestId: string;
   readonly startedAt: number;
+  /** When there was something to answer, by the same clock; what comes after it is writing. */
+  answeredAt?: number;
+  /** The span of this request, and the trace that it belongs to, where it is traced. */
+  readonly trace: { readonly trace_id?: string; readonly span_id?: string };
 }
 
 const WELL_FORMED_ID = /^[A-Za-z0-9._-]{8,128}$/;
@@ -31,12 +36,13 @@ export function openContext(deps: Deps, request: Request, peer: string | null): 
     ip: clientAddress(peer, headers.get("x-forwarded-for"), isProxyFor(deps.settings)),
     userAgent: headers.get("user-agent")?.slice(0, MAX_USER_AGENT) ?? null,
     startedAt: deps.clock.elapsed(),
+    trace: traceFields(),
   };
   contexts.set(request, context);
   return context;
 }
 
-const NOBODY: RequestContext = { requestId: "unknown", ip: null, userAgent: null, startedAt: 0 };
+const NOBODY: RequestContext = { requestId: "unknown", ip: null, userAgent: null, startedAt: 0, trace: {} };
 
 /**
  * The path of a request, without its query. Taken by hand: where the Host header is missing (HTTP/1.0) or no host, the

@@ -46,7 +46,7 @@ const SUBJECTS: Record<RouteLimit, (limited: Limited) => string> = {
   register_ip: ({ request }) => addressKey(contextOf(request).ip),
 };
 
-type LimitDeps = Pick<Deps, "settings" | "limiter" | "log">;
+type LimitDeps = Pick<Deps, "settings" | "limiter" | "log" | "metrics" | "clock">;
 
 function checksOf({ rate_limits }: Settings, { name: route, limits }: LimitedRoute, limited: Limited): Check[] {
   const own = rate_limits.routes.get(route);
@@ -101,7 +101,10 @@ async function takeAll(
   request: Request,
 ): Promise<Readonly<Record<string, string>>> {
   if (checks.length === 0) return {};
+  const began = deps.clock.elapsed();
   const rooms = await deps.limiter.take(checks);
+  const took = deps.clock.elapsed() - began;
+  deps.metrics.record("primer_request_stage_duration_seconds", took / 1000, { stage: "limit" });
   const over = rooms.findIndex(({ waitMs }) => waitMs > 0);
   const isShadow = deps.settings.rate_limits.mode === "shadow";
   if (over >= 0) report(deps, request, checks[over], isShadow);
@@ -111,10 +114,12 @@ async function takeAll(
   return headersOf(checks, rooms);
 }
 
-function report({ log }: LimitDeps, request: Request, check: Check | undefined, isShadow: boolean): void {
+function report({ log, metrics }: LimitDeps, request: Request, check: Check | undefined, isShadow: boolean): void {
+  const limit = check?.key.split(":")[0] ?? "general";
+  metrics.count("primer_limits_hit_total", { limit, mode: isShadow ? "shadow" : "enforce" });
   log.info(isShadow ? "A request would be over a limit" : "A request was over a limit", {
     event: isShadow ? "limit.would_refuse" : "limit.refused",
-    limit: check?.key.split(":")[0],
+    limit,
     request_id: contextOf(request).requestId,
     ip: contextOf(request).ip,
   });

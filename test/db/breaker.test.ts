@@ -42,6 +42,7 @@ describe("a circuit breaker", () => {
     expect(breaker.status()).toEqual({
       state: "closed",
       failureCount: 0,
+      failuresSoFar: 0,
       lastFailureAgoMs: null,
       nextAttemptInMs: null,
     });

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { readingsOf } from "../../config/meter.ts";
 import { claimSchedule, insertSchedule, listScheduleRuns } from "../../db/queries/schedules.ts";
 import type { Deps } from "../../server/deps.ts";
 import { MISSED_WITHIN_MS, PAUSES_MS, runOnce, startSchedules } from "../../worker/run-schedules.ts";
@@ -241,7 +242,8 @@ describe("a run", () => {
 
   test("is counted by how it ended", async () => {
     const read = async () =>
-      (await app.deps.metrics.read()).find(({ name }) => name === "primer.schedules.runs")?.points ?? [];
+      readingsOf(await app.deps.metrics.collect()).find(({ name }) => name === "primer_schedule_runs_total")?.points ??
+      [];
     const done = async () => (await read()).find(({ labels }) => labels.outcome === "done")?.value ?? 0;
     const before = await done();
     await due(

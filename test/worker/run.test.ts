@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { readingsOf } from "../../config/meter.ts";
 import { sealedBy, secretKey } from "../../config/secrets.ts";
 import { pauseAfterFailure, QUEUES, superviseJobs, type WithoutSecrets } from "../../db/jobs.ts";
 import { listOutdatedSeals } from "../../db/queries/jobs.ts";
@@ -38,7 +39,9 @@ describe("a job", () => {
       },
       { pace: { poll: 500 } },
     );
-    const [duration] = (await app.deps.metrics.read()).filter(({ name }) => name === "primer.jobs.duration");
+    const [duration] = readingsOf(await app.deps.metrics.collect()).filter(
+      ({ name }) => name === "primer_job_duration_seconds",
+    );
     expect(duration?.points).toEqual([
       expect.objectContaining({ labels: { queue: "send-mail", outcome: "done" }, value: 1 }),
     ]);

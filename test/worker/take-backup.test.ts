@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { readingsOf } from "../../config/meter.ts";
 import { secretKey } from "../../config/secrets.ts";
 import { findLastBackup } from "../../server/features/backups/service.ts";
 import { runScheduledBackup, type ScheduledBackupDeps } from "../../worker/schedules/take-backup.ts";
@@ -59,6 +60,8 @@ test("one that was proven is remembered, and the others make room", async () => 
   expect(files()).toEqual(["notes.txt", "primer-20260305T120000Z.backup"]);
   expect(await findLastBackup(app.db.orm, true)).toMatchObject({ id: taken?.id, verifiedAt: app.clock.now() });
   app.clock.advance(90_000);
-  const age = (await app.deps.metrics.read()).find(({ name }) => name === "primer.backup.verified_age");
+  const age = readingsOf(await app.deps.metrics.collect()).find(
+    ({ name }) => name === "primer_backup_verified_age_seconds",
+  );
   expect(age?.points).toEqual([{ labels: {}, value: 90 }]);
 });

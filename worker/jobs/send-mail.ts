@@ -1,4 +1,6 @@
 import { redactText } from "../../config/log.ts";
+import type { Metrics } from "../../config/meter.ts";
+import { inSpan } from "../../config/trace.ts";
 import { BreakerOpenError } from "../../db/breaker.ts";
 import { type Job, PermanentFailure, RetryLater } from "../job.ts";
 import { type MailDeps, prepareMail } from "../mail/prepare-mail.ts";
@@ -6,6 +8,7 @@ import { explainSmtpError, isRefusalForGood } from "../mail/smtp-errors.ts";
 import type { Mailer } from "../mail/transport.ts";
 
 export interface SendMailDeps extends MailDeps {
+  readonly metrics: Pick<Metrics, "count">;
   readonly mailer: Mailer;
 }
 
@@ -22,6 +25,7 @@ export async function sendMail(deps: SendMailDeps, job: Job<"send-mail">): Promi
   const facts = { mail_id: id, template: data.template, user_id: data.user_id, request_id: data.request_id, attempt };
   const message = await prepareMail(deps, job);
   if ("obsolete" in message) {
+    deps.metrics.count("primer_mails_total", { outcome: "obsolete" });
     deps.log.info("A mail has become pointless and is not sent", {
       event: "mail.obsolete",
       ...facts,
@@ -30,12 +34,14 @@ export async function sendMail(deps: SendMailDeps, job: Job<"send-mail">): Promi
     return;
   }
   try {
-    const { provider } = await deps.mailer.send(message, job.signal);
+    const { provider } = await inSpan("mail.send", { kind: "client" }, () => deps.mailer.send(message, job.signal));
+    deps.metrics.count("primer_mails_total", { outcome: "sent" });
     deps.log.info("A mail was sent", { event: "mail.sent", ...facts, provider });
   } catch (error) {
     const { step, message: said } = explainSmtpError(error);
     const reason = withoutAddress(said, message.to);
     const isFinal = isRefusalForGood(error);
+    deps.metrics.count("primer_mails_total", { outcome: isFinal ? "refused" : "deferred" });
     deps.log.warn(isFinal ? "A mail was refused for good" : "A mail could not be sent now", {
       event: isFinal ? "mail.refused" : "mail.deferred",
       ...facts,

@@ -114,7 +114,11 @@ export async function completeLogin(
     });
     return undefined;
   });
-  const [answer, withheld] = await Promise.all([issueTokens(deps, { ...account, session, family }), committed]);
+  const [answer, withheld] = await Promise.all([
+    issueTokens(deps, { ...account, session, family }, "login"),
+    committed,
+  ]);
+  if (withheld === undefined) deps.metrics.count("primer_sign_ins_total", { outcome: "success", reason: "password" });
   return withheld ?? answer;
 }
 

@@ -1,3 +1,5 @@
+import type { LabelsOf } from "../../../config/metrics.ts";
+import { inSpan } from "../../../config/trace.ts";
 import type { RefreshFamilyRow, SessionRow } from "../../../db/queries/sessions.ts";
 import type { UserRow } from "../../../db/queries/users.ts";
 import type { Deps } from "../../deps.ts";
@@ -16,6 +18,9 @@ export interface TokenAnswer {
 /** An access token alone. Its lifetime in seconds. */
 export type AccessTokenAnswer = Pick<TokenAnswer, "access_token" | "token_type" | "expires_in">;
 
+/** What tokens are issued for. */
+export type Grant = LabelsOf<"primer_tokens_issued_total">["grant"];
+
 export interface IssueFor {
   readonly user: Pick<UserRow, "id" | "username">;
   readonly roles: readonly string[];
@@ -28,8 +33,10 @@ export interface IssueFor {
 export async function issueAccessToken(
   deps: Deps,
   { user, roles, permissions, session }: Omit<IssueFor, "family">,
+  grant: Grant,
 ): Promise<AccessTokenAnswer> {
-  const { token, expiresIn } = await signAccessToken(deps, {
+  const began = deps.clock.elapsed();
+  const subject = {
     userId: user.id,
     username: user.username,
     sessionId: session.id,
@@ -40,17 +47,21 @@ export async function issueAccessToken(
     permissions,
     sessionEnd: session.expiresAt,
     fingerprintHash: session.fingerprintHash,
-  });
+  };
+  const { token, expiresIn } = await inSpan("token.sign", {}, () => signAccessToken(deps, subject));
+  const took = deps.clock.elapsed() - began;
+  deps.metrics.record("primer_request_stage_duration_seconds", took / 1000, { stage: "sign" });
+  deps.metrics.count("primer_tokens_issued_total", { grant });
   return { access_token: token, token_type: "bearer", expires_in: expiresIn };
 }
 
 /** The tokens of a session at the generation that its family has. Writes nothing. */
-export async function issueTokens(deps: Deps, subject: IssueFor): Promise<TokenAnswer> {
+export async function issueTokens(deps: Deps, subject: IssueFor, grant: Grant): Promise<TokenAnswer> {
   const { session, family } = subject;
   const refreshKey = deps.keys.refreshById(family.keyId);
   if (!refreshKey) throw new Error(`The refresh key ${family.keyId} is not open`);
   const [access, refreshToken] = await Promise.all([
-    issueAccessToken(deps, subject),
+    issueAccessToken(deps, subject, grant),
     sealRefreshToken(refreshKey, family.id, family.generation),
   ]);
   const refreshUntil = Math.min(family.idleExpiresAt.getTime(), session.expiresAt.getTime());

@@ -1,3 +1,4 @@
+import type { LabelsOf } from "../../../config/metrics.ts";
 import type { Tx } from "../../../db/database.ts";
 import { advanceRefreshFamily, lockRefreshFamily, revokeSessions } from "../../../db/queries/sessions.ts";
 import type { Caller, Deps } from "../../deps.ts";
@@ -11,6 +12,15 @@ import { issueTokens, type TokenAnswer } from "./issue-tokens.ts";
 
 type Family = NonNullable<Awaited<ReturnType<typeof lockRefreshFamily>>>;
 type Decision = "rotate" | "repeat" | ErrorCode;
+
+/** How the metrics tell that there are no new tokens. */
+const REFUSED: Partial<Record<ErrorCode, LabelsOf<"primer_refreshes_total">["outcome"]>> = {
+  AUTH_TOKEN_INVALID: "invalid",
+  AUTH_TOKEN_EXPIRED: "expired",
+  AUTH_TOKEN_REVOKED: "revoked",
+  AUTH_REFRESH_REUSED: "reused",
+  RATE_LIMIT_EXCEEDED: "limited",
+};
 
 export interface RefreshInput {
   readonly refresh_token: string;
@@ -27,11 +37,18 @@ export interface RefreshInput {
  * RATE_LIMIT_EXCEEDED
  */
 export async function refresh(deps: Deps, input: RefreshInput, caller: Caller): Promise<TokenAnswer> {
-  const pointer = await openRefreshToken(deps, input.refresh_token);
-  const outcome = await deps.db.transaction((tx) => spend(tx, deps, pointer, input, caller));
-  if (outcome === "AUTH_REFRESH_REUSED") await deps.changes.settled();
-  if (typeof outcome === "string") throw new AppError(outcome);
-  return issueTokens(deps, outcome);
+  try {
+    const pointer = await openRefreshToken(deps, input.refresh_token);
+    const outcome = await deps.db.transaction((tx) => spend(tx, deps, pointer, input, caller));
+    if (outcome === "AUTH_REFRESH_REUSED") await deps.changes.settled();
+    if (typeof outcome === "string") throw new AppError(outcome);
+    deps.metrics.count("primer_refreshes_total", { outcome: "accepted" });
+    return await issueTokens(deps, outcome, "refresh");
+  } catch (error) {
+    const outcome = error instanceof AppError ? REFUSED[error.errorCode] : undefined;
+    if (outcome) deps.metrics.count("primer_refreshes_total", { outcome });
+    throw error;
+  }
 }
 
 /**

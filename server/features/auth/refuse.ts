@@ -90,6 +90,7 @@ export async function recordRefusal(deps: Deps, attempt: Attempt, refusal: Refus
     if (guess.isLast && WRONG.has(reason) && !isLane(guess) && userId !== null)
       await tellOfLock(tx, deps, userId, caller);
   });
+  if (action === "login") deps.metrics.count("primer_sign_ins_total", { outcome: "failure", reason });
   deps.log.info(action === "login" ? "A login was refused" : "A password was refused", {
     event: REFUSED[action],
     action,

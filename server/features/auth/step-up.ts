@@ -81,7 +81,7 @@ export async function stepUp(
   if (sessionId === null) throw new AppError("AUTH_TOKEN_INVALID", { internal: "There is no session to prove it for" });
   const proven = await provePassword(deps, principal, input.password, "session.stepped_up", caller);
   const renewed = await withProof(deps, proven, () => renew(deps, proven, sessionId, caller));
-  return renewed ? issueAccessToken(deps, renewed) : refuseChanged(deps, proven, caller);
+  return renewed ? issueAccessToken(deps, renewed, "step_up") : refuseChanged(deps, proven, caller);
 }
 
 /** @returns the session as it is now; undefined where the password is not the account's any more */

@@ -1,4 +1,4 @@
-import type { Metrics } from "../../../config/metrics.ts";
+import type { Metrics } from "../../../config/meter.ts";
 import type { Database, Tx } from "../../../db/database.ts";
 import { withinDeadline } from "../../../db/deadline.ts";
 import { QUEUES, type QueueName } from "../../../db/jobs.ts";
@@ -221,10 +221,8 @@ export function measureJobs({ db, metrics }: { readonly db: Database; readonly m
       }),
     );
   };
-  metrics.observe("primer.jobs.depth", async () =>
-    (await standing()).map(({ labels, count }) => ({ labels, value: count })),
-  );
-  metrics.observe("primer.jobs.oldest_age", async () =>
+  metrics.observe("primer_jobs", async () => (await standing()).map(({ labels, count }) => ({ labels, value: count })));
+  metrics.observe("primer_jobs_oldest_age_seconds", async () =>
     (await standing()).map(({ labels, age }) => ({ labels, value: age })),
   );
 }

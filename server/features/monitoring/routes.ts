@@ -1,9 +1,11 @@
 import { Elysia } from "elysia";
+import { readingsOf } from "../../../config/meter.ts";
 import type { Deps } from "../../deps.ts";
+import { AppError } from "../../errors.ts";
 import { access } from "../../http/access.ts";
 import { describe } from "../../http/openapi.ts";
-import { CircuitBreakersAnswer, MetricsAnswer, MonitoringHealthAnswer } from "./schema.ts";
-import { circuitBreakers, systemHealth } from "./service.ts";
+import { CircuitBreakersAnswer, MetricsAnswer, MetricsText, MonitoringHealthAnswer } from "./schema.ts";
+import { bearsToken, circuitBreakers, PROMETHEUS_TYPE, prometheusText, systemHealth } from "./service.ts";
 
 const tag = "Monitoring";
 /** Of most use while the database is away. */
@@ -12,11 +14,11 @@ const READ = { permission: "monitoring:read", evenStale: true };
 export const monitoringRoutes = (deps: Deps) =>
   new Elysia({ name: "monitoring", prefix: "/api/v1/monitoring" })
     .use(access(deps))
-    .get("/metrics", async () => ({ metrics: await deps.metrics.read() }), {
+    .get("/metrics", async () => ({ metrics: readingsOf(await deps.nodeMetrics.collect()) }), {
       access: READ,
       detail: describe({
         tag,
-        summary: "What this process has counted and measured",
+        summary: "What the processes of this node have counted and measured",
         description: "Asks for the permission monitoring:read.",
         bearer: true,
         answers: { 200: MetricsAnswer },
@@ -67,3 +69,27 @@ export const monitoringRoutes = (deps: Deps) =>
         },
       }),
     });
+
+/** For those who collect metrics; they have a token of their own and no account. */
+export const metricsRoute = (deps: Deps) =>
+  new Elysia({ name: "metrics" }).get(
+    "/metrics",
+    async ({ request, set }) => {
+      const { metrics_token } = deps.settings.telemetry;
+      if (metrics_token === "") throw new AppError("NOT_FOUND");
+      if (!bearsToken(request.headers.get("authorization"), metrics_token)) throw new AppError("AUTH_TOKEN_INVALID");
+      set.headers["content-type"] = PROMETHEUS_TYPE;
+      return prometheusText(await deps.nodeMetrics.collect(), deps.settings.environment);
+    },
+    {
+      detail: describe({
+        tag,
+        limits: [],
+        summary: "The same in Prometheus' text format",
+        description: "Asks for the token of telemetry.metrics_token; 404 where none is set.",
+        answers: { 200: MetricsText },
+        mediaType: "text/plain",
+        errors: ["AUTH_TOKEN_INVALID", "NOT_FOUND"],
+      }),
+    },
+  );

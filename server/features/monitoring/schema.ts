@@ -62,10 +62,15 @@ export const MetricsAnswer = t.Object(
             value: t.Number({ description: "The count or the amount; of durations how many there were" }),
             sum: t.Optional(t.Number({ description: "Of durations: all of them together" })),
             max: t.Optional(t.Number({ description: "Of durations: the longest one" })),
+            p50: t.Optional(t.Number({ description: "Of durations: half of them took no longer, about" })),
+            p95: t.Optional(t.Number({ description: "Of durations: 95 of a hundred took no longer, about" })),
+            p99: t.Optional(t.Number({ description: "Of durations: 99 of a hundred took no longer, about" })),
           }),
         ),
       }),
     ),
   },
-  { description: "Counts and durations since the start of this process, amounts as they are now" },
+  { description: "Counts and durations since each process began, amounts as they are now" },
 );
+
+export const MetricsText = t.String({ description: "Every metric with a line of help" });

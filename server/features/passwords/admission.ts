@@ -50,9 +50,12 @@ export function createAdmission(options: AdmissionOptions, clock: Pick<Clock, "e
   }
 
   return {
-    /** @throws what `refusal` makes; then the work was not begun */
-    async run<T>(work: () => Promise<T>): Promise<T> {
+    waiting: () => line.length,
+    /** @param onWaited is told how long it took until the work began  @throws what `refusal` makes; then the work was not begun */
+    async run<T>(work: () => Promise<T>, onWaited: (ms: number) => void): Promise<T> {
+      const came = clock.elapsed();
       await enter();
+      onWaited(clock.elapsed() - came);
       try {
         return await admitted.time(work);
       } finally {

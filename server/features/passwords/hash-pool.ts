@@ -1,6 +1,8 @@
 import { availableParallelism } from "node:os";
 import { BulkheadRejectedError, bulkhead, TaskCancelledError, TimeoutStrategy, timeout, wrap } from "cockatiel";
+import type { Metrics } from "../../../config/meter.ts";
 import type { Settings } from "../../../config/schema.ts";
+import { inSpan } from "../../../config/trace.ts";
 import { unavailable } from "../../errors.ts";
 import type { Clock } from "../../ports/clock.ts";
 import { createAdmission } from "./admission.ts";
@@ -25,7 +27,18 @@ export interface HashPool {
   run<T>(work: () => Promise<T>): Promise<T>;
   /** How long the slowest hash of the last hour took (milliseconds), its wait not counted. */
   slowestMs(): number;
+  /** How many hashes run and how many wait, and how many of each there may be. */
+  use(): HashUse;
 }
+
+export interface HashUse {
+  readonly running: number;
+  readonly waiting: number;
+  readonly slots: number;
+  readonly queue_limit: number;
+}
+
+const UNCOUNTED: Pick<Metrics, "count" | "record"> = { count() {}, record() {} };
 
 /**
  * So many are admitted for each slot: beside its hash, each waits for the database and for a signature. More at a time
@@ -36,35 +49,62 @@ const ADMITTED_PER_SLOT = 4;
 const QUEUE_SHARE = 0.5;
 const FULL = "The hash queue is full";
 
-export function createHashPool(settings: Settings["password"], clock: Pick<Clock, "elapsed">): HashPool {
+export function createHashPool(
+  settings: Settings["password"],
+  clock: Pick<Clock, "elapsed">,
+  metrics: Pick<Metrics, "count" | "record"> = UNCOUNTED,
+): HashPool {
   const slots = settings.hash_slots || availableParallelism();
   const queue = bulkhead(slots, settings.hash_queue);
   const policy = wrap(timeout(settings.hash_timeout, TimeoutStrategy.Aggressive), queue);
   const hashes = stopwatch(clock);
   const longestQueueMs = settings.hash_timeout * QUEUE_SHARE;
+  const full = (cause?: unknown) => {
+    metrics.count("primer_hashes_refused_total", {});
+    return unavailable(FULL, cause);
+  };
+  const waitedIn = (line: "admission" | "slot") => (ms: number) =>
+    metrics.record("primer_hash_wait_seconds", ms / 1000, { line });
+  const timed = async <T>(work: () => Promise<T>) => {
+    const began = clock.elapsed();
+    const result = await inSpan("password.hash", {}, () => hashes.time(work));
+    metrics.record("primer_request_stage_duration_seconds", (clock.elapsed() - began) / 1000, { stage: "hash" });
+    return result;
+  };
   const admission = createAdmission(
     {
       atATime: Math.min(slots * ADMITTED_PER_SLOT, slots + settings.hash_queue),
       longestLineMs: longestQueueMs,
       deadlineMs: settings.hash_timeout,
-      refusal: () => unavailable(FULL),
+      refusal: full,
     },
     clock,
   );
   return {
-    admit: admission.run,
+    admit: (work) => admission.run(work, waitedIn("admission")),
     slowestMs: hashes.slowestMs,
+    use: () => ({
+      running: slots - queue.executionSlots,
+      waiting: admission.waiting() + settings.hash_queue - queue.queueSlots,
+      slots,
+      queue_limit: settings.hash_queue,
+    }),
     async run(work) {
       const waiting = settings.hash_queue - queue.queueSlots;
-      if ((waiting / slots) * hashes.usualMs() > longestQueueMs) throw unavailable(FULL);
+      if ((waiting / slots) * hashes.usualMs() > longestQueueMs) throw full();
+      const came = clock.elapsed();
       try {
         return await policy.execute(({ signal }) => {
           if (signal.aborted) throw new TaskCancelledError();
-          return hashes.time(work);
+          waitedIn("slot")(clock.elapsed() - came);
+          return timed(work);
         });
       } catch (error) {
-        if (error instanceof BulkheadRejectedError) throw unavailable(FULL, error);
-        if (error instanceof TaskCancelledError) throw unavailable("A hash missed its deadline", error, 2);
+        if (error instanceof BulkheadRejectedError) throw full(error);
+        if (error instanceof TaskCancelledError) {
+          metrics.count("primer_hashes_refused_total", {});
+          throw unavailable("A hash missed its deadline", error, 2);
+        }
         throw error;
       }
     },

@@ -33,7 +33,7 @@ export interface Guess {
   readonly isLocked: boolean;
 }
 
-type GuardDeps = Pick<Deps, "db" | "settings" | "clock" | "secrets" | "limiter" | "log">;
+type GuardDeps = Pick<Deps, "db" | "settings" | "clock" | "secrets" | "limiter" | "log" | "metrics">;
 
 function subjectOf({ secrets }: GuardDeps, guessed: Guessed): string {
   if ("name" in guessed) {

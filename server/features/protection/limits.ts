@@ -7,7 +7,7 @@ export type ServiceLimit = "refresh" | "login_account" | "client_failed" | "intr
 /** What counts failures guards secrets: that counts in shadow mode too. */
 const COUNTS_FAILURES: ReadonlySet<ServiceLimit> = new Set(["login_account", "client_failed", "introspect_failed"]);
 
-type LimitDeps = Pick<Deps, "limiter" | "settings" | "log">;
+type LimitDeps = Pick<Deps, "limiter" | "settings" | "log" | "metrics">;
 
 const checksOf = ({ settings }: LimitDeps, limit: ServiceLimit, subject: string) => {
   const rate = settings.rate_limits[limit];
@@ -23,7 +23,9 @@ export async function waitOf(deps: LimitDeps, limit: ServiceLimit, subject: stri
 /** Sees whether there is room for one more, and counts nothing. @throws AppError RATE_LIMIT_EXCEEDED */
 export async function assertRoom(deps: LimitDeps, limit: ServiceLimit, subject: string): Promise<void> {
   const wait = await waitOf(deps, limit, subject);
-  if (wait > 0) throw rateLimited(wait, deps.settings.rate_limits[limit]?.limit ?? 0);
+  if (wait === 0) return;
+  deps.metrics.count("primer_limits_hit_total", { limit, mode: "enforce" });
+  throw rateLimited(wait, deps.settings.rate_limits[limit]?.limit ?? 0);
 }
 
 /** Counts one more. Of many at once no more than the limit go on. @throws AppError RATE_LIMIT_EXCEEDED */
@@ -32,6 +34,7 @@ export async function takeRoom(deps: LimitDeps, limit: ServiceLimit, subject: st
   const [room] = check ? await deps.limiter.take([check]) : [];
   if (!check || !room || room.waitMs === 0) return;
   const isShadow = deps.settings.rate_limits.mode === "shadow" && !COUNTS_FAILURES.has(limit);
+  deps.metrics.count("primer_limits_hit_total", { limit, mode: isShadow ? "shadow" : "enforce" });
   if (!isShadow) throw rateLimited(room.waitMs, check.rate.limit);
   deps.log.info("A request would be over a limit", { event: "limit.would_refuse", limit });
 }

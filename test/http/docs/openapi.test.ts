@@ -8,9 +8,10 @@ import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { faultsOf, type Schema } from "../support/json-schema.ts";
 import { basicOf, introspect, revoke } from "../support/oauth.ts";
 
+const METRICS_TOKEN = "a-token-for-metrics-alone";
 let app: HttpApp;
 beforeAll(async () => {
-  app = await openHttpApp({ PRIMER_PASSWORD__FAILURE_FLOOR: "0ms" });
+  app = await openHttpApp({ PRIMER_PASSWORD__FAILURE_FLOOR: "0ms", PRIMER_TELEMETRY__METRICS_TOKEN: METRICS_TOKEN });
   app.clock.advance(Date.now() - app.clock.now().getTime()); // readiness compares the clock with the database's
   await app.createUser({ username: "ada", roles: ["admin"] });
 });
@@ -255,6 +256,7 @@ describe("GET /docs/json", () => {
     }
     await call("GET", "/api/v1/revocations/stream");
     await call("GET", "/api/v1/monitoring/metrics", { token: (await app.login("root")).access_token });
+    await call("GET", "/metrics", { token: METRICS_TOKEN });
     app.clock.advance(Date.now() - app.clock.now().getTime());
     for (const path of ["/api/v1/health", "/livez", "/readyz"]) await call("GET", path);
     const expected = documented().flatMap(({ method, path, operation }) =>

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { createMetrics } from "../../../config/metrics.ts";
+import { createMetrics, readingsOf, resourceOf } from "../../../config/meter.ts";
 import { measureJobs } from "../../../server/features/jobs/service.ts";
 import { enqueue, mail, stored } from "../../worker/support/jobs.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
@@ -187,7 +187,7 @@ describe("metrics of the queues", () => {
           .find((metric: { name: string }) => metric.name === name)
           .points.map(({ labels, value }: { labels: { state: string }; value: number }) => [labels.state, value]),
       );
-    return { depth: points("primer.jobs.depth"), age: points("primer.jobs.oldest_age") };
+    return { depth: points("primer_jobs"), age: points("primer_jobs_oldest_age_seconds") };
   };
 
   test("show how many jobs wait, run and are dead, and how old the oldest of them is", async () => {
@@ -202,15 +202,15 @@ describe("metrics of the queues", () => {
   });
 
   test("are left out while the database does not answer, and the others are there", async () => {
-    const metrics = createMetrics();
+    const metrics = createMetrics({ resource: resourceOf("development") });
     const replica = {
       select: () => {
         throw new Error("away");
       },
     };
     measureJobs({ db: { ...app.db, replica } as unknown as typeof app.db, metrics });
-    metrics.count("primer.tokens.verified", { issuer: "own", outcome: "accepted" });
-    const points = new Map((await metrics.read()).map((metric) => [metric.name, metric.points.length]));
-    expect([points.get("primer.jobs.depth"), points.get("primer.tokens.verified")]).toEqual([0, 1]);
+    metrics.count("primer_tokens_verified_total", { issuer: "own", outcome: "accepted" });
+    const points = new Map(readingsOf(await metrics.collect()).map((metric) => [metric.name, metric.points.length]));
+    expect([points.get("primer_jobs"), points.get("primer_tokens_verified_total")]).toEqual([0, 1]);
   });
 });

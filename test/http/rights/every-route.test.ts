@@ -117,6 +117,7 @@ const ROUTES: Readonly<Record<string, Row>> = {
   "GET /api/v1/monitoring/health": { answers: administration(200) },
   "GET /api/v1/monitoring/circuit-breakers": { answers: administration(200) },
 
+  "GET /metrics": { answers: everybody(404) },
   "GET /readyz": { answers: everybody(503) }, // the test's clock is not the database's
   ...Object.fromEntries(
     [

@@ -22,6 +22,7 @@ const PUBLIC = new Set([
   "GET /api/v1/health",
   "GET /livez",
   "GET /readyz",
+  "GET /metrics", // 404 without telemetry.metrics_token, which is no user's
   "GET /docs",
   "GET /docs/json",
   "GET /docs/page.css",

@@ -76,7 +76,7 @@ describe("a token of the service before", () => {
     const read = async () => {
       const { status, body } = await app.request("GET", "/api/v1/monitoring/metrics", { token });
       expect(status).toBe(200);
-      const metric = body.metrics.find(({ name }: { name: string }) => name === "primer.tokens.verified");
+      const metric = body.metrics.find(({ name }: { name: string }) => name === "primer_tokens_verified_total");
       const of = (issuer: string, outcome: string) =>
         metric.points.find(
           ({ labels }: { labels: Record<string, string> }) => labels.issuer === issuer && labels.outcome === outcome,

@@ -1,0 +1,70 @@
+import type { Span } from "@opentelemetry/api";
+import type { LabelsOf, Stage } from "../../config/metrics.ts";
+import { inSpan, isTracing, type TraceCarrier } from "../../config/trace.ts";
+import type { Deps } from "../deps.ts";
+import { contextOf } from "./context.ts";
+
+type Method = LabelsOf<"http_server_request_duration_seconds">["method"];
+const METHODS: ReadonlySet<string> = new Set(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]);
+
+/** Of a path that is none of ours: their number has no bound. */
+const NO_ROUTE = "none";
+
+/** What was found out about a request that is traced, for the end of its span. */
+const spans = new WeakMap<Request, Span>();
+
+/** Runs a stage of a request, and shows how long it took. */
+export async function inStage<T>(
+  { metrics, clock }: Pick<Deps, "metrics" | "clock">,
+  stage: Stage,
+  work: () => Promise<T>,
+) {
+  const began = clock.elapsed();
+  const result = await inSpan(stage, {}, work);
+  metrics.record("primer_request_stage_duration_seconds", (clock.elapsed() - began) / 1000, { stage });
+  return result;
+}
+
+/** Counts an answered request. @param route as it is declared; empty where there is none */
+export function countRequest(
+  { metrics, clock }: Deps,
+  request: Request,
+  route: string | undefined,
+  status: number,
+): void {
+  const { startedAt, answeredAt } = contextOf(request);
+  const now = clock.elapsed();
+  const method = (METHODS.has(request.method) ? request.method : "other") as Method;
+  const labels = { method, route: route || NO_ROUTE, status: String(status) };
+  metrics.record("http_server_request_duration_seconds", (now - startedAt) / 1000, labels);
+  if (answeredAt !== undefined)
+    metrics.record("primer_request_stage_duration_seconds", (now - answeredAt) / 1000, { stage: "write" });
+}
+
+/** The span of a request is named as soon as its route is known: it ends before the request is counted. */
+export function nameSpan(request: Request, route: string | undefined): void {
+  if (!isTracing() || !route) return;
+  spans.get(request)?.updateName(`${request.method} ${route}`).setAttribute("http.route", route);
+}
+
+/**
+ * Makes each request a span: of the trace that its sender has begun (W3C Trace Context), or of a new one. Around all
+ * hooks, so that everything that a request causes belongs to it.
+ */
+export const traceRequest = (handle: (request: Request, ...more: unknown[]) => unknown) => {
+  return (request: Request, ...more: unknown[]) => {
+    const attributes = { "http.request.method": request.method };
+    const options = { kind: "server", attributes, causedBy: carrierOf(request.headers) } as const;
+    return inSpan(request.method, options, async (span) => {
+      if (span) spans.set(request, span);
+      const response = (await handle(request, ...more)) as Response;
+      span?.setAttribute("http.response.status_code", response.status);
+      return response;
+    });
+  };
+};
+
+function carrierOf(headers: Headers): TraceCarrier {
+  const [traceparent, tracestate] = [headers.get("traceparent"), headers.get("tracestate")];
+  return { ...(traceparent ? { traceparent } : {}), ...(tracestate ? { tracestate } : {}) };
+}
