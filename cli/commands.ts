@@ -37,6 +37,10 @@ export const COMMANDS: readonly CommandSpec[] = [
       },
       { flags: "--algorithm <name>", description: "Signature algorithm: RS256 (default), PS256, ES256 or EdDSA" },
       { flags: "--key-bits <n>", description: "Size of the RSA key (default 4096, at least 3072)" },
+      {
+        flags: "--logins-per-second <n>",
+        description: "Hash passwords as strongly as this machine can for so many logins; it is measured",
+      },
       { flags: "--force", description: "Replace the settings of a finished installation; keys always stay" },
     ],
     examples: [

@@ -100,22 +100,29 @@ export function recommend(
   };
 }
 
-/** Measures steps from weak to strong until one takes longer than wanted. */
-export async function measureSteps(
-  base: Settings["password"],
-  { hashMs, durationMs }: { readonly hashMs: number; readonly durationMs: number },
-  told: (step: Step) => void,
-): Promise<[Step, ...Step[]]> {
+interface Measuring {
+  /** A step that takes longer is the last one (milliseconds), as is one of which fewer a second can be done. */
+  readonly hashMs: number;
+  readonly leastPerSecond?: number;
+  /** How long each step is measured. */
+  readonly durationMs: number;
+  told?(step: Step): void;
+}
+
+/** Measures steps from weak to strong as far as it is worth it. */
+export async function measureSteps(base: Settings["password"], measuring: Measuring): Promise<[Step, ...Step[]]> {
+  const { hashMs, leastPerSecond = 0, durationMs, told } = measuring;
   const measure = async (argon2: Argon2): Promise<Step> => {
     const settings = { ...base, algorithm: "argon2id" as const, ...argon2 };
     const takesMs = await hashTime(settings, TIMES);
     const step = { ...argon2, takesMs, perSecond: await hashRate(settings, durationMs) };
-    told(step);
+    told?.(step);
     return step;
   };
   const steps: [Step, ...Step[]] = [await measure(OWASP_MINIMUM)];
   for (const argon2 of LADDER.slice(1)) {
-    if ((steps.at(-1)?.takesMs ?? 0) > hashMs) break;
+    const last = steps.at(-1);
+    if (last && (last.takesMs > hashMs || last.perSecond < leastPerSecond)) break;
     steps.push(await measure(argon2));
   }
   return steps;
@@ -133,9 +140,12 @@ export async function calibrate({ home, environment, options, io }: CommandConte
   const signPerSecond = await (await openSigner(settings)).rate(durationMs);
   const current = await hashRate(settings.password, durationMs);
   io.note("Measuring password hashes\n");
-  const steps = await measureSteps(settings.password, { hashMs, durationMs }, (step) =>
-    io.note(`  ${step.memory_kib} KiB, ${step.iterations} passes: ${ms(step.takesMs)}, ${number(step.perSecond)}/s\n`),
-  );
+  const steps = await measureSteps(settings.password, {
+    hashMs,
+    durationMs,
+    told: ({ memory_kib, iterations, takesMs, perSecond }) =>
+      io.note(`  ${memory_kib} KiB, ${iterations} passes: ${ms(takesMs)}, ${number(perSecond)}/s\n`),
+  });
   const cores = availableParallelism();
   const memoryMiB = Math.round(totalmem() / 1024 / 1024);
   const found = { cores, memoryMiB, signPerSecond, steps };

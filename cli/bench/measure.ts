@@ -107,9 +107,14 @@ async function measureLoad(
   });
   const after = await target.readMetrics();
   const told = before && after ? { before, after } : null;
-  const byMetrics = told && cpuByMetrics(told, result, load);
   const { cpuSeconds, peakMiB, processes } = usage.found();
-  return { result, cpuSeconds: cpuSeconds ?? byMetrics, peakMiB, processes, metrics: told };
+  return {
+    result,
+    cpuSeconds: cpuSeconds ?? (told && cpuByMetrics(told, result, load)),
+    peakMiB: peakMiB ?? (told && memoryByMetrics(told)),
+    processes,
+    metrics: told,
+  };
 }
 
 /** Follows the cost of a server's processes between the beginning and the end of the measured time. */
@@ -140,9 +145,17 @@ function watchUsage(pid: number | null) {
   };
 }
 
+type Told = NonNullable<Measured["metrics"]>;
+
 /** The metrics are read around the warm-up as well, so that of their time only the measured part is taken. */
-function cpuByMetrics(told: { before: Sample[]; after: Sample[] }, result: LoadResult, load: Load): number | null {
+function cpuByMetrics(told: Told, result: LoadResult, load: Load): number | null {
   const [from, to] = [told.before, told.after].map((samples) => totalOf(samples, "process_cpu_seconds_total"));
   if (from === undefined || to === undefined) return null;
   return (to - from) * (result.seconds / (result.seconds + load.warmUpMs / 1000));
+}
+
+/** The larger of the two readings: what was in between nobody tells. */
+function memoryByMetrics(told: Told): number | null {
+  const found = [told.before, told.after].flatMap((samples) => totalOf(samples, "process_resident_memory_bytes") ?? []);
+  return found.length === 0 ? null : Math.max(...found) / 1024 / 1024;
 }

@@ -14,7 +14,6 @@ export type TargetWanted =
       readonly databaseUrl: string | null;
       readonly redisUrl: string | null;
       readonly users: number;
-      readonly workers: string | null;
     }
   | {
       readonly kind: "url";
@@ -42,7 +41,7 @@ export interface BenchOptions {
 
 const DEFAULT_ROUNDS_TO_COMPARE = 5;
 /** What belongs to the server that the bench starts, and what to one that is there already. */
-const OF_OWN = ["users", "databaseUrl", "redisUrl", "workers"] as const;
+const OF_OWN = ["users", "databaseUrl", "redisUrl"] as const;
 const OF_URL = [
   "username",
   "passwordStdin",
@@ -87,7 +86,6 @@ function ownTarget(options: Options): TargetWanted {
     databaseUrl: urlFlag(options, "databaseUrl", "postgres", "postgresql"),
     redisUrl: urlFlag(options, "redisUrl", "redis", "rediss"),
     users: numberFlag(options, "users", 1000, 1, 10_000_000) ?? 1000,
-    workers: stringFlag(options, "workers"),
   };
 }
 

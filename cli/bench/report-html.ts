@@ -13,7 +13,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; border-top:
 p { color: var(--soft); margin: .25rem 0; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; } th:first-child, td:first-child { text-align: left; }
-svg { width: 100%; height: auto; display: block; } svg text { fill: var(--ink); font: 13px system-ui, sans-serif; } svg .soft { fill: var(--soft); }
+svg { width: 100%; height: auto; display: block; } svg text { fill: var(--ink); font: 18px system-ui, sans-serif; } svg .soft { fill: var(--soft); }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1.5rem; }
 .bar { fill: var(--bar); } .rest { fill: var(--rest); } .bad { color: var(--bad); font-weight: 600; } .good { color: var(--good); font-weight: 600; }
 `;
@@ -79,7 +79,7 @@ function figureTable(scenarios: readonly ScenarioReport[]): string {
   return table(head, rows);
 }
 
-const [WIDTH, NAME_WIDTH, ROW] = [640, 110, 34];
+const [WIDTH, NAME_WIDTH, ROW] = [640, 120, 36];
 
 /** A bar for each scenario, in front of the whole that the machine could do. */
 function shareChart(scenarios: readonly ScenarioReport[]): string {
@@ -87,7 +87,7 @@ function shareChart(scenarios: readonly ScenarioReport[]): string {
   const rows = scenarios.map(({ scenario, share_of_ceiling }, index) => {
     const share = Math.min(1, share_of_ceiling ?? 0);
     const y = index * ROW;
-    return `<text x="0" y="${y + 21}">${scenario}</text><rect class="rest" x="${NAME_WIDTH}" y="${y + 5}" width="${full}" height="22" rx="3"/><rect class="bar" x="${NAME_WIDTH}" y="${y + 5}" width="${(share * full).toFixed(1)}" height="22" rx="3"/><text x="${WIDTH}" y="${y + 21}" text-anchor="end">${percent(share_of_ceiling)}</text>`;
+    return `<text x="0" y="${y + 23}">${scenario}</text><rect class="rest" x="${NAME_WIDTH}" y="${y + 5}" width="${full}" height="22" rx="3"/><rect class="bar" x="${NAME_WIDTH}" y="${y + 5}" width="${(share * full).toFixed(1)}" height="22" rx="3"/><text x="${WIDTH}" y="${y + 23}" text-anchor="end">${percent(share_of_ceiling)}</text>`;
   });
   return chart(`Share of the ceiling of each scenario`, scenarios.length * ROW, rows.join(""));
 }

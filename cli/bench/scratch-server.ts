@@ -19,7 +19,6 @@ export interface ScratchWanted {
   /** Null: the embedded database. */
   readonly databaseUrl: string | null;
   readonly users: number;
-  readonly workers: string | null;
 }
 
 export interface ScratchServer {
@@ -73,8 +72,7 @@ export function scratchServer(given: Variables): { handlers: Handlers; end(): Pr
     await primer(["init", "--yes", "--admin-password-stdin", "--dir", home], environment, password);
     tell(`Making ${wanted.users} users`);
     const { client } = await seedHome(folder, environment, wanted.users, password);
-    const workers = wanted.workers === null ? [] : ["--workers", wanted.workers];
-    const { url, pid } = await serve(["serve", "--dir", home, ...workers], environment);
+    const { url, pid } = await serve(home, environment);
     return { url, pid, folder, database: database?.name ?? null, password, client };
   }
 
@@ -86,10 +84,10 @@ export function scratchServer(given: Variables): { handlers: Handlers; end(): Pr
     return seeded;
   }
 
-  async function serve(words: readonly string[], environment: Environment): Promise<{ url: string; pid: number }> {
+  async function serve(home: string, environment: Environment): Promise<{ url: string; pid: number }> {
     const port = await freePort();
     const url = `http://127.0.0.1:${port}`;
-    const child = start([...words, "--port", String(port)], environment);
+    const child = start(["serve", "--dir", home, "--port", String(port)], environment);
     const ended = child.exited.then(async () => {
       throw failed(`The bench's own server ended: ${(await child.notes).trim()}`);
     });

@@ -1,6 +1,7 @@
 /** The server that is measured: one of the bench's own, or one that is there. */
 import { misused, textOf, unreachable } from "../../config/errors.ts";
 import { bareHost, isLoopback } from "../../config/load.ts";
+import { systemRandom } from "../../server/ports/random.ts";
 import { type ChildProcess, startChild } from "./child.ts";
 import type { BenchOptions, TargetWanted } from "./options.ts";
 import { readSamples, type Sample } from "./prometheus.ts";
@@ -54,8 +55,10 @@ export function startOwn(
 ): { keeper: ChildProcess; begin(tell: (doing: string) => void): Promise<BenchTarget> } {
   const keeper = startChild("server", environment);
   const redis = wanted.redisUrl === null ? {} : { REDIS_URL: wanted.redisUrl };
-  const { databaseUrl, users, workers } = wanted;
-  const scratch: ScratchWanted = { settings: { ...settings, ...NO_LIMITS, ...redis }, databaseUrl, users, workers };
+  const { databaseUrl, users } = wanted;
+  const token = systemRandom.token();
+  const own = { ...settings, ...NO_LIMITS, ...redis, PRIMER_TELEMETRY__METRICS_TOKEN: token };
+  const scratch: ScratchWanted = { settings: own, databaseUrl, users };
   return {
     keeper,
     async begin(tell) {
@@ -79,7 +82,7 @@ export function startOwn(
           redis: wanted.redisUrl !== null,
           users,
         },
-        readMetrics: () => metricsOf(url, null),
+        readMetrics: () => metricsOf(url, token),
         close: () => keeper.close(),
       };
     },
@@ -126,8 +129,8 @@ async function health(url: string, ca?: string | null): Promise<string> {
   throw misused(`${at} answered ${response.status}, and not as primer does.`, "--url takes the address of a primer.");
 }
 
-async function metricsOf(url: string, token: string | null, ca?: string | null): Promise<Sample[] | null> {
-  const headers: Record<string, string> = token === null ? {} : { authorization: `Bearer ${token}` };
+async function metricsOf(url: string, token: string, ca?: string | null): Promise<Sample[] | null> {
+  const headers = { authorization: `Bearer ${token}` };
   const options = { headers, signal: AbortSignal.timeout(ANSWER_WITHIN_MS), ...tlsOptions(ca) };
   const response = await fetch(`${url}/metrics`, options).catch(() => undefined);
   return response?.status === 200 ? readSamples(await response.text()) : null;
