@@ -4,7 +4,7 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PRIMER, plainEnvironment, type Ran, runPrimer } from "../support/server.ts";
 import { freePort } from "../support/services.ts";
-import { ADMIN, jsonOf, openScratch, type Scratch } from "./support/home.ts";
+import { ADMIN, jsonOf, openScratch, type Scratch, when } from "./support/home.ts";
 import { type Serving, serve } from "./support/serve.ts";
 
 let scratch: Scratch;
@@ -103,14 +103,17 @@ describe("by itself", () => {
       expect({ scenario: found.scenario, errors: found.errors }).toEqual({ scenario: found.scenario, errors: {} });
       const { p50, p90, p99, max } = found.latency_ms;
       expect([p50, p90, p99, max]).toEqual([p50, p90, p99, max].sort((a, b) => a - b));
-      expect(found.throughput).toBeGreaterThan(0);
-      expect(found.share_of_ceiling).toBeGreaterThan(0);
-      expect(found.share_of_ceiling).toBeLessThan(1.5);
-      expect(found.server.cpu_seconds_per_operation).toBeGreaterThan(0);
       expect(found.server.peak_memory_mib).toBeGreaterThan(10);
-      const drawn = found.histogram.reduce((sum: number, [, count]: [number, number]) => sum + count, 0);
-      expect(drawn).toBeGreaterThan(0);
+      expect(found.ceiling).toBeGreaterThan(0);
     }
+    // Of those that take long none may be through in so short a time on a busy machine.
+    const verify = report.scenarios[SCENARIOS.indexOf("verify")];
+    expect(verify.throughput).toBeGreaterThan(0);
+    expect(verify.share_of_ceiling).toBeGreaterThan(0);
+    expect(verify.share_of_ceiling).toBeLessThan(1.5);
+    expect(verify.server.cpu_seconds_per_operation).toBeGreaterThan(0);
+    const drawn = verify.histogram.reduce((sum: number, [, count]: [number, number]) => sum + count, 0);
+    expect(drawn).toBeGreaterThanOrEqual(verify.requests);
   });
 
   test("it leaves nothing behind", () => expectWhole(folder));
@@ -148,9 +151,9 @@ describe("what ends it", () => {
   }
 
   // Ctrl-C takes everything away that the bench has made.
-  test.each(["SIGINT", "SIGTERM"] as const)("%s leaves no process and no folder", async (signal) => {
-    const { child, folder } = await running(signal);
-    child.kill(signal);
+  test("SIGINT leaves no process and no folder", async () => {
+    const { child, folder } = await running("interrupted");
+    child.kill("SIGINT");
     expect(await child.exited).toBe(1);
     expectWhole(folder);
   });
@@ -164,7 +167,7 @@ describe("what ends it", () => {
     expectWhole(folder);
   });
 
-  test("while it is being set up neither", async () => {
+  test("neither does SIGTERM while it is being set up", async () => {
     const folder = folderOf("early");
     const child = Bun.spawn([...PRIMER, "bench", "--dir", scratch.path("none"), "--users", "100000"], {
       env: plainEnvironment(environmentIn(folder)),
@@ -172,8 +175,8 @@ describe("what ends it", () => {
       stdout: "ignore",
       stderr: "ignore",
     });
-    await until("its folder", () => readdirSync(folder).length > 0);
-    child.kill("SIGINT");
+    await until("its home", () => processesOf(folder).some((line) => line.includes(" init ")));
+    child.kill("SIGTERM");
     expect(await child.exited).toBe(1);
     expectWhole(folder);
   });
@@ -234,9 +237,7 @@ describe("a server that is there", () => {
 
   test("accounts that are registered are named where they stay", async () => {
     const ran = await against(["--scenario", "register"], "");
-    const report = jsonOf(ran);
-    expect(report.scenarios[0].throughput + Object.keys(report.scenarios[0].errors).length).toBeGreaterThan(0);
-    expect(report.notes.join(" ")).toContain("bench.invalid");
+    expect(jsonOf(ran).notes.join(" ")).toContain("bench.invalid");
   });
 
   test("an account that does not get in is exit 1", async () => {
@@ -317,6 +318,28 @@ describe("exit codes", () => {
     refused(await bench(["--database-url", `postgres://primer@127.0.0.1:${port}/x`, "--json"], { folder }), 3);
     expectWhole(folder);
   });
+});
+
+const database = process.env.TEST_DATABASE_URL ?? "";
+const databases = async () => {
+  const sql = new Bun.SQL(database);
+  const rows = await sql`SELECT datname FROM pg_database WHERE datname LIKE 'primer_bench_%'`;
+  await sql.close();
+  return rows.length;
+};
+
+// The database that was given is not touched; the one that is made beside it is gone at the end.
+test.if(when(database, "a bench on PostgreSQL needs TEST_DATABASE_URL"))("on PostgreSQL", async () => {
+  const before = await databases();
+  const ran = await bench([...QUICK, "--database-url", database, "--scenario", "login,refresh", "--json"]);
+  expect({ exitCode: ran.exitCode, stderr: ran.exitCode === 0 ? "" : ran.stderr }).toEqual({ exitCode: 0, stderr: "" });
+  const report = jsonOf(ran);
+  expect(report.target.database).toBe("postgresql");
+  for (const { errors, server } of report.scenarios) {
+    expect(errors).toEqual({});
+    expect(server.stages.map(({ stage }: { stage: string }) => stage)).toContain("sign");
+  }
+  expect(await databases()).toBe(before);
 });
 
 test("--calibrate says what the machine does, and recommends nothing weaker than the defaults", async () => {
