@@ -11,6 +11,7 @@ import { hashRate, openSigner } from "./ceiling.ts";
 import { type ChildProcess, startChild } from "./child.ts";
 import { assertComparable, compareReports, readReport } from "./compare.ts";
 import type { CleanedUp } from "./load.ts";
+import type { Opening } from "./load-child.ts";
 import { type Measured, measureRound, type Yardstick } from "./measure.ts";
 import { type BenchOptions, readOptions } from "./options.ts";
 import { type BenchReport, FORMAT } from "./report.ts";
@@ -126,12 +127,12 @@ async function openPlace(
   const target = await openTarget();
   const generator = startChild("load", environment);
   const asked = open.child(generator);
-  await asked.ask("open", target.destination);
+  await asked.ask("open", { to: target.destination, takesBack: wanted.kind === "url" } satisfies Opening);
   const notes: string[] = [];
   if (wanted.kind === "url") {
     open.atEnd(async () => {
       watcher.doing("logging out what the bench has logged in");
-      notes.push(...leftBehind(await generator.ask<CleanedUp>("cleanUp", { accounts: true })));
+      notes.push(...leftBehind(await generator.ask<CleanedUp>("cleanUp")));
     });
   }
   if (kindsOf(wanted).includes("login")) {
@@ -182,13 +183,8 @@ async function openYardstick(
   const port = await open.child(startChild("bare", environment)).ask<number>("port");
   const bare = open.child(startChild("load", environment));
   const authority = `127.0.0.1:${port}`;
-  await bare.ask("open", {
-    target: targetOf(`http://${authority}`),
-    authority,
-    accounts: [],
-    client: null,
-    prefix: "",
-  });
+  const to = { target: targetOf(`http://${authority}`), authority, accounts: [], client: null, prefix: "" };
+  await bare.ask("open", { to, takesBack: false } satisfies Opening);
   return {
     hashRate: (durationMs) => open.unlessStopped(hashRate(settings.password, durationMs)),
     signRate: (durationMs) => open.unlessStopped(signer.rate(durationMs)),

@@ -84,9 +84,10 @@ export function httpConnection(target: Target): HttpConnection {
     },
     close(from: Socket) {
       if (from !== socket) return;
-      if (pending && received) take(Buffer.alloc(0), true);
-      if (pending) drop("closed before the answer");
-      else socket = undefined;
+      socket = undefined;
+      const cut = pending;
+      if (cut && received) take(Buffer.alloc(0), true);
+      if (cut && pending === cut) drop("closed before the answer");
     },
     error(from: Socket, error: Error) {
       if (from === socket) drop(codeText(error));

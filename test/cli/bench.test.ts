@@ -52,11 +52,11 @@ function processesOf(folder: string): string[] {
     });
 }
 
-async function until(what: string, holds: () => boolean): Promise<void> {
-  const deadline = performance.now() + 30_000;
-  while (!holds()) {
-    if (performance.now() > deadline) throw new Error(`${what}: not within 30 seconds`);
-    await Bun.sleep(20);
+async function untilHolds(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + 60_000;
+  while (!(await holds())) {
+    if (performance.now() > deadline) throw new Error(`${what}: not within a minute`);
+    await Bun.sleep(100); // a look at every process costs some milliseconds
   }
 }
 
@@ -145,7 +145,7 @@ describe("what ends it", () => {
       [...PRIMER, "bench", "--dir", scratch.path("none"), "--scenario", "verify", "--duration", "5m", "--users", "5"],
       { env: plainEnvironment(environmentIn(folder)), stdin: "ignore", stdout: "ignore", stderr: "ignore" },
     );
-    await until("its server", () => processesOf(folder).some((line) => line.includes(" serve ")));
+    await untilHolds("its server", () => processesOf(folder).some((line) => line.includes(" serve ")));
     expect(readdirSync(folder)).toHaveLength(1);
     return { child, folder };
   }
@@ -163,7 +163,7 @@ describe("what ends it", () => {
     const { child, folder } = await running("killed");
     child.kill("SIGKILL");
     await child.exited;
-    await until("everything away", () => processesOf(folder).length === 0);
+    await untilHolds("everything away", () => processesOf(folder).length === 0);
     expectWhole(folder);
   });
 
@@ -175,7 +175,7 @@ describe("what ends it", () => {
       stdout: "ignore",
       stderr: "ignore",
     });
-    await until("its home", () => processesOf(folder).some((line) => line.includes(" init ")));
+    await untilHolds("its home", () => processesOf(folder).some((line) => line.includes(" init ")));
     child.kill("SIGTERM");
     expect(await child.exited).toBe(1);
     expectWhole(folder);
@@ -218,6 +218,27 @@ describe("a server that is there", () => {
     expect(report.scenarios[0].server).toMatchObject({ cpu_seconds_per_operation: null, peak_memory_mib: null });
     expect(await sessions()).toBe(before);
   });
+
+  // Whoever ends it, and however: the sessions of somebody's account do not stay behind.
+  test.each(["SIGINT", "SIGKILL"] as const)(
+    "a bench that ends by %s logs out what it has logged in",
+    async (signal) => {
+      const before = await sessions();
+      const flags = ["--url", serving.url, "--scenario", "login", "--duration", "5m", "--connections", "2"];
+      const folder = folderOf(signal);
+      const child = Bun.spawn([...PRIMER, "bench", "--dir", scratch.path("none"), ...flags, ...account], {
+        env: plainEnvironment(environmentIn(folder)),
+        stdin: new Blob([ADMIN.password]),
+        stdout: "ignore",
+        stderr: "ignore",
+      });
+      await untilHolds("more sessions", async () => (await sessions()) > before + 3);
+      child.kill(signal);
+      await child.exited;
+      await untilHolds("its end", () => processesOf(folder).length === 0);
+      expect(await sessions()).toBe(before);
+    },
+  );
 
   test("at a rate: as many as were due, and how late they were sent", async () => {
     const ran = await against([...account, "--scenario", "verify", "--rate", "1000", "--warm-up", "0s"]);
@@ -340,6 +361,38 @@ test.if(when(database, "a bench on PostgreSQL needs TEST_DATABASE_URL"))("on Pos
     expect(server.stages.map(({ stage }: { stage: string }) => stage)).toContain("sign");
   }
   expect(await databases()).toBe(before);
+});
+
+describe("init", () => {
+  const init = (home: string, perSecond: string) =>
+    runPrimer(["init", "--yes", "--json", "--logins-per-second", perSecond, "--dir", home], {
+      environment: environmentIn(scratch.folder),
+    });
+  const strength = async (home: string) => {
+    const { data } = await shown(home);
+    const of = (key: string) => Number(data.find((entry) => entry.key === key)?.value);
+    return of("password.memory_kib") * of("password.iterations");
+  };
+  async function shown(home: string): Promise<{ data: { key: string; value: unknown }[] }> {
+    const found = jsonOf(await runPrimer(["config", "show", "--json", "--dir", home]));
+    return { data: Array.isArray(found) ? found : (found.settings ?? found.data) };
+  }
+
+  // A wish for speed never makes hashes weaker than the defaults.
+  test("hashes as strongly as a rate of logins allows, and never weaker than by default", async () => {
+    const [few, many] = [scratch.path("few"), scratch.path("many")];
+    expect((await init(few, "1")).exitCode).toBe(0);
+    expect((await init(many, "100000")).exitCode).toBe(0);
+    expect(await strength(many)).toBe(19_456 * 2);
+    expect(await strength(few)).toBeGreaterThanOrEqual(19_456 * 2);
+    const before = await strength(few);
+    expect(jsonOf(await init(few, "100000"))).toMatchObject({ changed: false });
+    expect(await strength(few)).toBe(before);
+  });
+
+  test("a rate that is none is exit 2", async () => {
+    expect((await init(scratch.path("none"), "fast")).exitCode).toBe(2);
+  });
 });
 
 test("--calibrate says what the machine does, and recommends nothing weaker than the defaults", async () => {
