@@ -4,10 +4,10 @@ import { misused } from "../../config/errors.ts";
 import type { Settings } from "../../config/schema.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { bold, type Io } from "../io.ts";
-import { hashOf, machineOf, settingsOf, signatureOf } from "./bench.ts";
 import { hashRate, hashTime, openSigner } from "./ceiling.ts";
 import { durationFlag, numberFlag } from "./options.ts";
 import { machineLine, ms, number } from "./report-text.ts";
+import { hashOf, machineOf, settingsOf, signatureOf } from "./surroundings.ts";
 
 type Argon2 = Pick<Settings["password"], "memory_kib" | "iterations">;
 

@@ -10,7 +10,7 @@ import { failed, OperatorError, textOf } from "../../config/errors.ts";
 import { loadSettings, type Variables } from "../../config/load.ts";
 import { openDatabase } from "../../db/open.ts";
 import { systemRandom } from "../../server/ports/random.ts";
-import { type Handlers, ownProgram, startChild } from "./child.ts";
+import { type ChildProcess, type Handlers, ownProgram, startChild } from "./child.ts";
 import type { Seeded } from "./seed.ts";
 
 export interface ScratchWanted {
@@ -24,8 +24,6 @@ export interface ScratchWanted {
 export interface ScratchServer {
   readonly url: string;
   readonly pid: number;
-  readonly folder: string;
-  readonly database: string | null;
   readonly password: string;
   readonly client: Seeded["client"];
 }
@@ -42,6 +40,7 @@ export function scratchServer(given: Variables): { handlers: Handlers; end(): Pr
   const base = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Environment;
   const undo: (() => Promise<unknown>)[] = [];
   const running = new Set<Bun.Subprocess>();
+  let seeding: ChildProcess | undefined;
   let begun: Promise<unknown> = Promise.resolve();
   let isEnding = false;
 
@@ -65,7 +64,7 @@ export function scratchServer(given: Variables): { handlers: Handlers; end(): Pr
     undo.push(async () => rmSync(folder, { recursive: true, force: true }));
     const environment: Environment = { ...base, ...wanted.settings };
     const database = wanted.databaseUrl === null ? null : await createDatabase(folder, wanted.databaseUrl, base, undo);
-    if (database) environment.DATABASE_URL = database.url;
+    if (database !== null) environment.DATABASE_URL = database;
     tell("Setting up a scratch home");
     const home = join(folder, "home");
     const password = systemRandom.token();
@@ -73,14 +72,14 @@ export function scratchServer(given: Variables): { handlers: Handlers; end(): Pr
     tell(`Making ${wanted.users} users`);
     const { client } = await seedHome(folder, environment, wanted.users, password);
     const { url, pid } = await serve(home, environment);
-    return { url, pid, folder, database: database?.name ?? null, password, client };
+    return { url, pid, password, client };
   }
 
   async function seedHome(folder: string, environment: Environment, users: number, password: string): Promise<Seeded> {
-    const child = startChild("seed", environment);
-    undo.push(child.close);
-    const seeded = await child.ask<Seeded>("seed", { folder, users, password });
-    await child.close();
+    if (isEnding) throw failed("The bench has ended.");
+    seeding = startChild("seed", environment);
+    const seeded = await seeding.ask<Seeded>("seed", { folder, users, password });
+    await seeding.close();
     return seeded;
   }
 
@@ -92,7 +91,6 @@ export function scratchServer(given: Variables): { handlers: Handlers; end(): Pr
       throw failed(`The bench's own server ended: ${(await child.notes).trim()}`);
     });
     await Promise.race([untilReady(url), ended]);
-    ended.catch(() => {});
     return { url, pid: child.pid };
   }
 
@@ -106,7 +104,7 @@ export function scratchServer(given: Variables): { handlers: Handlers; end(): Pr
     },
     async end() {
       isEnding = true;
-      await Promise.all([...running].map(stopped));
+      await Promise.all([seeding?.close(), ...[...running].map(stopped)]);
       await begun; // what it is in the middle of may still make something
       for (let step = undo.pop(); step; step = undo.pop()) {
         await step().catch((error) => process.stderr.write(`primer bench could not clean up: ${textOf(error)}\n`));
@@ -146,13 +144,13 @@ function freePort(): Promise<number> {
   });
 }
 
-/** Makes a database beside the one that the URL names, and has it dropped at the end. */
+/** Makes a database beside the one that the URL names, and has it dropped at the end. @returns its URL */
 async function createDatabase(
   folder: string,
   databaseUrl: string,
   base: Environment,
   undo: (() => Promise<unknown>)[],
-) {
+): Promise<string> {
   const name = `primer_bench_${Buffer.from(systemRandom.bytes(6)).toString("hex")}`;
   const run = async (statement: string) => {
     const variables = { ...base, DATABASE_URL: databaseUrl, PRIMER_DATABASE__STATEMENT_TIMEOUT: "2m" };
@@ -176,5 +174,5 @@ async function createDatabase(
   undo.push(() => run(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`));
   const url = new URL(databaseUrl);
   url.pathname = `/${name}`;
-  return { name, url: url.href };
+  return url.href;
 }
