@@ -73,9 +73,18 @@ function decoded(text: string): string {
   }
 }
 
-const exporterOptions = ({ otlp_headers }: TelemetrySettings, url: string) => ({
-  url,
-  headers: pairsOf(otlp_headers),
+/** How something is sent to an endpoint: what stands before the @ of its URL is sent as a header (RFC 7617). */
+export function targetOf({ otlp_headers }: TelemetrySettings, endpoint: string) {
+  const url = new URL(endpoint);
+  const [user, password] = [url.username, url.password].map(decoded);
+  url.username = "";
+  url.password = "";
+  const basic = user === "" ? {} : { authorization: `Basic ${Buffer.from(`${user}:${password}`).toString("base64")}` };
+  return { url: url.href, headers: { ...basic, ...pairsOf(otlp_headers) } };
+}
+
+const exporterOptions = (settings: TelemetrySettings, endpoint: string) => ({
+  ...targetOf(settings, endpoint),
   timeoutMillis: SEND_TIMEOUT_MS,
 });
 

@@ -9,15 +9,18 @@ import type { Database } from "../../db/database.ts";
 import { migrationStatus } from "../../db/migrate.ts";
 import { listPublishedSigningKeys } from "../../db/queries/keys.ts";
 import { hasSearchIndex, SEARCH_INDEX_STATEMENTS } from "../../db/queries/user-search.ts";
-import { mayChangeAudit } from "../../server/features/audit/service.ts";
+import { findOverdueSince, mayChangeAudit } from "../../server/features/audit/service.ts";
 import { findLastBackup } from "../../server/features/backups/service.ts";
 import { clockDifference } from "../../server/features/health/service.ts";
 import { openKeyRing } from "../../server/features/keys/service.ts";
 import { readFilterFacts } from "../../server/features/passwords/breach-filter.ts";
 import { BREACH_FILTER_FILE, createBreachCheck } from "../../server/features/passwords/service.ts";
+import { lookAtLists, OLD_THREATS_DAYS } from "../../server/features/threats/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { OLD_GEOIP_DAYS, readGeoFile } from "../../server/ports/geo-file.ts";
+import { SEALING_HINT } from "../audit-reader.ts";
 import { checkMail } from "../check-mail.ts";
+import { checkTelemetry } from "../check-telemetry.ts";
 import { checkDatabaseTls, checkTls } from "../check-tls.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { broken, type Finding, ok, warning } from "../findings.ts";
@@ -31,6 +34,7 @@ const MAX_CLOCK_DIFFERENCE_MS = 5000;
 const OLD_KEY_DAYS = 365;
 const CONNECT_TIMEOUT_MS = 3000;
 const DAY_MS = 86_400_000;
+const REDIS_PORT = 6379;
 
 /** Looks at everything that primer stands on and says how to mend what is not right. Exit 4 where something failed. */
 export async function run(context: CommandContext): Promise<Outcome> {
@@ -56,7 +60,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
       }),
     );
     findings.push(...(await checkMail(context.home, loaded.settings)));
-    findings.push(...(await checkNeighbours(loaded.settings)));
+    findings.push(...(await checkRedis(loaded.settings)), ...(await checkTelemetry(loaded.settings)));
   }
   const failures = findings.filter((finding) => finding.state === "failed").length;
   return {
@@ -191,7 +195,8 @@ async function checkDatabase(database: Database, loaded: LoadedSettings): Promis
   }
   findings.push(ok("migrations", "up to date"), ...(await checkSearch(database)), await checkClock(database));
   const backups = await checkBackups(database, loaded.settings);
-  findings.push(await checkAudit(database, loaded.settings));
+  findings.push(await checkAudit(database, loaded.settings), ...(await checkSealing(database)));
+  findings.push(...(await checkThreats(database, loaded.settings)));
   return [...findings, await checkKeys(database, loaded), ...backups, await checkSchedules(database)];
 }
 
@@ -214,6 +219,29 @@ async function checkAudit(database: Database, { environment }: Settings): Promis
     text,
     "Run `primer migrate` with DATABASE_ADMIN_URL, the URL of another role that owns the tables.",
   );
+}
+
+/** What is not in the chain can be changed unseen. */
+async function checkSealing(database: Database): Promise<Finding[]> {
+  const now = systemClock.now();
+  const since = await findOverdueSince(database, now);
+  if (!since) return [];
+  const minutes = Math.floor((now.getTime() - since.getTime()) / 60_000);
+  const text = `nothing was sealed for ${minutes} min: the oldest row that waits is of ${since.toISOString()}`;
+  return [warning("audit chain", text, SEALING_HINT)];
+}
+
+/** Each list of bad networks: how old what is in use is, and why there is no newer one. */
+async function checkThreats(database: Database, settings: Settings): Promise<Finding[]> {
+  const lists = await lookAtLists(database.orm, settings);
+  return lists.map(({ name, takenAt, count, problem }) => {
+    const failure = problem === null ? "" : `; the last try: ${problem}`;
+    const mend = `See that the source can be had and is whole; \`primer worker --run-once threat-lists\` tries again.`;
+    if (!takenAt) return warning("threats", `${name} was not read yet${failure}`, mend);
+    const days = Math.floor((systemClock.now().getTime() - takenAt.getTime()) / DAY_MS);
+    const text = `${count} networks from ${name}, ${days} days old${failure}`;
+    return problem === null && days <= OLD_THREATS_DAYS ? ok("threats", text) : warning("threats", text, mend);
+  });
 }
 
 /** A backup that nobody has restored is a hope. In development none is asked for. */
@@ -250,22 +278,15 @@ async function checkKeys(database: Database, { variables }: LoadedSettings): Pro
   return days <= OLD_KEY_DAYS ? ok("keys", text) : warning("keys", text, "Signing keys should be changed once a year.");
 }
 
-/** Whether something listens where Redis and the collector are said to be. */
-async function checkNeighbours({ redis, telemetry }: Settings): Promise<Finding[]> {
-  const neighbours: [string, string, number, string][] = [
-    ["redis", redis.url, 6379, "Is Redis running, and is REDIS_URL right?"],
-    ["telemetry", telemetry.otlp_endpoint, 4318, "Is the collector up, and is OTEL_EXPORTER_OTLP_ENDPOINT right?"],
-  ];
-  const configured = neighbours.filter(([, url]) => url !== "");
-  return Promise.all(
-    configured.map(async ([check, url, port, mend]) => {
-      const target = new URL(url);
-      const address = { host: target.hostname, port: Number(target.port) || port };
-      const problem = await connectionProblem(address);
-      const where = `${address.host}:${address.port}`;
-      return problem ? broken(check, `${where}: ${problem}`, mend) : ok(check, `${where} accepts connections`);
-    }),
-  );
+/** Whether something listens where Redis is said to be. */
+async function checkRedis({ redis }: Settings): Promise<Finding[]> {
+  if (redis.url === "") return [];
+  const target = new URL(redis.url);
+  const address = { host: target.hostname, port: Number(target.port) || REDIS_PORT };
+  const problem = await connectionProblem(address);
+  const where = `${address.host}:${address.port}`;
+  if (problem) return [broken("redis", `${where}: ${problem}`, "Is Redis running, and is REDIS_URL right?")];
+  return [ok("redis", `${where} accepts connections`)];
 }
 
 function connectionProblem(address: { host: string; port: number }): Promise<string | undefined> {

@@ -9,6 +9,8 @@ const LOOK_EVERY_MS = 2000;
 export interface CertificateKeeper {
   /** Looks at once. */
   look(): void;
+  /** Until when the one that is served is good. */
+  validUntil(): Date;
   stop(): void;
 }
 
@@ -43,7 +45,7 @@ export function keepCertificate(
     }
   }
   const timer = setInterval(look, LOOK_EVERY_MS);
-  return { look, stop: () => clearInterval(timer) };
+  return { look, validUntil: () => current.chain[0].validToDate, stop: () => clearInterval(timer) };
 }
 
 /** What the log says of a certificate. */

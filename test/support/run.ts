@@ -41,6 +41,8 @@ const WITH_PROCESSES = ["test/backup", "test/binary.test.ts", "test/browser", "t
 const DRILLS = ["test/drills"];
 /** What looks at behaviour through the database, and so must hold on both. */
 const ON_BOTH = ["test/http", "test/db", "test/flows", "test/worker"];
+/** What of that is looked at on the embedded database where there is another one, too, and time is short. */
+const ON_EMBEDDED_IN_SHORT = ["test/http/auth", "test/http/accounts", "test/db", "test/flows", "test/worker"];
 /** The rest. */
 const ELSEWHERE = ["test/architecture.test.ts", "test/config", "test/ports"];
 
@@ -151,8 +153,11 @@ async function runAll(): Promise<Counts> {
   try {
     const environment: Record<string, string> = postgres ? { TEST_DATABASE_URL: postgres.url } : {};
     // Three lanes at a time: two wait for processes while one computes. What is measured at length needs quiet.
+    const isShort = postgres !== undefined && !full;
+    if (isShort) say("Short form: of test/http only auth and accounts run on the embedded database as well");
+    const onEmbedded = isShort ? ON_EMBEDDED_IN_SHORT : ON_BOTH;
     const databases: Suite[] = [
-      { name: "embedded database", paths: [...ON_BOTH, ...ELSEWHERE], environment, coverage: true },
+      { name: "embedded database", paths: [...onEmbedded, ...ELSEWHERE], environment, coverage: !isShort },
     ];
     const lanes: Suite[][] = [
       [{ name: "processes", paths: WITH_PROCESSES, environment, isolated: true }],
@@ -164,6 +169,7 @@ async function runAll(): Promise<Counts> {
         name: "PostgreSQL",
         paths: ON_BOTH,
         environment: { ...environment, TEST_DATABASE: "postgres" },
+        coverage: isShort,
       });
     } else missing.push("PostgreSQL (no TEST_DATABASE_URL, no server binaries, no Docker engine)");
     const counted = await Promise.all((full ? [lanes.flat()] : lanes).map(runLane));

@@ -6,7 +6,7 @@ import type { Caller, Deps } from "../../deps.ts";
 import { audit } from "../audit/service.ts";
 import { queueMail } from "../mail/service.ts";
 import type { StoredPassword } from "../passwords/service.ts";
-import { assessSignIn, type Guess, passGuess, rememberDevice } from "../protection/service.ts";
+import { assessSignIn, type Guess, passGuess, rememberDevice, type SignInRisk } from "../protection/service.ts";
 import { makeRoomForSession } from "../sessions/service.ts";
 import { generationSecret, hashSecret, issueSingleUseToken } from "../tokens/service.ts";
 import { issueTokens, type TokenAnswer } from "./issue-tokens.ts";
@@ -87,7 +87,7 @@ export async function completeLogin(
     if (!(await makeRoomForSession(tx, deps, account.user.id, caller, replaced?.sessionId))) return "session_limit";
     if (replaced) await endReplaced(tx, deps, replaced, account.user.id, caller);
     await passGuess(tx, login.guess);
-    await tellOfUnusual(tx, deps, login, session.id, caller);
+    const risk = await tellOfUnusual(tx, deps, login, session.id, caller);
     if (login.device.token !== null) await rememberDevice(tx, deps, account.user.id, login.device.token, caller);
     await updateUser(tx, account.user.id, { lastLoginAt: now, ...(returns ? { ...ACTIVE, updatedAt: now } : {}) });
     if (returns)
@@ -104,6 +104,7 @@ export async function completeLogin(
       reason: "password",
       createdAt: now,
       ...caller,
+      ...(risk.score > 0 ? { riskScore: risk.score, riskSignals: [...risk.signals] } : {}),
     });
     await audit(tx, deps, {
       action: "login",
@@ -140,11 +141,22 @@ async function endReplaced(tx: Tx, deps: Deps, replaced: Replaced, byUserId: str
   });
 }
 
-/** Looks at how usual a sign-in is, before it is one of those that it is compared with, and tells its owner if it is not. */
-async function tellOfUnusual(tx: Tx, deps: Deps, login: ProvenLogin, sessionId: string, caller: Caller): Promise<void> {
+/**
+ * Looks at how usual a sign-in is, before it is one of those that it is compared with, and tells its owner and the audit
+ * log if it is not.
+ */
+async function tellOfUnusual(
+  tx: Tx,
+  deps: Deps,
+  login: ProvenLogin,
+  sessionId: string,
+  caller: Caller,
+): Promise<SignInRisk> {
   const { user } = login.account;
   const before = { isKnownDevice: login.device.isKnown, failures: login.guess.failures - 1 };
-  const { signals, score, suspicious } = await assessSignIn(tx, deps, user.id, before, caller);
+  const risk = await assessSignIn(tx, deps, user.id, before, caller);
+  const { signals, score, suspicious } = risk;
+  for (const signal of signals) deps.metrics.count("primer_unusual_sign_ins_total", { signal });
   if (signals.length > 0) {
     deps.log[suspicious ? "warn" : "info"]("A sign-in is unusual", {
       event: suspicious ? "login.suspicious" : "login.unusual",
@@ -157,11 +169,21 @@ async function tellOfUnusual(tx: Tx, deps: Deps, login: ProvenLogin, sessionId: 
   }
   const { notify_login } = deps.settings.mail;
   const isTold = notify_login === "every" || (notify_login === "new_device" && signals.includes("new_device"));
-  if (!suspicious && !isTold) return;
+  if (!suspicious && !isTold) return risk;
   const mail = { user_id: user.id, session_id: sessionId, request_id: caller.requestId };
   const sealed = async () => ({ token: await issueEndSessionToken(tx, deps, user.id, sessionId) });
-  if (suspicious) await queueMail(tx, deps, { template: "suspicious_sign_in", signals, ...mail }, { sealed });
-  else await queueMail(tx, deps, { template: "new_sign_in", ...mail }, { sealed });
+  if (suspicious) {
+    await audit(tx, deps, {
+      action: "login.suspicious",
+      outcome: "success",
+      actor: { kind: "user", id: user.id },
+      subject: { kind: "session", id: sessionId },
+      caller,
+      details: { score, signals },
+    });
+    await queueMail(tx, deps, { template: "suspicious_sign_in", signals, ...mail }, { sealed });
+  } else await queueMail(tx, deps, { template: "new_sign_in", ...mail }, { sealed });
+  return risk;
 }
 
 /** For the link with which its owner ends a session that somebody else has begun. */
