@@ -1,11 +1,10 @@
 import {
-  audit,
   type ChainReader,
   chainReaderOn,
   type EventPage,
   type EventQuery,
-  filterOf,
   listEventPage,
+  recordExport,
 } from "../server/features/audit/service.ts";
 import type { UserDeps } from "../server/features/users/service.ts";
 import type { CommandContext } from "./command.ts";
@@ -16,6 +15,10 @@ const AT_ONCE = 500;
 /** A page may be all that fits of a large log (milliseconds). */
 const STATEMENT_MS = 60_000;
 
+/** What to do where nothing is sealed. */
+export const SEALING_HINT =
+  "Run `primer worker`, or `primer serve --with-worker`; if one runs, see its log (audit.not_sealed) and start it again.";
+
 /** What verifying and exporting read of the audit log. */
 export interface AuditReader extends ChainReader {
   /** Before the first page: that somebody exports is on record. @throws AppError VALIDATION_FAILED */
@@ -25,17 +28,7 @@ export interface AuditReader extends ChainReader {
 
 const readerOn = (deps: UserDeps): AuditReader => ({
   ...chainReaderOn(deps.db),
-  async beginExport(query, format) {
-    filterOf(query);
-    await deps.db.transaction((tx) =>
-      audit(tx, deps, {
-        action: "audit.exported",
-        outcome: "success",
-        actor: { kind: "operator" },
-        details: { ...query, format },
-      }),
-    );
-  },
+  beginExport: (query, format) => recordExport(deps, query, { actor: { kind: "operator" }, format }),
   events: (query, cursor) => listEventPage(deps, { ...query, limit: AT_ONCE, cursor: cursor ?? undefined }),
 });
 

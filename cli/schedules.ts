@@ -4,6 +4,7 @@ import { createLog, redactText } from "../config/log.ts";
 import type { Database } from "../db/database.ts";
 import { listScheduleRuns, type ScheduleRunRow } from "../db/queries/schedules.ts";
 import { systemClock } from "../server/ports/clock.ts";
+import { openGeo } from "../server/ports/geo.ts";
 import { nextOccurrence } from "../worker/occurrences.ts";
 import { runOnce } from "../worker/run-schedules.ts";
 import { SCHEDULES, type Schedule } from "../worker/schedule.ts";
@@ -20,7 +21,15 @@ export async function runSchedule(context: CommandContext, name: string): Promis
   }
   const { io, home } = context;
   const log = createLog(() => "warn", { write: (line) => io.note(line) }, systemClock.now);
-  const result = await withUserDeps(context, (deps) => runOnce({ ...deps, log }, home, schedule));
+  const result = await withUserDeps(context, async (deps) => {
+    const geo = openGeo({ home, file: () => deps.settings.accounts.geoip_file, log });
+    try {
+      await geo.reread();
+      return await runOnce({ ...deps, log, geo }, home, schedule);
+    } finally {
+      geo.close();
+    }
+  });
   if (!result) {
     const hint = "Wait for it to end; `primer worker --list` shows when it has. A killed one is over after a minute.";
     throw failed(`${name} is running at this moment.`, hint);

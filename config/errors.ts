@@ -1,5 +1,5 @@
-/** Exit codes of every command (the contract that scripts and CI pipelines rely on). */
-export const EXIT = { done: 0, failed: 1, usage: 2, unreachable: 3, finding: 4 } as const;
+/** Exit codes of every command (the contract that scripts and CI pipelines rely on). The last one is that of shells. */
+export const EXIT = { done: 0, failed: 1, usage: 2, unreachable: 3, finding: 4, interrupted: 130 } as const;
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 
 /**

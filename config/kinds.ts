@@ -165,6 +165,39 @@ export const secureUrl: Kind<string> = {
   },
 };
 
+/** Where a list of bad networks comes from. */
+export interface ThreatSource {
+  /** As it is set. */
+  readonly written: string;
+  /** An https URL (http only to this machine), or a path. */
+  readonly location: string;
+  /** What lies beside the list and proves it: `.sha256` or `.minisig`. */
+  readonly proof: "none" | "sha256" | "minisign";
+}
+
+/** Lists of networks, each a URL or a path, with "sha256+" or "minisign+" before it where something proves it. */
+export const threatSources: Kind<readonly ThreatSource[]> = {
+  name: "list of sources",
+  expected:
+    'a list of up to 32 https URLs (http only to this machine) or files such as ["sha256+https://lists.example.org/bad.txt"]',
+  parse(raw) {
+    const items = typeof raw === "string" ? raw.split(",").map((item) => item.trim()) : raw;
+    if (!Array.isArray(items) || items.length > 32) return undefined;
+    const given = items.filter((item) => item !== "").map(threatSource);
+    return given.every((source) => source !== undefined) ? given : undefined;
+  },
+};
+
+function threatSource(written: unknown): ThreatSource | undefined {
+  if (typeof written !== "string" || written.length > 2048) return undefined;
+  const [, proof = "none", location = ""] = /^(?:(sha256|minisign)\+)?(.*)$/.exec(written) ?? [];
+  const source = { written, location, proof: proof as ThreatSource["proof"] };
+  if (!/^[a-z0-9.+-]+:\/\//i.test(location)) return location === "" ? undefined : source;
+  const url = URL.canParse(location) ? new URL(location) : undefined;
+  if (url?.username !== "" || url.password !== "" || url.hash !== "") return undefined;
+  return url.protocol === "https:" || (url.protocol === "http:" && LOOPBACK.test(url.hostname)) ? source : undefined;
+}
+
 /** The address of a page that people are sent to: https, or http on this machine itself. Empty: none. */
 export const pageUrl: Kind<string> = {
   name: "URL",

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { parseEnv } from "node:util";
 import { parse as parseToml, TomlError } from "smol-toml";
 import { EXIT, failed, OperatorError, textOf } from "./errors.ts";
-import { matchesNetwork } from "./kinds.ts";
+import { matchesNetwork, type ThreatSource } from "./kinds.ts";
 import {
   defaultOf,
   ENVIRONMENT_SETTING,
@@ -355,6 +355,15 @@ const CONTRADICTIONS: readonly Contradiction[] = [
       const missing = ["legacy_issuer", "legacy_audience"].filter((name) => of<string>(`tokens.${name}`) === "");
       if (missing.length > 0) return `tokens.${missing.join(" and tokens.")} beside it`;
       return of<number | null>("tokens.legacy_until") === null ? "tokens.legacy_until beside it" : undefined;
+    },
+  },
+  {
+    keys: ["threats.public_key", "threats.sources"],
+    complain(of) {
+      if (!of<readonly ThreatSource[]>("threats.sources").some(({ proof }) => proof === "minisign")) return undefined;
+      const key = Buffer.from(of<string>("threats.public_key"), "base64");
+      const isKey = key.length === 42 && key.toString("latin1", 0, 2) === "Ed";
+      return isKey ? undefined : "the second line of minisign.pub, since a source in threats.sources has minisign+";
     },
   },
   {

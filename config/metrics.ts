@@ -28,13 +28,18 @@ const QUEUES = ["send-mail"] as const;
 const SCHEDULES = [
   "activity",
   "backup",
+  "baselines",
   "clean-up",
   "daily-report",
   "deactivated-accounts",
   "freshness",
   "rotate-keys",
+  "threat-lists",
   "unverified-accounts",
 ] as const;
+
+/** What may be unlike what was usual before. */
+const BASELINE_SIGNALS = ["new_hour", "new_country", "burst", "mostly_failures"] as const;
 
 /** What of a request takes time; hashes, signatures and queries of background work count too. */
 export const STAGES = ["parse", "limit", "query", "hash", "sign", "write"] as const;
@@ -102,6 +107,47 @@ export const METRICS = {
     unit: "",
     sentence: "Access tokens that were shown, by whose they are and whether they counted.",
     labels: { issuer: ["own", "legacy"], outcome: ["accepted", "refused"] },
+  },
+  primer_unusual_sign_ins_total: {
+    kind: "counter",
+    unit: "",
+    sentence: "Good sign-ins that were unusual, once by each thing that was.",
+    labels: {
+      signal: [
+        ...BASELINE_SIGNALS,
+        "bad_network",
+        "new_device",
+        "new_network",
+        "failures_before",
+        "many_failures_before",
+        "impossible_travel",
+      ],
+    },
+  },
+  primer_unusual_hours_total: {
+    kind: "counter",
+    unit: "",
+    sentence: "Hours of accounts and networks that were unlike what is usual of them, once by each thing that was.",
+    labels: { of: ["account", "network"], signal: BASELINE_SIGNALS },
+  },
+  primer_threat_networks: {
+    kind: "gauge",
+    unit: "",
+    sentence: "Bad networks that this process knows from the lists in threats.sources.",
+    labels: {},
+    across: "max",
+  },
+  primer_threat_refreshes_total: {
+    kind: "counter",
+    unit: "",
+    sentence: "Tries to read such a list, by what came of each.",
+    labels: { outcome: ["taken", "unchanged", "refused", "unreachable"] },
+  },
+  primer_threats_refused_total: {
+    kind: "counter",
+    unit: "",
+    sentence: "Requests that were refused since they came from a bad network.",
+    labels: { action: ["login", "register", "forgot_password", "resend_verification"] },
   },
   primer_token_verification_duration_seconds: {
     kind: "histogram",

@@ -20,6 +20,7 @@ import {
   share,
   someOf,
   text,
+  threatSources,
   timeOfDay,
   timestamp,
   timeZone,
@@ -218,6 +219,11 @@ export const SETTINGS = {
       pageUrl,
       "",
       "The same for ending a session that was not one's own. Empty: /account/end-session.",
+    ),
+    invitation: setting(
+      pageUrl,
+      "",
+      "The same for registering by an invitation; it is a page of your own. Empty: the mail has the code of the invitation.",
     ),
   },
   telemetry: {
@@ -423,6 +429,25 @@ export const SETTINGS = {
       "30d",
       "An account that was given up can be taken back by logging in for this long, and then is erased.",
     ),
+  },
+  threats: {
+    sources: setting(
+      threatSources,
+      [],
+      "Lists of networks that are known for attacks: https URLs, or files in the home of the worker. With sha256+ before it a list must fit the checksum at the same place with the ending .sha256, with minisign+ the signature at .minisig. Empty: none.",
+    ),
+    public_key: setting(text(64), "", "The minisign key that those signatures are made with, as minisign prints it."),
+    action: setting(
+      oneOf("score", "refuse"),
+      "score",
+      "What a listed address means: its sign-ins are unusual, or logins, registrations and mails for a new password are refused.",
+    ),
+    except: setting(
+      networkList,
+      [],
+      "Networks that are never taken for listed. Private ones and server.trusted_proxies never are.",
+    ),
+    refresh_every: setting(duration("15m", "2d"), "6h", "How often the lists are read again."),
   },
   cookies: {
     same_site: setting(oneOf("lax", "strict", "none"), "lax", "SameSite attribute of primer's cookies."),

@@ -34,7 +34,10 @@ export interface SignInFigures {
   readonly locked_accounts: number;
 }
 
-/** A mail: which one, to which user, and what about. What else it needs is looked up when it is sent. */
+/**
+ * A mail: which one, to which user, and what about; an invitation is of the user who invites. What else it needs is looked
+ * up when it is sent.
+ */
 export type MailPayload = {
   readonly user_id: string;
   readonly request_id: string | null;
@@ -46,6 +49,7 @@ export type MailPayload = {
       readonly template: "verify_email" | "password_reset";
       readonly sealed: { readonly token: string; readonly to?: string };
     }
+  | { readonly template: "invitation"; readonly sealed: { readonly token: string; readonly to: string } }
   | { readonly template: "already_registered" | "password_changed" | "account_locked" }
   | { readonly template: "email_changed"; readonly sealed: { readonly to: string } }
   | { readonly template: "new_sign_in" | "refresh_reused"; readonly session_id: string }
@@ -58,6 +62,9 @@ export type MailPayload = {
       readonly figures: SignInFigures;
       readonly week_before: SignInFigures;
       readonly top_failing: readonly { readonly address: string; readonly failures: number }[];
+      /** What was most unlike what is usual, with the score of its worst hour; not in a report that an earlier version has queued. */
+      readonly unusual_networks?: readonly { readonly network: string; readonly score: number }[];
+      readonly unusual_accounts?: readonly { readonly user_id: string; readonly score: number }[];
     }
   | { readonly template: "operator_alert"; readonly what: string; readonly why: string; readonly mend: string }
 );

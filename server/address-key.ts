@@ -11,3 +11,9 @@ export function addressKey(ip: string | null): string {
     .map((group) => Number.parseInt(group, 16).toString(16))
     .join(":")}::/64`;
 }
+
+/** The network that an address is in, a home's or an office's as a rule: of IPv4 the /24, of IPv6 the /48. */
+export function networkKey(ip: string): string {
+  if (!ip.includes(":")) return `${ip.slice(0, ip.lastIndexOf("."))}.0/24`;
+  return `${addressKey(ip).split(":").slice(0, 3).join(":")}::/48`;
+}

@@ -12,6 +12,7 @@ import type { HashPool } from "./features/passwords/hash-pool.ts";
 import type { BreachCheck } from "./features/passwords/service.ts";
 import type { Revocations } from "./features/revocations/service.ts";
 import type { SessionStates } from "./features/sessions/service.ts";
+import type { Threats } from "./features/threats/service.ts";
 import type { VerifiedTokens } from "./features/tokens/service.ts";
 import type { Clock } from "./ports/clock.ts";
 import type { Geo } from "./ports/geo.ts";
@@ -41,6 +42,8 @@ export interface Deps {
   readonly limiter: Limiter;
   /** Tells where addresses are. */
   readonly geo: Geo;
+  /** Tells which addresses are in networks that are known for attacks. */
+  readonly threats: Threats;
   /** Of this process. */
   readonly metrics: Metrics;
   /** Of all processes that work in the same home. */

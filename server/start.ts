@@ -20,6 +20,7 @@ import { createHashPool } from "./features/passwords/hash-pool.ts";
 import { BREACH_FILTER_FILE, createBreachCheck } from "./features/passwords/service.ts";
 import { createRevocations } from "./features/revocations/service.ts";
 import { createSessionStates } from "./features/sessions/service.ts";
+import { keepThreats } from "./features/threats/service.ts";
 import { createVerifiedTokens } from "./features/tokens/service.ts";
 import { boundConnections } from "./http/connection-bound.ts";
 import { keepCertificate } from "./http/keep-certificate.ts";
@@ -130,6 +131,7 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
     clients,
     limiter: redis ? createRedisLimiter(redis.scripts, ownLimiter, redis.breaker) : ownLimiter,
     geo: openGeo({ home: parts.home, file: () => deps.settings.accounts.geoip_file, log }),
+    threats: keepThreats({ db, settings: () => deps.settings, log, metrics }),
     metrics,
     nodeMetrics,
     revocations,
@@ -143,12 +145,14 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
       redis?.scripts.close();
       nodeMetrics.close();
       deps.geo.close();
+      deps.threats.close();
       await presence.close();
       revocations.close();
       await changes.close();
       await jobs.close();
     },
   };
+  await deps.threats.reread();
   measureJobs(deps);
   measureInstallation(deps);
   measureProcess({ metrics, home: parts.home, kind: parts.kind ?? "serve" });

@@ -90,7 +90,7 @@ export function startSchedules(deps: RunnerDeps, home: string, options: Schedule
   function begin(schedule: Schedule, claim: ScheduleClaim): void {
     const control = new AbortController();
     if (stopping) control.abort(new Interrupted("stopping"));
-    const ended = execute(deps, schedule, claim, { home, pace, control, retries: true })
+    const ended = execute(deps, schedule, claim, { home, pace, control, isAsked: false })
       .then(async (result) => {
         const { outcome, error } = result;
         tell(deps, claim, result);
@@ -162,8 +162,8 @@ interface Execution {
   readonly home: string;
   readonly pace: SchedulePace;
   readonly control: AbortController;
-  /** Whether it is tried again where it fails. */
-  readonly retries: boolean;
+  /** Whether somebody has asked for it; then it is not tried again where it fails. */
+  readonly isAsked: boolean;
 }
 
 /** Runs what was claimed to its end, or until its time is up, whatever it does then. */
@@ -171,7 +171,7 @@ async function execute(
   deps: ScheduleDeps,
   schedule: Schedule,
   claim: ScheduleClaim,
-  { home, pace, control, retries }: Execution,
+  { home, pace, control, isAsked }: Execution,
 ): Promise<ScheduleResult> {
   const began = performance.now();
   const { signal } = control;
@@ -179,6 +179,7 @@ async function execute(
   const run: ScheduledRun = {
     home,
     occurrence: claim.occurrence,
+    isAsked,
     last: claim.details,
     signal,
     async finish(tx, details) {
@@ -197,7 +198,7 @@ async function execute(
     }
     result = { outcome: "done", details: finished ?? details ?? {} };
   } catch (error) {
-    const { outcome, end } = endAfter(deps, claim, error, retries);
+    const { outcome, end } = endAfter(deps, claim, error, !isAsked);
     const isOurs = end !== undefined && (await endSchedule(deps.db.orm, claim, end));
     // What it did may have been committed, and its answer have come too late or never.
     if (finished && !isOurs) result = { outcome: "done", details: finished };
@@ -315,5 +316,5 @@ export async function runOnce(
   await insertSchedule(deps.db.orm, name, new Date(0));
   const until = new Date(now.getTime() + PACE.silence);
   const claim = await claimSchedule(deps.db.orm, { name, occurrence: now }, now, until);
-  return claim && execute(deps, schedule, claim, { home, pace: PACE, control: new AbortController(), retries: false });
+  return claim && execute(deps, schedule, claim, { home, pace: PACE, control: new AbortController(), isAsked: true });
 }

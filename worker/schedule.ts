@@ -8,12 +8,14 @@ import type { UserDeps } from "../server/features/users/service.ts";
 import { checkFreshness } from "./schedules/check-freshness.ts";
 import { cleanUp } from "./schedules/clean-up.ts";
 import { eraseDeactivated, eraseUnverified } from "./schedules/erase-accounts.ts";
+import { learnSignIns } from "./schedules/learn-sign-ins.ts";
+import { refreshThreats } from "./schedules/refresh-threats.ts";
 import { reportSignIns } from "./schedules/report-sign-ins.ts";
 
 const MINUTE_MS = 60_000;
 
-/** What schedules work with: no server has to run. */
-export type ScheduleDeps = UserDeps & Pick<Deps, "log">;
+/** What schedules work with: no server has to run. Without `geo` nothing is known of countries. */
+export type ScheduleDeps = UserDeps & Pick<Deps, "log"> & Partial<Pick<Deps, "geo" | "metrics" | "threats">>;
 
 /** What a run came to, for operators: names with amounts or words, never anything secret. */
 export type Details = Readonly<Record<string, unknown>>;
@@ -24,6 +26,8 @@ export interface ScheduledRun {
   readonly home: string;
   /** When it was due. */
   readonly occurrence: Date;
+  /** Whether somebody has asked for it, whether it is due or not. */
+  readonly isAsked: boolean;
   /** What the last good run came to; null where there was none. */
   readonly last: Details | null;
   /** Aborted when its time is up, it was given to another process, or this one stops: whatever comes then does not count. */
@@ -75,6 +79,13 @@ export const SCHEDULES: readonly Schedule[] = [
     },
   },
   {
+    name: "baselines",
+    sentence: "Learns from the newest login records what is usual of each account and network.",
+    cron: () => "*/5 * * * *",
+    deadlineMs: 4 * MINUTE_MS,
+    run: learnSignIns,
+  },
+  {
     name: "clean-up",
     sentence: "Deletes what has expired and what was kept long enough.",
     cron: ({ retention }) => daily(retention.time),
@@ -97,7 +108,7 @@ export const SCHEDULES: readonly Schedule[] = [
   },
   {
     name: "freshness",
-    sentence: "Looks how old the list of breached passwords and the GeoIP file are.",
+    sentence: "Looks how old the list of breached passwords, the GeoIP file and the lists of bad networks are.",
     cron: () => "5 6 * * *",
     deadlineMs: 5 * MINUTE_MS,
     run: checkFreshness,
@@ -108,6 +119,13 @@ export const SCHEDULES: readonly Schedule[] = [
     cron: () => "40 * * * *",
     deadlineMs: 5 * MINUTE_MS,
     run: async (deps) => ({ changed: await advanceKeys(deps) }),
+  },
+  {
+    name: "threat-lists",
+    sentence: "Reads the lists of bad networks that are due by threats.refresh_every.",
+    cron: ({ threats }) => (threats.sources.length > 0 ? "*/15 * * * *" : undefined),
+    deadlineMs: 70 * MINUTE_MS,
+    run: refreshThreats,
   },
   {
     name: "unverified-accounts",

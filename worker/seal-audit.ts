@@ -1,7 +1,7 @@
 import { setTimeout } from "node:timers/promises";
 import { codeOf } from "../config/errors.ts";
 import type { Deps } from "../server/deps.ts";
-import { type ChainHead, createSealer, SEALING_LOCK } from "../server/features/audit/service.ts";
+import { type ChainHead, createSealer, findOverdueSince, SEALING_LOCK } from "../server/features/audit/service.ts";
 
 /** How often the sealer looks for what is new (milliseconds): a row is in the chain well within five seconds. */
 const LOOK_MS = 2000;
@@ -11,6 +11,8 @@ const REST_SHARE = 4;
 const STATEMENT_MS = 90_000;
 /** Longer than any of its pauses (milliseconds): of whom nothing is heard for as long, another one goes on. */
 const IDLE_MS = (REST_SHARE + 1) * STATEMENT_MS;
+/** How often each process looks whether any of them seals (milliseconds). */
+const WATCH_MS = 60_000;
 /** How often it is told where the chain ends (milliseconds). */
 const TELL_HEAD_MS = 3_600_000;
 /** SQLSTATE of a wait for a lock that took too long. */
@@ -18,9 +20,12 @@ const LOCK_NOT_AVAILABLE = "55P03";
 
 /**
  * Keeps the audit log chained. Of all the processes that do background work one does this; the others wait for its lock,
- * without asking again and again, and one of them goes on at once where it ends or dies.
+ * without asking again and again, and one of them goes on at once where it ends or dies. Where it hangs, they tell of it.
  */
-export function keepAuditSealed({ db, log, clock }: Pick<Deps, "db" | "log" | "clock">, lookMs = LOOK_MS) {
+export function keepAuditSealed(
+  { db, log, clock }: Pick<Deps, "db" | "log" | "clock">,
+  { lookMs = LOOK_MS, watchMs = WATCH_MS } = {},
+) {
   const stopping = new AbortController();
   const { signal } = stopping;
   const isStopping = () => signal.aborted;
@@ -73,7 +78,19 @@ export function keepAuditSealed({ db, log, clock }: Pick<Deps, "db" | "log" | "c
     }
   }
 
-  const worked = work();
+  /** Whoever has the lock may hang with it, and does not know. What has waited for this process to start is sealed first. */
+  async function watch(): Promise<void> {
+    for (let isLate = false; !isStopping(); ) {
+      await pause(watchMs);
+      const since = await findOverdueSince(db, clock.now()).catch(() => undefined); // that it is away is told elsewhere
+      if (since === undefined || (since !== null) === isLate || isStopping()) continue;
+      isLate = since !== null;
+      if (since) log.warn("Nobody seals the audit log", { event: "audit.not_sealed", since: since.toISOString() });
+      else log.info("The audit log is sealed again", { event: "audit.sealed" });
+    }
+  }
+
+  const worked = Promise.all([work(), watch()]);
   return {
     async stop(): Promise<void> {
       stopping.abort();

@@ -1,11 +1,12 @@
-import { EXIT, failed, misused } from "../../config/errors.ts";
-import { type ChainHead, type ChainReport, verifyChain } from "../../server/features/audit/service.ts";
-import { withAuditReader } from "../audit-reader.ts";
+import { EXIT, misused, OperatorError } from "../../config/errors.ts";
+import { type ChainHead, type ChainReport, isOverdue, verifyChain } from "../../server/features/audit/service.ts";
+import { systemClock } from "../../server/ports/clock.ts";
+import { SEALING_HINT, withAuditReader } from "../audit-reader.ts";
 import type { Implementation } from "../command.ts";
 import { untilInterrupted } from "../interrupt.ts";
 import { createPace } from "../moving/pace.ts";
 
-/** Holds the audit log against its chain. Exit 1 where a row was changed, removed or put in, with the row. */
+/** Holds the audit log against its chain. Exit 1 where a row was changed, removed or put in, with the row; 130 at Ctrl-C. */
 export const verifyCommand: Implementation = {
   async run(context) {
     const expected = headFrom(context.options.expect);
@@ -18,13 +19,21 @@ export const verifyCommand: Implementation = {
     const report = await withAuditReader(context, (reader) =>
       untilInterrupted((stop) =>
         verifyChain(reader, told, { signal: stop, expected }).catch((error) => {
-          throw stop.aborted ? failed("Interrupted; the audit log was not verified to its end.") : error;
+          throw stop.aborted ? interrupted() : error;
         }),
       ),
     );
     return { json: report, text: textOf(report), exitCode: report.ok ? EXIT.done : EXIT.failed };
   },
 };
+
+/** Not the exit code of a log that was changed: of that nothing was found so far. */
+const interrupted = () =>
+  new OperatorError(
+    EXIT.interrupted,
+    "Interrupted; the audit log was not verified to its end.",
+    "What was looked at holds. Run the command again for the rest; it begins at the beginning.",
+  );
 
 /** What was printed once as the end of the chain. @throws OperatorError exit 2 */
 function headFrom(option: unknown): ChainHead | undefined {
@@ -35,6 +44,15 @@ function headFrom(option: unknown): ChainHead | undefined {
 }
 
 const counted = (count: number, one: string, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
+
+function unsealedText({ rows, oldest }: ChainReport["unsealed"]): string[] {
+  if (rows === 0) return ["Nothing waits to be sealed."];
+  const line = `Not sealed yet: ${counted(rows, "row")} since ${oldest}.`;
+  if (!isOverdue(oldest === null ? null : new Date(oldest), systemClock.now())) {
+    return [`${line} Whatever works in the background does that within 5 s.`];
+  }
+  return [`${line} That is too long: until they are sealed they can be changed unseen.`, SEALING_HINT];
+}
 
 function textOf({ fault, rows, months, erased, dropped, unsealed, head }: ChainReport): string {
   if (fault) {
@@ -50,11 +68,7 @@ function textOf({ fault, rows, months, erased, dropped, unsealed, head }: ChainR
     );
   }
   if (erased > 0) lines.push(`Of ${counted(erased, "row")} the address and agent were erased with their user.`);
-  lines.push(
-    unsealed.rows === 0
-      ? "Nothing waits to be sealed."
-      : `Not sealed yet: ${counted(unsealed.rows, "row")} since ${unsealed.oldest}. Whatever works in the background does that within 5 s.`,
-  );
+  lines.push(...unsealedText(unsealed));
   if (head) lines.push(`The chain ends at ${head.seq}:${head.hash}`);
   return `${lines.join("\n")}\n`;
 }

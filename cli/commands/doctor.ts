@@ -9,14 +9,16 @@ import type { Database } from "../../db/database.ts";
 import { migrationStatus } from "../../db/migrate.ts";
 import { listPublishedSigningKeys } from "../../db/queries/keys.ts";
 import { hasSearchIndex, SEARCH_INDEX_STATEMENTS } from "../../db/queries/user-search.ts";
-import { mayChangeAudit } from "../../server/features/audit/service.ts";
+import { findOverdueSince, mayChangeAudit } from "../../server/features/audit/service.ts";
 import { findLastBackup } from "../../server/features/backups/service.ts";
 import { clockDifference } from "../../server/features/health/service.ts";
 import { openKeyRing } from "../../server/features/keys/service.ts";
 import { readFilterFacts } from "../../server/features/passwords/breach-filter.ts";
 import { BREACH_FILTER_FILE, createBreachCheck } from "../../server/features/passwords/service.ts";
+import { lookAtLists, OLD_THREATS_DAYS } from "../../server/features/threats/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { OLD_GEOIP_DAYS, readGeoFile } from "../../server/ports/geo-file.ts";
+import { SEALING_HINT } from "../audit-reader.ts";
 import { checkMail } from "../check-mail.ts";
 import { checkTelemetry } from "../check-telemetry.ts";
 import { checkDatabaseTls, checkTls } from "../check-tls.ts";
@@ -193,7 +195,8 @@ async function checkDatabase(database: Database, loaded: LoadedSettings): Promis
   }
   findings.push(ok("migrations", "up to date"), ...(await checkSearch(database)), await checkClock(database));
   const backups = await checkBackups(database, loaded.settings);
-  findings.push(await checkAudit(database, loaded.settings));
+  findings.push(await checkAudit(database, loaded.settings), ...(await checkSealing(database)));
+  findings.push(...(await checkThreats(database, loaded.settings)));
   return [...findings, await checkKeys(database, loaded), ...backups, await checkSchedules(database)];
 }
 
@@ -216,6 +219,29 @@ async function checkAudit(database: Database, { environment }: Settings): Promis
     text,
     "Run `primer migrate` with DATABASE_ADMIN_URL, the URL of another role that owns the tables.",
   );
+}
+
+/** What is not in the chain can be changed unseen. */
+async function checkSealing(database: Database): Promise<Finding[]> {
+  const now = systemClock.now();
+  const since = await findOverdueSince(database, now);
+  if (!since) return [];
+  const minutes = Math.floor((now.getTime() - since.getTime()) / 60_000);
+  const text = `nothing was sealed for ${minutes} min: the oldest row that waits is of ${since.toISOString()}`;
+  return [warning("audit chain", text, SEALING_HINT)];
+}
+
+/** Each list of bad networks: how old what is in use is, and why there is no newer one. */
+async function checkThreats(database: Database, settings: Settings): Promise<Finding[]> {
+  const lists = await lookAtLists(database.orm, settings);
+  return lists.map(({ name, takenAt, count, problem }) => {
+    const failure = problem === null ? "" : `; the last try: ${problem}`;
+    const mend = `See that the source can be had and is whole; \`primer worker --run-once threat-lists\` tries again.`;
+    if (!takenAt) return warning("threats", `${name} was not read yet${failure}`, mend);
+    const days = Math.floor((systemClock.now().getTime() - takenAt.getTime()) / DAY_MS);
+    const text = `${count} networks from ${name}, ${days} days old${failure}`;
+    return problem === null && days <= OLD_THREATS_DAYS ? ok("threats", text) : warning("threats", text, mend);
+  });
 }
 
 /** A backup that nobody has restored is a hope. In development none is asked for. */

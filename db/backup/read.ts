@@ -5,8 +5,11 @@ import * as schema from "../schema/index.ts";
 import type { PutLine } from "./archive.ts";
 import { type End, quoted, quotedTable, SUM_OF_ROWS, type TableHead, type TableSum } from "./format.ts";
 
-/** Which processes run now says nothing about later; and what was answered is deleted within a day, and not kept for years. */
-const LEFT_OUT = new Set(["processes", "idempotency_keys"]);
+/**
+ * Which processes run now says nothing about later; what was answered is deleted within a day, and not kept for years; and
+ * lists of bad networks are large, old by then, and to be had anew.
+ */
+const LEFT_OUT = new Set(["processes", "idempotency_keys", "threat_lists"]);
 
 const OWN_TABLES = Object.values(schema as Record<string, unknown>)
   .filter((entry) => is(entry, PgTable))

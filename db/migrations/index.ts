@@ -13,6 +13,7 @@ import m10 from "./0010_user_search.sql" with { type: "text" };
 import m11 from "./0011_idempotency_keys.sql" with { type: "text" };
 import m12 from "./0012_audit_chain.sql" with { type: "text" };
 import m13 from "./0013_audit_strays.sql" with { type: "text" };
+import m14 from "./0014_sign_in_insight.sql" with { type: "text" };
 
 export interface Migration {
   readonly name: string;
@@ -35,4 +36,5 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: "0011_idempotency_keys", sql: m11 },
   { name: "0012_audit_chain", sql: m12 },
   { name: "0013_audit_strays", sql: m13 },
+  { name: "0014_sign_in_insight", sql: m14 },
 ];

@@ -31,33 +31,65 @@ const IS_UNSEALED = "(SELECT true FROM audit_seals s WHERE s.time = l.time AND s
 /** A row with a number that was not given out yet is none that was written as others are. */
 const LAST_NUMBER = "SELECT last_value FROM audit_log_number_seq";
 
+/** Some numbers of rows, with both ends; null for no end. */
+export interface Place {
+  readonly low: number;
+  readonly high: number | null;
+}
+
 /** Some rows by number, as far as they are visible: which of them are not in the chain, and which transactions are over. */
 export interface Unsealed {
   /** Every transaction before this one is over. */
   readonly oldest: bigint;
-  /** How many rows were looked at, sealed or not. */
-  readonly looked: number;
-  /** The number of the last of them. */
-  readonly last: number | null;
+  /** Of the rows that were looked at, sealed or not, in order. */
+  readonly numbers: readonly number[];
   readonly events: ChainedEvent[];
 }
 
-/** @param after rows up to this number are not looked at */
-export async function findUnsealed(connection: Connection, after: number, limit: number): Promise<Unsealed> {
+/**
+ * @param places where rows are looked for
+ * @param after those up to this number are left out
+ */
+export async function findUnsealed(
+  connection: Connection,
+  places: readonly Place[],
+  after: number,
+  limit: number,
+): Promise<Unsealed> {
   const [row] = await connection.query<{ found: string }>(
-    `WITH looked AS MATERIALIZED (SELECT * FROM audit_log
-       WHERE number > $1::bigint AND number <= (${LAST_NUMBER}) ORDER BY number LIMIT $2::int)
+    `WITH looked AS MATERIALIZED (SELECT l.* FROM json_to_recordset($1::text::json) AS p (low bigint, high bigint)
+       CROSS JOIN LATERAL (SELECT * FROM audit_log
+         WHERE number >= p.low AND number > $2::bigint AND number <= least(p.high, (${LAST_NUMBER}))
+         ORDER BY number LIMIT $3::int) l
+       ORDER BY l.number LIMIT $3::int)
      SELECT json_build_object(
        'oldest', pg_snapshot_xmin(pg_current_snapshot())::text,
-       'looked', (SELECT count(*) FROM looked), 'last', (SELECT max(number) FROM looked),
+       'numbers', (SELECT coalesce(json_agg(number ORDER BY number), '[]') FROM looked),
        'events', (SELECT coalesce(json_agg(e), '[]')
          FROM (SELECT ${EVENT} FROM looked l WHERE ${IS_UNSEALED} ORDER BY l.number) e)
      )::text AS found`,
-    [after, limit],
+    [JSON.stringify(places), after, limit],
   );
   if (!row) throw new Error("The unsealed rows could not be asked for");
   const found = JSON.parse(row.found);
   return { ...found, oldest: BigInt(found.oldest) };
+}
+
+/**
+ * When the first row was written that comes after all of the chain and is not in it, by the clock of who wrote it. It looks
+ * no further back than that: what commits late, with a number from before, is not found.
+ */
+export async function findOldestUnsealed(connection: Connection): Promise<Date | null> {
+  const { sealed_through = 0 } = (await findChainHead(connection)) ?? {};
+  const [row] = await connection.query<{ time: string }>(
+    `SELECT ${MS("l.time")} AS time FROM audit_log l
+     WHERE l.number > greatest($1::bigint, (
+         SELECT e.number FROM (SELECT time, event_id FROM audit_seals ORDER BY seq DESC LIMIT 1) s
+         JOIN audit_log e ON e.time = s.time AND e.id = s.event_id))
+       AND l.number <= (${LAST_NUMBER}) AND ${IS_UNSEALED} ORDER BY l.number LIMIT 1`,
+    [sealed_through],
+  );
+  return row ? new Date(Number(row.time)) : null;
 }
 
 /**

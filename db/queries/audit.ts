@@ -1,4 +1,4 @@
-import { and, desc, eq, gte, isNull, lt, lte, or, type SQL, sql } from "drizzle-orm";
+import { and, desc, eq, gte, isNotNull, isNull, lt, lte, or, type SQL, sql } from "drizzle-orm";
 import type { Connection, Reader, Tx } from "../database.ts";
 import { auditLog } from "../schema/audit.ts";
 
@@ -9,7 +9,7 @@ export type AuditRow = typeof auditLog.$inferSelect;
 
 export const insertAudit = (tx: Tx, row: typeof auditLog.$inferInsert) => tx.insert(auditLog).values(row);
 
-/** What a user did and what was done to them, newest first. */
+/** What a user did, what was done to them, and what somebody unknown did with something of theirs, newest first. */
 export const listAuditOf = (tx: Reader, userId: string) =>
   tx
     .select({
@@ -26,6 +26,7 @@ export const listAuditOf = (tx: Reader, userId: string) =>
       or(
         and(eq(auditLog.actorKind, "user"), eq(auditLog.actorId, userId)),
         and(eq(auditLog.subjectKind, "user"), eq(auditLog.subjectId, userId)),
+        and(eq(auditLog.callerOf, userId), isNotNull(auditLog.callerSalt)), // as the index has it
       ),
     )
     .orderBy(desc(auditLog.time), desc(auditLog.id));

@@ -1,6 +1,7 @@
 import { and, asc, eq, gte, lt, lte, type SQL, sql } from "drizzle-orm";
 import type { AnyPgColumn, PgTable } from "drizzle-orm/pg-core";
 import type { Tx } from "../database.ts";
+import { accountBaselines, networkBaselines, signInAnomalies } from "../schema/baselines.ts";
 import { heldNames } from "../schema/held-names.ts";
 import { idempotencyKeys } from "../schema/idempotency.ts";
 import { invitations } from "../schema/invitations.ts";
@@ -68,6 +69,16 @@ export async function deleteIdleSessions(tx: Tx, { from, until, limit }: Doomed)
 
 export const deleteOldLogins: DeleteOld = (tx, doomed) =>
   deleteByTime(tx, loginRecords, loginRecords.createdAt, doomed);
+
+/** By when something happened last. */
+export const deleteOldAccountBaselines: DeleteOld = (tx, doomed) =>
+  deleteByTime(tx, accountBaselines, accountBaselines.lastHour, doomed);
+
+export const deleteOldNetworkBaselines: DeleteOld = (tx, doomed) =>
+  deleteByTime(tx, networkBaselines, networkBaselines.lastHour, doomed);
+
+export const deleteOldAnomalies: DeleteOld = (tx, doomed) =>
+  deleteByTime(tx, signInAnomalies, signInAnomalies.hour, doomed);
 
 /** @param lockAfter from so many failures on a counter locks, and stays; 0: none does */
 export const deleteOldFailures =

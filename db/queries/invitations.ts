@@ -31,6 +31,15 @@ export async function spendInvitationRow(tx: Tx, tokenHash: string, now: Date): 
   return row;
 }
 
+/** One that still counts: neither used nor expired. */
+export async function findLiveInvitation(tx: Reader, tokenHash: string, now: Date): Promise<InvitationRow | undefined> {
+  const [row] = await tx
+    .select()
+    .from(invitations)
+    .where(and(eq(invitations.tokenHash, tokenHash), isNull(invitations.usedAt), gt(invitations.expiresAt, now)));
+  return row;
+}
+
 export async function deleteInvitationRow(tx: Tx, id: string): Promise<InvitationRow | undefined> {
   const [row] = await tx
     .delete(invitations)

@@ -1,5 +1,6 @@
 import { and, desc, eq, lt, sql } from "drizzle-orm";
 import type { Reader, Tx } from "../database.ts";
+import type { Baseline } from "../schema/baselines.ts";
 import { loginRecords } from "../schema/logins.ts";
 
 export const insertLoginRecord = (tx: Tx, row: typeof loginRecords.$inferInsert) => tx.insert(loginRecords).values(row);
@@ -13,6 +14,8 @@ export const listAllLogins = (tx: Reader, userId: string) =>
       reason: loginRecords.reason,
       ip: loginRecords.ip,
       user_agent: loginRecords.userAgent,
+      risk_score: loginRecords.riskScore,
+      risk_signals: loginRecords.riskSignals,
     })
     .from(loginRecords)
     .where(eq(loginRecords.userId, userId))
@@ -30,7 +33,7 @@ export const listLogins = (tx: Reader, userId: string, page: { limit: number; af
 /** How many of a user's logins are looked at to tell what is usual. */
 const RECENT = 50;
 
-/** What is known of a user's recent logins. */
+/** What is known of a user's recent logins, and of what is usual. */
 export interface RecentLogins {
   readonly count: number;
   /** Whether one was from the network. */
@@ -39,18 +42,28 @@ export interface RecentLogins {
   readonly userAgent: boolean;
   /** Where from those were that are not older than `since`, the newest first. `at` is in milliseconds since 1970. */
   readonly since: readonly { readonly ip: string; readonly at: number }[];
+  /** How many there were within the last hour. */
+  readonly lastHour: number;
+  /** Null where nothing was learnt yet. */
+  readonly ofAccount: Baseline | null;
+  readonly ofNetwork: Baseline | null;
+}
+
+/** What a login is held against. */
+export interface LoginLike {
+  /** As "203.0.113.0/24". */
+  readonly network: string | null;
+  readonly userAgent: string | null;
+  /** Null where nobody asks where from. */
+  readonly since: Date | null;
+  readonly hourAgo: Date;
 }
 
 /**
- * Whether a user has lately logged in from a network, and with a user agent; how many logins there were; and where from.
- *
- * @param like.since null where nobody asks where from
+ * Whether a user has lately logged in from a network, and with a user agent; how many logins there were; where from; and
+ * what is usual of the user and of the network. One statement, and an index for each of its parts.
  */
-export async function lookAtRecentLogins(
-  tx: Tx,
-  userId: string,
-  like: { readonly network: string | null; readonly userAgent: string | null; readonly since: Date | null },
-): Promise<RecentLogins> {
+export async function lookAtRecentLogins(tx: Tx, userId: string, like: LoginLike): Promise<RecentLogins> {
   const recent = sql`(
     SELECT ip, user_agent, created_at FROM login_records WHERE user_id = ${userId}::uuid AND outcome = 'success'
     ORDER BY created_at DESC LIMIT ${RECENT}
@@ -66,7 +79,10 @@ export async function lookAtRecentLogins(
         ) FILTER (WHERE ip IS NOT NULL AND created_at >= ${like.since?.toISOString() ?? null}::timestamptz),
         '[]'::json
       )`,
+      lastHour: sql<number>`(count(*) FILTER (WHERE created_at > ${like.hourAgo.toISOString()}::timestamptz))::int`,
+      ofAccount: sql<Baseline | null>`(SELECT baseline FROM account_baselines WHERE user_id = ${userId}::uuid)`,
+      ofNetwork: sql<Baseline | null>`(SELECT baseline FROM network_baselines WHERE network = ${like.network}::text)`,
     })
     .from(sql`${recent} AS recent`);
-  return row ?? { count: 0, network: false, userAgent: false, since: [] };
+  return row as RecentLogins; // what is counted is one row, whatever there is
 }

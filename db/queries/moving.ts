@@ -1,6 +1,7 @@
 import { asc, count, gt, sql } from "drizzle-orm";
 import type { Tx } from "../database.ts";
 import { credentials, type UserStatus, users } from "../schema/users.ts";
+import { anyIdOf, anyOf } from "./any-of.ts";
 import { rolesOfUser } from "./users.ts";
 
 /** What decides whether a user is there already, or their name or address is somebody else's. */
@@ -34,12 +35,6 @@ export interface RoleOnThing {
   readonly role: string;
   readonly resource: string;
 }
-
-/** A list as one parameter: the statement is the same however long it is, and the indexes are used. */
-const anyOf = (values: readonly string[]) =>
-  sql`ANY(ARRAY(SELECT jsonb_array_elements_text(${JSON.stringify(values)}::text::jsonb)))`;
-const anyIdOf = (values: readonly string[]) =>
-  sql`ANY(ARRAY(SELECT jsonb_array_elements_text(${JSON.stringify(values)}::text::jsonb)::uuid))`;
 
 /** Everybody who has one of these ids, names or addresses; some of them more than once. */
 export function listStandingUsers(

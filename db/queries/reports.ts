@@ -30,11 +30,25 @@ SELECT address, count(*)::int AS failures FROM (
   WHERE outcome = 'failure' AND ip IS NOT NULL AND created_at >= $1::timestamptz AND created_at < $2::timestamptz
 ) AS failed GROUP BY address ORDER BY failures DESC, address LIMIT $3::int`;
 
+const unusual = (owner: "network" | "user_id") => `
+SELECT ${owner}, max(score)::int AS score
+FROM sign_in_anomalies WHERE ${owner} IS NOT NULL AND hour >= $1::timestamptz AND hour < $2::timestamptz
+GROUP BY ${owner} ORDER BY score DESC, sum(failed) DESC, ${owner} LIMIT $3::int`;
+
+type UnusualNetwork = { network: string; score: number };
+type UnusualAccount = { user_id: string; score: number };
+
 /** What the tables say of the sign-ins of a day and of another one, on a connection of its own. */
 export const readSignInFigures = (
   database: Pick<Database, "exclusively">,
   { day, before, top, signal }: { day: Span; before: Span; top: number; signal: AbortSignal },
-): Promise<{ figures: SignInFigures; before: SignInFigures; topFailing: FailingAddress[] }> =>
+): Promise<{
+  figures: SignInFigures;
+  before: SignInFigures;
+  topFailing: FailingAddress[];
+  networks: UnusualNetwork[];
+  accounts: UnusualAccount[];
+}> =>
   database.exclusively(
     "primer report",
     async ({ query }) => {
@@ -42,8 +56,11 @@ export const readSignInFigures = (
       const [figures] = await query<SignInFigures & Record<string, unknown>>(FIGURES, bounds(day));
       const [earlier] = await query<SignInFigures & Record<string, unknown>>(FIGURES, bounds(before));
       const topFailing = await query<FailingAddress & Record<string, unknown>>(TOP_FAILING, [...bounds(day), top]);
+      const among = [...bounds(day), top];
+      const networks = await query<UnusualNetwork>(unusual("network"), among);
+      const accounts = await query<UnusualAccount>(unusual("user_id"), among);
       if (!figures || !earlier) throw new Error("The database counted nothing");
-      return { figures, before: earlier, topFailing };
+      return { figures, before: earlier, topFailing, networks, accounts };
     },
     { statementMs: STATEMENT_MS, signal },
   );

@@ -4,6 +4,7 @@ import { invitations } from "../schema/invitations.ts";
 import { knownDevices, loginRecords } from "../schema/logins.ts";
 import { sessions, singleUseTokens } from "../schema/sessions.ts";
 import { credentials, resourceGrants, roles, userRoles, users } from "../schema/users.ts";
+import { deleteBaselineOf } from "./baselines.ts";
 import { deleteAnswersOf } from "./idempotency.ts";
 
 export type UserRow = typeof users.$inferSelect;
@@ -222,6 +223,7 @@ export async function eraseUser(tx: Tx, id: string, at: Date): Promise<void> {
   await tx.delete(resourceGrants).where(eq(resourceGrants.userId, id));
   await tx.delete(knownDevices).where(eq(knownDevices.userId, id));
   await tx.delete(loginRecords).where(eq(loginRecords.userId, id));
+  await deleteBaselineOf(tx, id);
   await tx.delete(invitations).where(eq(invitations.emailKey, sql`(SELECT email_key FROM users WHERE id = ${id})`));
   await tx.delete(invitations).where(and(eq(invitations.invitedBy, id), isNull(invitations.usedAt)));
   await tx.delete(singleUseTokens).where(eq(singleUseTokens.userId, id));

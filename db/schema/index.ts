@@ -1,5 +1,6 @@
 export * from "./audit.ts";
 export * from "./backups.ts";
+export * from "./baselines.ts";
 export * from "./clients.ts";
 export * from "./held-names.ts";
 export * from "./idempotency.ts";
@@ -11,4 +12,5 @@ export * from "./mail.ts";
 export * from "./processes.ts";
 export * from "./schedules.ts";
 export * from "./sessions.ts";
+export * from "./threats.ts";
 export * from "./users.ts";

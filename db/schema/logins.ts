@@ -18,6 +18,9 @@ export const loginRecords = pgTable(
     userAgent: text("user_agent"),
     requestId: text("request_id"),
     createdAt: instant("created_at").notNull(),
+    /** How unusual a good one was, and in what; null where it was not. */
+    riskScore: integer("risk_score"),
+    riskSignals: text("risk_signals").array(),
   },
   (t) => [
     index("login_records_user_id_idx").on(t.userId, t.createdAt.desc()),

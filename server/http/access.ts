@@ -61,7 +61,12 @@ export const access = (deps: Deps) => {
   }));
 };
 
-async function admit(deps: Deps, who: Access, request: Request): Promise<Authenticated> {
+/**
+ * Whoever a request comes from, where they may. What lasts asks again: they may not any more.
+ *
+ * @throws AppError for a token that does not count, FORBIDDEN, AUTH_STEP_UP_REQUIRED
+ */
+export async function admit(deps: Deps, who: Access, request: Request): Promise<Authenticated> {
   const { permission, stepUp = false, evenStale = false }: Exclude<Access, "user"> = who === "user" ? {} : who;
   const staleMs = evenStale ? deps.settings.resilience.verify_stale : 0;
   const authenticated = await authenticateRequest(deps, request, staleMs);

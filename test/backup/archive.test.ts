@@ -1,14 +1,27 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
-import { hostname, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Decrypter } from "age-encryption";
 import { type Secrets, secretKey } from "../../config/secrets.ts";
+import { PROCESSES } from "../../db/left-overs.ts";
 import { createSealer } from "../../server/features/audit/service.ts";
 import { inspectBackup, type TakenBackup, takeBackup } from "../../server/features/backups/service.ts";
 import { FULL, inShort } from "../drills/processes.ts";
 import { openTestApp, PASSWORD, type TestApp } from "../support/app.ts";
 import { seedUsers } from "./support/seed.ts";
+
+/** The part of it that containers may share. */
+const HOST = PROCESSES.replace(/-\w+$/, "");
+const NEW_CONTAINER = ["unshare", "--user", "--map-root-user", "--pid", "--fork"];
+const canUnshare = (() => {
+  try {
+    return Bun.spawnSync([...NEW_CONTAINER, "true"]).exitCode === 0;
+  } catch {
+    return false;
+  }
+})();
+if (!canUnshare) process.stderr.write("not here, where unshare makes no container: telling containers apart\n");
 
 const PASSPHRASE = "a passphrase of enough length";
 const folder = mkdtempSync(join(tmpdir(), "primer-backup-"));
@@ -58,30 +71,46 @@ describe("a backup", () => {
 
   // What killed processes have left goes with the next backup; what another one is still writing stays.
   test("takes away the parts that processes have left which are gone", async () => {
-    const host = hostname().replace(/[^A-Za-z0-9-]/g, "-");
     const [dead, living] = [Bun.spawn(["true"]), Bun.spawn(["sleep", "60"])];
     await dead.exited;
     const folder = mkdtempSync(join(tmpdir(), "primer-left-"));
     try {
       const names = {
-        gone: `a.backup.partial.${host}.${dead.pid}`,
-        own: `b.backup.partial.${host}.${process.pid}`,
+        gone: `a.backup.partial.${PROCESSES}.${dead.pid}`,
+        own: `b.backup.partial.${PROCESSES}.${process.pid}`,
         old: `c.backup.partial.elsewhere.${dead.pid}`,
         others: `d.backup.partial.elsewhere.${dead.pid}`,
-        underWay: `e.backup.partial.${host}.${living.pid}`,
-        notOurs: `f.backup.${host}.${dead.pid}`,
+        sameName: `d2.backup.partial.${HOST}-0.${dead.pid}`,
+        underWay: `e.backup.partial.${PROCESSES}.${living.pid}`,
+        notOurs: `f.backup.${PROCESSES}.${dead.pid}`,
       };
       for (const name of Object.values(names)) writeFileSync(join(folder, name), "x");
       const longAgo = app.clock.now().getTime() / 1000 - 2 * 86_400;
       utimesSync(join(folder, names.old), longAgo, longAgo);
       const options = { file: join(folder, "new.backup"), passphrase: PASSPHRASE, settingsText: null, told() {} };
       await takeBackup(app.deps, { ...options, actor: { kind: "operator" } });
-      expect(readdirSync(folder).sort()).toEqual([names.others, names.underWay, names.notOurs, "new.backup"]);
+      expect(readdirSync(folder).sort()).toEqual([
+        names.others,
+        names.sameName,
+        names.underWay,
+        names.notOurs,
+        "new.backup",
+      ]);
     } finally {
       living.kill();
       await living.exited;
       rmSync(folder, { recursive: true, force: true });
     }
+  });
+
+  // Of two containers with one host name neither takes the other's process for one of its own that is gone.
+  test.if(canUnshare)("tells containers apart that share a host name", () => {
+    const script = `process.stdout.write((await import("${join(import.meta.dir, "../../db/left-overs.ts")}")).PROCESSES)`;
+    const of = (words: string[]) => Bun.spawnSync([...words, process.execPath, "-e", script]).stdout.toString();
+    const [here, container] = [of([]), of(NEW_CONTAINER)];
+    expect(here).toBe(PROCESSES);
+    expect(container).toStartWith(`${HOST}-`);
+    expect(container).not.toBe(here);
   });
 
   // The database that goes away at this moment may not come back: its youngest backup is not thrown away.
@@ -122,6 +151,7 @@ describe("a backup", () => {
       "public.idempotency_keys", // gone within a day
       "public.processes",
       "public.schema_migrations",
+      "public.threat_lists", // to be had anew
     ]);
   });
 

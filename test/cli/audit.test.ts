@@ -1,6 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { COMMANDS } from "../../cli/commands.ts";
+import { terminalIo } from "../../cli/io.ts";
+import { runCommand } from "../../cli/run.ts";
 import { openPglite } from "../../db/pglite.ts";
 import { createSealer } from "../../server/features/audit/service.ts";
 import { runPrimer } from "../support/server.ts";
@@ -41,6 +44,7 @@ describe("primer audit verify", () => {
     const { stdout } = await audit(home, "verify");
     expect(stdout).toContain(`${report.rows} rows of 1 month`);
     expect(stdout).toContain(`${report.head.seq}:${report.head.hash}`);
+    expect(stdout).toContain("primer worker"); // they wait since January
   });
 
   // A line that was kept elsewhere tells a chain that was made anew.
@@ -51,6 +55,32 @@ describe("primer audit verify", () => {
       codes.push((await audit(home, "verify", "--expect", line)).exitCode);
     }
     expect(codes).toEqual([0, 1, 2]);
+  });
+
+  // Who ends it has not found that the log was changed.
+  test.each(["SIGINT", "SIGTERM"] as const)("interrupted by %s it exits with 130", async (signal) => {
+    const interrupt = (event: string | symbol) => {
+      if (event === signal) queueMicrotask(() => process.emit(signal));
+    };
+    const spec = COMMANDS.find(({ name }) => name === "audit verify");
+    if (!spec) throw new Error("No such command");
+    let out = "";
+    const io = {
+      ...terminalIo({ color: false }),
+      interactive: false,
+      note: () => {},
+      out(text: string) {
+        out += text;
+      },
+    };
+    process.on("newListener", interrupt);
+    try {
+      const invocation = { arguments: [], options: { json: true } };
+      const code = await runCommand(spec, invocation, { home, environment: {}, commands: COMMANDS, io });
+      expect([code, JSON.parse(out).error.exit_code]).toEqual([130, 130]);
+    } finally {
+      process.off("newListener", interrupt);
+    }
   });
 
   // A single byte that was changed is seen, and the row is named.

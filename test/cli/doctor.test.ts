@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { generateSecret } from "../../config/secrets.ts";
 import { MIGRATIONS } from "../../db/migrations/index.ts";
 import { openPglite } from "../../db/pglite.ts";
+import { createSealer } from "../../server/features/audit/service.ts";
 import { systemRandom } from "../../server/ports/random.ts";
 import { startRangeService } from "../support/range-service.ts";
 import { runPrimer } from "../support/server.ts";
@@ -46,6 +47,30 @@ describe("doctor", () => {
     const checks = ["settings", "public URL", "disk", "secrets", "database", "migrations", "clock", "keys"];
     expect(findings.map((finding) => finding.check)).toEqual(expect.arrayContaining(checks));
     expect(findings.filter((finding) => finding.state === "failed")).toEqual([]);
+  });
+
+  // While nothing is sealed the log can be changed unseen: somebody has to hear of it.
+  test("says since when nothing was sealed", async () => {
+    const home = await scratch.home();
+    const told = async () => (await doctor(home)).findings.find(({ check }) => check === "audit chain");
+    expect(await told()).toBeUndefined();
+    const database = await openPglite(home);
+    await database.query(
+      `INSERT INTO audit_log (id, time, action, outcome, actor_kind)
+       VALUES (gen_random_uuid(), now() - interval '10 minutes', 'login', 'success', 'system')`,
+    );
+    await createSealer(database, () => 0).seal();
+    await database.query(
+      `INSERT INTO audit_log (id, time, action, outcome, actor_kind)
+       SELECT gen_random_uuid(), now() - make_interval(mins => ago), 'login', 'success', 'system' FROM unnest(ARRAY[3, 2]) AS ago`,
+    );
+    await database.close();
+    const finding = await told();
+    expect(finding).toMatchObject({
+      state: "warning",
+      message: expect.stringContaining("3 min"),
+      mend: expect.any(String),
+    });
   });
 
   interface Broken {

@@ -19,6 +19,7 @@ import {
   secureUrl,
   someOf,
   text,
+  threatSources,
   timeOfDay,
   timeZone,
   url,
@@ -191,6 +192,49 @@ const CASES: readonly KindCase[] = [
       "a@b\r\nBcc: x@y",
       '"A" <a@b>',
       "A a@b",
+      5,
+      undefined,
+    ],
+  },
+  {
+    name: "list of sources",
+    kind: threatSources,
+    good: [
+      ["", []],
+      [
+        "https://lists.example.org/bad.txt?key=1,lists/own.txt",
+        [
+          {
+            written: "https://lists.example.org/bad.txt?key=1",
+            location: "https://lists.example.org/bad.txt?key=1",
+            proof: "none",
+          },
+          { written: "lists/own.txt", location: "lists/own.txt", proof: "none" },
+        ],
+      ],
+      [
+        ["sha256+http://127.0.0.1:8080/bad.txt", "minisign+/etc/bad.txt"],
+        [
+          {
+            written: "sha256+http://127.0.0.1:8080/bad.txt",
+            location: "http://127.0.0.1:8080/bad.txt",
+            proof: "sha256",
+          },
+          { written: "minisign+/etc/bad.txt", location: "/etc/bad.txt", proof: "minisign" },
+        ],
+      ],
+    ],
+    bad: [
+      "http://lists.example.org/bad.txt",
+      "http://10.0.0.1/bad.txt",
+      "ftp://lists.example.org/bad.txt",
+      "file:///etc/passwd",
+      "sha256+file:///etc/passwd",
+      "https://user:password@lists.example.org/bad.txt",
+      "https://lists.example.org/bad.txt#x",
+      "https://",
+      "sha256+",
+      Array(33).fill("a.txt"),
       5,
       undefined,
     ],

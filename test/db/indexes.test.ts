@@ -3,16 +3,26 @@ import { drizzle } from "drizzle-orm/pg-proxy";
 import type { Database, Tx } from "../../db/database.ts";
 import { type AuditFilter, listAudit } from "../../db/queries/audit.ts";
 import {
+  keepFromErasure,
+  listAccountBaselines,
+  listLoginsToLearn,
+  listNetworkBaselines,
+} from "../../db/queries/baselines.ts";
+import {
   deleteEndedSessions,
   deleteErasedUsers,
   deleteExpiredSessions,
   deleteExpiredTokens,
   deleteIdleSessions,
+  deleteOldAccountBaselines,
+  deleteOldAnomalies,
   deleteOldFailures,
   deleteOldLogins,
   deleteOldMailCounters,
+  deleteOldNetworkBaselines,
 } from "../../db/queries/clean-up.ts";
 import { findClient } from "../../db/queries/clients.ts";
+import { lookAtRecentLogins } from "../../db/queries/logins.ts";
 import {
   advanceRefreshFamily,
   findRefreshFamily,
@@ -26,7 +36,7 @@ import {
 } from "../../db/queries/sessions.ts";
 import { findUser, findUserWithPassword, insertUser, listOverdueUsers } from "../../db/queries/users.ts";
 import { openTestDatabase } from "../support/database.ts";
-import { insertSessionRows, NOW, newId, sessionRows, userRow } from "./rows.ts";
+import { insertSessionRows, later, NOW, newId, sessionRows, userRow } from "./rows.ts";
 
 let db: Database;
 beforeAll(async () => {
@@ -138,6 +148,22 @@ describe("an index serves", () => {
     ["that of failures", (tx) => deleteOldFailures(100)(tx, doomed), ["failure_counters_last_failure_at_idx"]],
     ["that of mail counters", (tx) => deleteOldMailCounters(tx, doomed), ["mail_counters_last_at_idx"]],
     ["that of erased users", (tx) => deleteErasedUsers(tx, doomed), ["users_erased_at_idx"]],
+    ["that of accounts' baselines", (tx) => deleteOldAccountBaselines(tx, doomed), ["account_baselines_last_hour_idx"]],
+    ["that of networks' baselines", (tx) => deleteOldNetworkBaselines(tx, doomed), ["network_baselines_last_hour_idx"]],
+    ["that of unusual hours", (tx) => deleteOldAnomalies(tx, doomed), ["sign_in_anomalies_hour_idx"]],
+    [
+      "what a sign-in is held against",
+      (tx) => lookAtRecentLogins(tx, id, { network: "192.0.2.0/24", userAgent: null, since: NOW, hourAgo: NOW }),
+      ["login_records_user_id_idx", "account_baselines_pkey", "network_baselines_pkey"],
+    ],
+    [
+      "the records that are learnt from",
+      (tx) => listLoginsToLearn(tx, { time: NOW, loginId: id }, later(1000), 500),
+      ["login_records_created_at_idx"],
+    ],
+    ["the baselines of some accounts", (tx) => listAccountBaselines(tx, [id]), ["account_baselines_pkey"]],
+    ["the baselines of some networks", (tx) => listNetworkBaselines(tx, ["x"]), ["network_baselines_pkey"]],
+    ["the users that are kept from erasure", (tx) => keepFromErasure(tx, [id]), ["users_pkey"]],
     ["accounts that nobody verified", (tx) => listOverdueUsers(tx, "pending", overdue), ["users_pending_idx"]],
     ["deactivated accounts", (tx) => listOverdueUsers(tx, "deactivated", overdue), ["users_deactivated_idx"]],
     ["events by their action", (tx) => listAudit(tx, { action: "login" }, page), [monthly("action_time_id")]],

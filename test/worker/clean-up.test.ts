@@ -3,6 +3,7 @@ import { eq } from "drizzle-orm";
 import type { PgTable } from "drizzle-orm/pg-core";
 import { SETTINGS } from "../../config/schema.ts";
 import { insertUser } from "../../db/queries/users.ts";
+import { accountBaselines, networkBaselines, signInAnomalies } from "../../db/schema/baselines.ts";
 import { heldNames } from "../../db/schema/held-names.ts";
 import { idempotencyKeys } from "../../db/schema/idempotency.ts";
 import { invitations } from "../../db/schema/invitations.ts";
@@ -11,6 +12,7 @@ import { failureCounters, loginRecords } from "../../db/schema/logins.ts";
 import { mailCounters } from "../../db/schema/mail.ts";
 import { processes } from "../../db/schema/processes.ts";
 import { singleUseTokens } from "../../db/schema/sessions.ts";
+import { newBaseline } from "../../server/features/protection/service.ts";
 import { ERASED_KEPT_MS } from "../../worker/schedules/clean-up.ts";
 import { insertSessionRows, newId, secretKeyRow, sessionRows, signingKeyRow, userRow } from "../db/rows.ts";
 import { openTestApp, type TestApp } from "../support/app.ts";
@@ -136,6 +138,40 @@ const KINDS: readonly Kind[] = [
     make: (createdAt) => {
       const id = newId();
       return insert(loginRecords, { id, ...login, createdAt }, id);
+    },
+  },
+  {
+    name: "what is usual of an account",
+    table: "account_baselines",
+    column: "user_id",
+    keptMs: 60 * DAY_MS,
+    counted: "baselines",
+    make: async (lastHour) => {
+      const row = userRow({});
+      await insertUser(app.db.orm, row);
+      return insert(accountBaselines, { userId: row.id, lastHour, baseline: newBaseline(0) }, row.id);
+    },
+  },
+  {
+    name: "what is usual of a network",
+    table: "network_baselines",
+    column: "network",
+    keptMs: 60 * DAY_MS,
+    counted: "baselines",
+    make: (lastHour) => {
+      const network = newId();
+      return insert(networkBaselines, { network, lastHour, baseline: newBaseline(0) }, network);
+    },
+  },
+  {
+    name: "hours that were unusual",
+    table: "sign_in_anomalies",
+    column: "id",
+    keptMs: 60 * DAY_MS,
+    counted: "anomalies",
+    make: (hour) => {
+      const id = newId();
+      return insert(signInAnomalies, { id, network: id, hour, score: 50, signals: [], good: 0, failed: 20 }, id);
     },
   },
   {

@@ -1,9 +1,11 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { insertUser } from "../../db/queries/users.ts";
 import { auditLog } from "../../db/schema/audit.ts";
+import { signInAnomalies } from "../../db/schema/baselines.ts";
 import { loginRecords } from "../../db/schema/logins.ts";
 import { createRole } from "../../server/features/roles/service.ts";
-import { changeUser } from "../../server/features/users/service.ts";
+import { changeUser, eraseUser } from "../../server/features/users/service.ts";
+import { prepareMail } from "../../worker/mail/prepare-mail.ts";
 import { newId, userRow } from "../db/rows.ts";
 import { openTestApp, type TestApp } from "../support/app.ts";
 import { changeSettings, queuedMails, runSchedule } from "./support/schedules.ts";
@@ -23,7 +25,7 @@ afterEach(async () => {
   await app.db.longTransaction((connection) =>
     connection.query("SET LOCAL session_replication_role = replica; DELETE FROM audit_log"),
   );
-  await app.db.query("DELETE FROM login_records; DELETE FROM users");
+  await app.db.query("DELETE FROM login_records; DELETE FROM sign_in_anomalies; DELETE FROM users");
 });
 
 async function logins(at: string, outcome: "success" | "failure", count: number, ip: string | null = "192.0.2.1") {
@@ -97,6 +99,56 @@ describe("the daily report", () => {
        FROM login_records WHERE created_at::date = '2026-02-28'`,
     );
     expect(figures).toMatchObject(counted as object);
+  });
+
+  // What is mailed of unusual hours is what the tables have of that day, the worst first.
+  test("names the networks and the accounts that were most unusual on that day", async () => {
+    const { id: user_id } = await reader("grace");
+    const { id: other } = await reader("ada", ["user"]);
+    const unusual = (hour: string, owner: object, score: number) =>
+      app.db.orm.insert(signInAnomalies).values({
+        id: newId(),
+        hour: new Date(hour),
+        score,
+        signals: ["burst"],
+        good: 1,
+        failed: 2,
+        ...owner,
+      });
+    await unusual("2026-02-28T00:00:00Z", { userId: other }, 60);
+    await unusual("2026-02-28T23:00:00Z", { userId: user_id }, 30);
+    await unusual("2026-02-28T22:00:00Z", { userId: user_id }, 85);
+    await unusual("2026-02-27T23:00:00Z", { userId: other }, 100);
+    await unusual("2026-03-01T00:00:00Z", { network: "192.0.2.0/24" }, 100);
+    for (let net = 1; net <= 7; net++)
+      await unusual("2026-02-28T10:00:00Z", { network: `198.51.${net}.0/24` }, net * 10);
+    await runSchedule(app, "daily-report");
+    const [mail] = await queuedMails(app, "daily_report");
+    const networks = await app.db.query(
+      `SELECT network, max(score) AS score FROM sign_in_anomalies
+       WHERE network IS NOT NULL AND hour::date = '2026-02-28' GROUP BY network ORDER BY 2 DESC LIMIT 5`,
+    );
+    expect(mail).toMatchObject({
+      unusual_accounts: [
+        { user_id, score: 85 },
+        { user_id: other, score: 60 },
+      ],
+      unusual_networks: networks,
+    });
+    expect(networks[0]).toEqual({ network: "198.51.7.0/24", score: 70 });
+    await eraseUser(app.deps, other, BY_OPERATOR);
+    const prepared = await prepareMail(
+      { ...app.deps, home: "/nonexistent" },
+      {
+        id: newId(),
+        data: mail as never,
+        createdAt: app.clock.now(),
+      },
+    );
+    const { text } = prepared as { text: string };
+    expect(text).toContain("grace (85)");
+    expect(text).toContain("198.51.7.0/24 (70)");
+    expect(text).not.toMatch(/ada|erased|192\.0\.2/);
   });
 
   test("counts the days of the time zone that is set", async () => {

@@ -54,7 +54,7 @@ describe("the GeoIP file", () => {
 
   test("is not looked at where there is none", async () => {
     changeSettings(app, {});
-    expect(await look()).toEqual({ geoip: "unused", breached_passwords: "unused", alerts: 0 });
+    expect(await look()).toEqual({ geoip: "unused", breached_passwords: "unused", threats: "unused", alerts: 0 });
   });
 });
 

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { auditLog } from "../../db/schema/audit.ts";
-import { chainReaderOn, createSealer, verifyChain } from "../../server/features/audit/service.ts";
+import { chainReaderOn, createSealer, SEALING_LOCK, verifyChain } from "../../server/features/audit/service.ts";
 import { keepAuditSealed } from "../../worker/seal-audit.ts";
 import { newId } from "../db/rows.ts";
 import { waitFor } from "../drills/processes.ts";
@@ -8,7 +8,7 @@ import { openTestApp, type TestApp } from "../support/app.ts";
 import { TEST_DATABASE } from "../support/database.ts";
 import { runSchedule } from "./support/schedules.ts";
 
-const LOOK_MS = 20;
+const LOOK = { lookMs: 20, watchMs: 20 };
 const SEALED_WITHIN_MS = 5000;
 
 let app: TestApp;
@@ -53,7 +53,7 @@ test.if(TEST_DATABASE === "postgres")("a month that is being read stays until th
 // One process seals, and where it ends another one goes on.
 test("of several processes one seals, and the next when that one stops", async () => {
   const other = await app.otherNode();
-  const [first, second] = [keepAuditSealed(app.deps, LOOK_MS), keepAuditSealed(other.deps, LOOK_MS)];
+  const [first, second] = [keepAuditSealed(app.deps, LOOK), keepAuditSealed(other.deps, LOOK)];
   await write("2026-03-01T12:00:00Z");
   await waitFor("the row is sealed", sealed, SEALED_WITHIN_MS);
   const told = () => app.logLines.find((line) => line.includes('"audit.head"'));
@@ -67,4 +67,28 @@ test("of several processes one seals, and the next when that one stops", async (
   await second.stop();
   await write("2026-03-01T12:00:02Z");
   expect(await verify()).toMatchObject({ ok: true, unsealed: { rows: 1 } });
+});
+
+// Whoever has the lock may hang with it: those who wait for it tell of that, and of its end.
+test("a sealer that hangs is told of by another process", async () => {
+  const { promise: goneOn, resolve: goOn } = Promise.withResolvers<void>();
+  const { promise: held, resolve: isHeld } = Promise.withResolvers<void>();
+  const hanging = app.db.exclusively(SEALING_LOCK, async () => {
+    isHeld();
+    await goneOn;
+  });
+  await held;
+  const other = await app.otherNode();
+  const linesBefore = app.logLines.length;
+  const heard = (event: string) =>
+    app.logLines.slice(linesBefore).filter((line) => line.includes(`"event":"${event}"`)).length;
+  await write(app.clock.now().toISOString());
+  const waiting = keepAuditSealed(other.deps, LOOK);
+  app.clock.advance(70_000);
+  await waitFor("it is told", async () => heard("audit.not_sealed") === 1, SEALED_WITHIN_MS);
+  goOn();
+  await hanging;
+  await waitFor("its end is told", async () => heard("audit.sealed") === 1, SEALED_WITHIN_MS);
+  expect(heard("audit.not_sealed")).toBe(1);
+  await waiting.stop();
 });

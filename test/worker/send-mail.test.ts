@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import type { Settings } from "../../config/schema.ts";
 import type { MailPayload } from "../../db/jobs.ts";
+import { createInvitation, deleteInvitation } from "../../server/features/invitations/service.ts";
 import { queueMail } from "../../server/features/mail/service.ts";
 import { issueSingleUseToken, lookAtSingleUseToken, type TokenRequest } from "../../server/features/tokens/service.ts";
 import { changeUser, eraseUser, setPassword } from "../../server/features/users/service.ts";
@@ -90,7 +91,7 @@ const issue = (purpose: TokenRequest["purpose"], subject = ada.id, ttlMs = HOUR)
   app.db.transaction((tx) => issueSingleUseToken(tx, app.deps, { purpose, userId: ada.id, subject, ttlMs }));
 const base = () => ({ user_id: ada.id, request_id: null });
 
-/** One mail of each kind. */
+/** One mail of each kind that goes to users. */
 async function everyMail(): Promise<MailPayload[]> {
   const { body } = await login({ "user-agent": FIREFOX });
   const { session_id } = body;
@@ -508,6 +509,65 @@ describe("how many mails there are", () => {
     app.clock.advance(15 * MINUTE);
     expect(await times(2, notify)).toBe(2);
     expect(await queued()).toHaveLength(6);
+  });
+});
+
+// Who is invited hears how to register, and from whom; who has no invitation any more hears nothing.
+describe("an invitation", () => {
+  const invited = "Guest@example.org";
+  const invite = async (address = invited) => {
+    const by = { actor: { kind: "user", id: ada.id }, rights: { permissions: ["*:*"] } } as const;
+    return createInvitation(app.deps, { email: address, roles: ["user"] }, by);
+  };
+
+  test("without a page of the installation's own the mail has the code", async () => {
+    const { token } = await invite();
+    const [job, ...more] = await queued();
+    expect([job?.data.template, more]).toEqual(["invitation", []]);
+    const [row] = await app.db.query<{ data: string }>("SELECT data::text FROM jobs.job WHERE id = $1", [job?.id]);
+    for (const secret of [token, invited, invited.toLowerCase()]) expect(row?.data).not.toContain(secret);
+    const { host, deps } = await rig();
+    if (job) await sendMail(deps, job);
+    const [sent] = host.received;
+    expect(sent?.to).toEqual([invited]);
+    const text = sent?.mail.text ?? "";
+    expect(text).toContain("Hello,");
+    expect(text).toMatch(new RegExp(`Invitation code +${token}\\n`));
+    expect(text).toMatch(/Works until +\w+ \d+, 2026/);
+    expect(text).toContain(`${ada.username} invites you`);
+    expect(text).not.toContain("#token=");
+  });
+
+  test("with one it has a link there", async () => {
+    set((settings) => ({ ...settings, links: { ...settings.links, invitation: "https://app.example.org/join" } }));
+    const { token } = await invite("other@example.org");
+    const { host, deps } = await rig();
+    for (const job of await queued()) await sendMail(deps, job);
+    const text = host.received[0]?.mail.text ?? "";
+    expect(text).toContain(`https://app.example.org/join#token=${token}`);
+    expect(text).not.toContain("Invitation code");
+  });
+
+  test.each([
+    ["is taken back", (id: string) => deleteInvitation(app.deps, id, OPERATOR)],
+    ["has expired", async () => app.clock.advance(3 * DAY)],
+    ["is from somebody who is disabled", () => changeUser(app.deps, ada.id, { status: "disabled" }, OPERATOR)],
+  ])("that %s is not sent", async (_what, happens) => {
+    const { id } = await invite(`${_what.length}@example.org`);
+    await happens(id);
+    const { host, deps } = await rig();
+    for (const job of await queued()) await sendMail(deps, job).catch(() => {});
+    expect(host.received).toEqual([]);
+    expect(events()).toContainEqual(expect.objectContaining({ event: "mail.obsolete", reason: "link_dead" }));
+  });
+
+  // Nobody is flooded by whoever may invite; and where nobody can register nobody is invited to.
+  test("one address gets three in a quarter of an hour, and none while registration is closed", async () => {
+    for (let count = 0; count < 5; count++) await invite("much@example.org");
+    expect(await queued()).toHaveLength(3);
+    set((settings) => ({ ...settings, registration: { ...settings.registration, mode: "closed" } }));
+    await invite("closed@example.org");
+    expect(await queued()).toHaveLength(3);
   });
 });
 

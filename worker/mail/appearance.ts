@@ -40,6 +40,10 @@ const PAGES: Readonly<Record<LinkPurpose, string>> = {
 export const linkTo = ({ links, server }: Settings, purpose: LinkPurpose, token: string): string =>
   `${links[purpose] || `${server.public_url}${PAGES[purpose]}`}#token=${token}`;
 
+/** Where somebody registers by an invitation; empty where the installation has not said. */
+export const invitationLink = ({ links }: Settings, token: string): string =>
+  links.invitation === "" ? "" : `${links.invitation}#token=${token}`;
+
 const LARGEST_LOGO = 200 * 1024;
 /** What mail readers show, by how such a file begins. SVG they do not. */
 const PICTURES: readonly (readonly [type: string, start: string])[] = [

@@ -5,6 +5,7 @@ import alreadyRegistered from "./en/already_registered.toml" with { type: "text"
 import common from "./en/common.toml" with { type: "text" };
 import dailyReport from "./en/daily_report.toml" with { type: "text" };
 import emailChanged from "./en/email_changed.toml" with { type: "text" };
+import invitation from "./en/invitation.toml" with { type: "text" };
 import newSignIn from "./en/new_sign_in.toml" with { type: "text" };
 import operatorAlert from "./en/operator_alert.toml" with { type: "text" };
 import passwordChanged from "./en/password_changed.toml" with { type: "text" };
@@ -19,6 +20,7 @@ export type LocaleFiles = Readonly<Record<"common" | MailTemplate, string>>;
 
 const EN: LocaleFiles = {
   common,
+  invitation,
   verify_email: verifyEmail,
   already_registered: alreadyRegistered,
   password_reset: passwordReset,

@@ -2,11 +2,12 @@ import type { MailPayload, SignInFigures } from "../../db/jobs.ts";
 import { findSession } from "../../db/queries/sessions.ts";
 import { findUser } from "../../db/queries/users.ts";
 import type { Deps } from "../../server/deps.ts";
+import { lookAtInvitation } from "../../server/features/invitations/service.ts";
 import type { MailTemplate } from "../../server/features/mail/service.ts";
 import { deviceOf } from "../../server/features/sessions/service.ts";
 import { type LinkPurpose, lookAtSingleUseToken } from "../../server/features/tokens/service.ts";
 import type { Geo } from "../../server/ports/geo.ts";
-import { appearanceOf, linkTo, messageIdOf, senderOf } from "./appearance.ts";
+import { appearanceOf, invitationLink, linkTo, messageIdOf, senderOf } from "./appearance.ts";
 import { renderMail } from "./render.ts";
 import { SAMPLES, type Values } from "./samples.ts";
 import { findTemplate, type TemplateProblem } from "./templates.ts";
@@ -67,12 +68,13 @@ export async function prepareMail(
   const ended = session !== undefined && isOver(deps, session.session);
   const link = ended ? "" : await liveLink(deps, data);
   if (ONLY_A_LINK.has(template) && link === "") return { obsolete: "link_dead" };
-  const values = {
-    ...(await valuesOf(deps, mail, session?.session)),
-    username: user.username,
-    ended: ended ? "yes" : "",
-    new_address: masked(user.email),
-  };
+  const { username } = user;
+  const own =
+    data.template === "invitation"
+      ? await invitationValues(deps, data, username)
+      : await valuesOf(deps, mail, session?.session);
+  if (!own) return { obsolete: "link_dead" };
+  const values = { username, ended: ended ? "yes" : "", new_address: masked(user.email), ...own };
   return messageOf(deps, mail, { to: data.sealed?.to ?? user.email, values, link });
 }
 
@@ -82,7 +84,9 @@ const isOver = ({ clock }: MailDeps, { revokedAt, expiresAt }: Session) =>
   revokedAt !== null || expiresAt <= clock.now();
 
 /** The link of a mail while its token works; empty where there is none. */
-async function liveLink(deps: MailDeps, { template, user_id, sealed }: MailPayload): Promise<string> {
+async function liveLink(deps: MailDeps, data: MailPayload): Promise<string> {
+  if (data.template === "invitation") return invitationLink(deps.settings, data.sealed.token);
+  const { template, user_id, sealed } = data;
   const purpose = LINKS[template];
   if (purpose === undefined || sealed?.token === undefined) return "";
   const token = await lookAtSingleUseToken(deps.db.orm, deps, sealed.token);
@@ -118,7 +122,8 @@ async function valuesOf(
       const day = new Intl.DateTimeFormat(locale, { dateStyle: "long", timeZone: "UTC" }).format(new Date(data.day));
       const failing = data.top_failing.map(({ address, failures }) => `${address} (${failures})`).join("\n");
       const before = figureValues(data.week_before, locale, "_before");
-      return { day, ...figureValues(data.figures, locale), ...before, top_failing: failing };
+      const unusual = await unusualValues(deps, data);
+      return { day, ...figureValues(data.figures, locale), ...before, top_failing: failing, ...unusual };
     }
     case "operator_alert":
       return { what: data.what, why: data.why, mend: data.mend, time };
@@ -127,9 +132,37 @@ async function valuesOf(
   }
 }
 
+/** Whoever is invited has no name here. @returns undefined where the invitation is worth nothing any more */
+async function invitationValues(
+  deps: MailDeps,
+  { sealed }: Extract<MailPayload, { template: "invitation" }>,
+  inviter: string,
+): Promise<Values | undefined> {
+  const invitation = await lookAtInvitation(deps, sealed.token);
+  if (!invitation) return undefined;
+  const code = invitationLink(deps.settings, sealed.token) === "" ? sealed.token : "";
+  return { username: "", inviter, code, expires: timeIn(deps, invitation.expiresAt) };
+}
+
 function figureValues(figures: SignInFigures, locale: string, suffix = ""): Values {
   const { format } = new Intl.NumberFormat(locale);
   return Object.fromEntries(Object.entries(figures).map(([name, value]) => [`${name}${suffix}`, format(value)]));
+}
+
+/** Accounts are named as they are called now; of one that was erased since there is nothing to tell. */
+async function unusualValues(
+  { db }: MailDeps,
+  { unusual_networks = [], unusual_accounts = [] }: MailPayload & { readonly template: "daily_report" },
+): Promise<Values> {
+  const accounts: string[] = [];
+  for (const account of unusual_accounts) {
+    const found = await findUser(db.orm, { id: account.user_id });
+    if (found && found.user.erasedAt === null) accounts.push(`${found.user.username} (${account.score})`);
+  }
+  return {
+    unusual_networks: unusual_networks.map(({ network, score }) => `${network} (${score})`).join("\n"),
+    unusual_accounts: accounts.join("\n"),
+  };
 }
 
 /** Somebody who logs in names the device: without dots and slashes no mail reader makes a link of it. */

@@ -13,6 +13,12 @@ const SIGN_IN = {
 
 /** Each mail's own values, as examples: what `primer mail preview` shows, and which names a template may use. */
 export const SAMPLES = {
+  invitation: {
+    username: "",
+    inviter: "grace",
+    code: "KX1qYt0m4Ql7cZ0vVJY1H3b8n2sWcUeR5dGfTzA9pLo",
+    expires: "March 4, 2026 at 12:00 PM UTC",
+  },
   verify_email: { expires: "March 2, 2026 at 12:00 PM UTC" },
   already_registered: { time: SIGN_IN.time },
   password_reset: { expires: "March 1, 2026 at 1:00 PM UTC" },
@@ -27,6 +33,11 @@ export const SAMPLES = {
     failures_before: "yes",
     many_failures_before: "",
     impossible_travel: "yes",
+    bad_network: "",
+    new_hour: "",
+    new_country: "",
+    burst: "",
+    mostly_failures: "",
   },
   account_locked: { time: SIGN_IN.time },
   refresh_reused: { ...SIGN_IN, signed_in: "February 27, 2026 at 8:15 AM UTC" },
@@ -49,6 +60,8 @@ export const SAMPLES = {
     new_users_before: "9",
     locked_accounts: "1",
     locked_accounts_before: "0",
+    unusual_networks: "198.51.100.0/24 (80)",
+    unusual_accounts: "grace (60)",
     top_failing: "198.51.100.23 (55)\n203.0.113.80 (14)\n2001:db8:7::/64 (9)",
   },
   operator_alert: {

@@ -9,10 +9,13 @@ import {
   deleteGoneProcesses,
   deleteHeldNames,
   deleteIdleSessions,
+  deleteOldAccountBaselines,
+  deleteOldAnomalies,
   deleteOldFailures,
   deleteOldInvitations,
   deleteOldLogins,
   deleteOldMailCounters,
+  deleteOldNetworkBaselines,
   deleteRetiredSecretKeys,
   deleteRetiredSigningKeys,
 } from "../../db/queries/clean-up.ts";
@@ -61,6 +64,10 @@ function listKept({ retention, accounts }: ScheduleDeps["settings"]): readonly K
     { ...sessions, delete: deleteIdleSessions },
     { ...sessions, delete: deleteExpiredSessions },
     { what: "logins", keptMs: retention.logins, delete: deleteOldLogins },
+    // What is learnt from them is kept no longer than they are.
+    { what: "baselines", keptMs: retention.logins, delete: deleteOldAccountBaselines },
+    { what: "baselines", keptMs: retention.logins, delete: deleteOldNetworkBaselines },
+    { what: "anomalies", keptMs: retention.logins, delete: deleteOldAnomalies },
     { what: "failures", keptMs: FAILURES_KEPT_MS, delete: deleteOldFailures(accounts.lock_after) },
     { what: "held_names", keptMs: EXPIRED_KEPT_MS, delete: deleteHeldNames },
     // They may hold a secret, so hardly longer than they count.

@@ -4,7 +4,8 @@ import { listOperators } from "../alert-operators.ts";
 import { lastMidnights } from "../occurrences.ts";
 import type { Details, ScheduleDeps, ScheduledRun } from "../schedule.ts";
 
-const TOP_ADDRESSES = 5;
+/** Addresses, networks and accounts that are named. */
+const TOP = 5;
 
 /**
  * Mails the sign-ins of the last whole day, beside those of the same weekday before, to the operators. A day is one of
@@ -15,12 +16,21 @@ export async function reportSignIns(deps: ScheduleDeps, run: ScheduledRun): Prom
   const midnights = lastMidnights(time_zone, run.occurrence, 9);
   const span = (daysAgo: number) => ({ from: midnights[daysAgo] as Date, to: midnights[daysAgo - 1] as Date });
   const day = dayIn(time_zone, span(1).from);
-  const read = { day: span(1), before: span(8), top: TOP_ADDRESSES, signal: run.signal };
-  const { figures, before, topFailing } = await readSignInFigures(deps.db, read);
+  const read = { day: span(1), before: span(8), top: TOP, signal: run.signal };
+  const { figures, before, topFailing, networks, accounts } = await readSignInFigures(deps.db, read);
   await deps.db.transaction(async (tx) => {
     const operators = await listOperators(tx);
-    const report = { template: "daily_report", request_id: null, day, figures, week_before: before } as const;
-    for (const user_id of operators) await queueMail(tx, deps, { ...report, user_id, top_failing: topFailing });
+    const report = {
+      template: "daily_report",
+      request_id: null,
+      day,
+      figures,
+      week_before: before,
+      top_failing: topFailing,
+      unusual_networks: networks,
+      unusual_accounts: accounts,
+    } as const;
+    for (const user_id of operators) await queueMail(tx, deps, { ...report, user_id });
     await run.finish(tx, { day, mails: operators.length, ...figures });
   });
   return undefined;

@@ -5,30 +5,38 @@ import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { waitForFloor } from "../auth/service.ts";
 import { queueMail } from "../mail/service.ts";
+import { assertNotListed } from "../threats/service.ts";
 import { consumeSingleUseToken, hashSecret, issueSingleUseToken } from "../tokens/service.ts";
-import { endLinks, parseEmail, record, removeUnconfirmed, requireEmail, tellOldAddress } from "../users/service.ts";
+import {
+  endLinks,
+  parseEmail,
+  record,
+  removeUnconfirmed,
+  requireEmail,
+  tellOldAddress,
+  UNVERIFIED_KEPT_MS,
+} from "../users/service.ts";
 
-/** How long the link in a mail proves an address (milliseconds). It lets nobody in. */
-const VERIFY_LINK_MS = 24 * 3_600_000;
+/** How long the link in a mail proves the new address of an account (milliseconds). It lets nobody in. */
+const CHANGE_LINK_MS = 24 * 3_600_000;
 
-/** Sends the link that proves the address of a new account. Any link from before is dead. */
-export const sendVerification = (tx: Tx, deps: Deps, userId: string, emailKey: string, caller: Caller) =>
-  queueMail(
-    tx,
-    deps,
-    { template: "verify_email", user_id: userId, request_id: caller.requestId },
-    {
-      emailKey,
-      sealed: async () => ({
-        token: await issueSingleUseToken(tx, deps, {
-          purpose: "verify_email",
-          userId,
-          subject: `account:${userId}`,
-          ttlMs: VERIFY_LINK_MS,
-        }),
-      }),
-    },
-  );
+/**
+ * Sends the link that proves the address of a new account, and works as long as the account waits for it: sent again, it
+ * keeps neither the account nor its user name any longer. Any link from before is dead.
+ */
+export async function sendVerification(
+  tx: Tx,
+  deps: Deps,
+  { id: userId, createdAt, emailKey }: Pick<UserRow, "id" | "createdAt" | "emailKey">,
+  caller: Caller,
+): Promise<void> {
+  const ttlMs = createdAt.getTime() + UNVERIFIED_KEPT_MS - deps.clock.now().getTime();
+  if (ttlMs <= 0) return; // it is about to be erased
+  const subject = `account:${userId}`;
+  const token = () => issueSingleUseToken(tx, deps, { purpose: "verify_email", userId, subject, ttlMs });
+  const mail = { template: "verify_email", user_id: userId, request_id: caller.requestId } as const;
+  await queueMail(tx, deps, mail, { emailKey, sealed: async () => ({ token: await token() }) });
+}
 
 /** The token that makes an address a user's, once whoever reads there has confirmed it. */
 export const issueChangeToken = (tx: Tx, deps: Deps, userId: string, email: string) =>
@@ -36,7 +44,7 @@ export const issueChangeToken = (tx: Tx, deps: Deps, userId: string, email: stri
     purpose: "verify_email",
     userId,
     subject: `change:${userId}`,
-    ttlMs: VERIFY_LINK_MS,
+    ttlMs: CHANGE_LINK_MS,
     details: { email },
   });
 
@@ -69,11 +77,10 @@ export const sendChangeVerification = (
  */
 export async function verifyEmail(deps: Deps, token: string, caller: Caller): Promise<void> {
   await deps.db.change(async (tx) => {
-    const { userId, details } = await consumeSingleUseToken(tx, deps, token, ["verify_email"]);
-    const found = await lockUser(tx, userId);
-    if (!found) throw new AppError("LINK_INVALID");
-    if (typeof details.email === "string") await takeAddress(tx, deps, found.user, details.email, caller);
-    else await activate(tx, deps, found.user, caller);
+    const { token: spent, user } = await consumeSingleUseToken(tx, deps, token, ["verify_email"]);
+    const { email } = spent.details;
+    if (typeof email === "string") await takeAddress(tx, deps, user, email, caller);
+    else await activate(tx, deps, user, caller);
   });
 }
 
@@ -103,12 +110,14 @@ async function takeAddress(tx: Tx, deps: Deps, user: UserRow, text: string, call
  * Sends the link once more where an account waits for it. The answer and its time are the same where none does, or where
  * the address has had as many mails as it may.
  *
- * @throws AppError VALIDATION_FAILED for what is no address
+ * @throws AppError VALIDATION_FAILED for what is no address, FORBIDDEN from a bad network
  */
-export const resendVerification = (deps: Deps, email: string, caller: Caller) =>
-  mailQuietly(deps, email, async (tx, user, emailKey) => {
-    if (user.status === "pending") await sendVerification(tx, deps, user.id, emailKey, caller);
+export async function resendVerification(deps: Deps, email: string, caller: Caller): Promise<void> {
+  await assertNotListed(deps, "resend_verification", caller);
+  await mailQuietly(deps, email, async (tx, user) => {
+    if (user.status === "pending") await sendVerification(tx, deps, user, caller);
   });
+}
 
 /**
  * Does something by mail for the owner of an address, if it has one: to whoever asks, nothing differs.
@@ -127,7 +136,9 @@ export async function mailQuietly(
   const rooms = rate ? await deps.limiter.take([{ key: `mail_address:${hashSecret(emailKey)}`, rate }]) : [];
   await deps.db.transaction(async (tx) => {
     const found = await findUser(tx, { emailKey });
-    if (found && rooms.every(({ waitMs }) => waitMs === 0)) await work(tx, found.user, emailKey);
+    const locked = found && (await lockUser(tx, found.user.id)); // before their tokens, as everywhere
+    const isTheirs = locked?.user.emailKey === emailKey;
+    if (isTheirs && rooms.every(({ waitMs }) => waitMs === 0)) await work(tx, locked.user, emailKey);
   });
   await waitForFloor(deps, arrived);
 }

@@ -10,13 +10,14 @@ import { consumeSingleUseToken } from "../tokens/service.ts";
  */
 export async function endSessionByLink(deps: Deps, token: string, caller: Caller): Promise<void> {
   await deps.db.change(async (tx) => {
-    const { userId, subject } = await consumeSingleUseToken(tx, deps, token, ["end_session"]);
-    const ended = await revokeSessions(tx, { id: subject ?? "", userId }, "ended_by_link", deps.clock.now());
+    const { token: spent, user } = await consumeSingleUseToken(tx, deps, token, ["end_session"]);
+    const [userId, sessionId] = [user.id, spent.subject ?? ""];
+    const ended = await revokeSessions(tx, { id: sessionId, userId }, "ended_by_link", deps.clock.now());
     await audit(tx, deps, {
       action: "session.revoked",
       outcome: "success",
       actor: { kind: "user", id: userId },
-      subject: { kind: "session", id: subject ?? "" },
+      subject: { kind: "session", id: sessionId },
       details: { reason: "ended_by_link", sessions_ended: ended.length },
       caller,
     });

@@ -1,5 +1,6 @@
 import type { Tx } from "../../../db/database.ts";
 import { listAuditOf } from "../../../db/queries/audit.ts";
+import { findBaselineOf, listAnomaliesOf } from "../../../db/queries/baselines.ts";
 import { listDevicesOf } from "../../../db/queries/devices.ts";
 import { listInvitationsTo } from "../../../db/queries/invitations.ts";
 import { listAllLogins } from "../../../db/queries/logins.ts";
@@ -181,6 +182,8 @@ export async function exportOwn(deps: Deps, who: Authenticated, caller: Caller) 
     pending_email: await findPendingEmail(orm, id, deps.clock.now()),
     invitations: await listInvitationsTo(orm, found.user.emailKey),
     logins: await listAllLogins(orm, id),
+    usual_sign_ins: (await findBaselineOf(orm, id)) ?? null,
+    unusual_hours: await listAnomaliesOf(orm, id),
     events: await listAuditOf(orm, id),
   };
 }

@@ -11,6 +11,7 @@ import { waitForFloor } from "../auth/service.ts";
 import { spendInvitation } from "../invitations/service.ts";
 import { queueMail } from "../mail/service.ts";
 import { recordApproval } from "../passwords/service.ts";
+import { assertNotListed } from "../threats/service.ts";
 import {
   keepPassword,
   type PreparedUser,
@@ -39,11 +40,12 @@ const DEFAULT_ROLES = ["user"] as const;
  * address, password and all: only the newest link works, and makes valid what was typed with it.
  *
  * @returns the user where nothing is left to verify; undefined where a mail has been sent
- * @throws AppError FORBIDDEN where registration is closed, LINK_INVALID for a wrong invitation, VALIDATION_FAILED,
+ * @throws AppError FORBIDDEN where registration is closed, or from a bad network, LINK_INVALID for a wrong invitation, VALIDATION_FAILED,
  * PASSWORD_TOO_WEAK, CONFLICT for a taken user name, or address where addresses are not verified
  */
 export async function register(deps: Deps, input: Registration, caller: Caller): Promise<UserView | undefined> {
   const arrived = deps.clock.elapsed();
+  await assertNotListed(deps, "register", caller);
   const { mode, verify_email } = deps.settings.registration;
   const isInvited = input.invitation !== undefined;
   if (mode === "closed" || (mode === "invite" && !isInvited)) {
@@ -101,7 +103,7 @@ async function registerIn(
   await record(tx, deps, "user.registered", id, by, { invited: isProven });
   await recordApproval(tx, deps, prepared.approval, { subject: { kind: "user", id }, ...by });
   if (!isActive) {
-    await sendVerification(tx, deps, id, email.emailKey, caller);
+    await sendVerification(tx, deps, row, caller);
     return undefined;
   }
   const made = await findUser(tx, { id });

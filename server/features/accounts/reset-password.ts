@@ -1,7 +1,10 @@
-import { findUser, lockUser, updateUser } from "../../../db/queries/users.ts";
+import { findUser, findUserWithPassword, updateUser } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
+import { checkGuess } from "../auth/service.ts";
 import { queueMail } from "../mail/service.ts";
+import { releaseGuess, reserveGuess } from "../protection/service.ts";
+import { assertNotListed } from "../threats/service.ts";
 import {
   consumeSingleUseToken,
   issueSingleUseToken,
@@ -21,11 +24,12 @@ const PURPOSES: readonly TokenPurpose[] = ["reset_password", "change_password"];
  * Sends a link for a new password. An account that waits to be verified gets that link instead; one that is disabled, none.
  * The answer and its time are the same for all of them, and for an address that nobody has.
  *
- * @throws AppError VALIDATION_FAILED for what is no address
+ * @throws AppError VALIDATION_FAILED for what is no address, FORBIDDEN from a bad network
  */
-export const forgotPassword = (deps: Deps, email: string, caller: Caller) =>
-  mailQuietly(deps, email, async (tx, user, emailKey) => {
-    if (user.status === "pending") return void (await sendVerification(tx, deps, user.id, emailKey, caller));
+export async function forgotPassword(deps: Deps, email: string, caller: Caller): Promise<void> {
+  await assertNotListed(deps, "forgot_password", caller);
+  await mailQuietly(deps, email, async (tx, user, emailKey) => {
+    if (user.status === "pending") return void (await sendVerification(tx, deps, user, caller));
     if (user.status === "disabled") return;
     const token = () =>
       issueSingleUseToken(tx, deps, {
@@ -44,12 +48,14 @@ export const forgotPassword = (deps: Deps, email: string, caller: Caller) =>
       await record(tx, deps, "password.reset_requested", user.id, { actor: { kind: "system" }, caller }, {});
     }
   });
+}
 
 /**
  * Sets a new password by a token that works once. Every session ends, the account can be tried again at once, and nobody
  * is logged in. A password that is refused does not use the token up.
  *
- * @throws AppError LINK_INVALID, PASSWORD_TOO_WEAK, SERVICE_UNAVAILABLE where the hash pool is full
+ * @throws AppError LINK_INVALID, PASSWORD_TOO_WEAK, RATE_LIMIT_EXCEEDED after too many that were not the one they had to
+ * change, SERVICE_UNAVAILABLE where the hash pool is full
  */
 export async function resetPassword(deps: Deps, token: string, password: string, caller: Caller): Promise<void> {
   const meant = await lookAtSingleUseToken(deps.db.orm, deps, token);
@@ -58,15 +64,24 @@ export async function resetPassword(deps: Deps, token: string, password: string,
       ? await findUser(deps.db.orm, { id: meant.userId })
       : undefined;
   if (!found) throw new AppError("LINK_INVALID");
-  const fresh = await prepareNewPassword(deps, found.user, password);
+  const { id } = found.user;
+  const fresh = await prepareNewPassword(deps, found.user, password, () => guessCurrent(deps, id, password));
   await deps.db.change(async (tx) => {
-    const { userId, purpose } = await consumeSingleUseToken(tx, deps, token, PURPOSES);
-    const locked = await lockUser(tx, userId);
-    if (!locked || locked.user.status === "disabled") throw new AppError("LINK_INVALID");
-    await replacePassword(tx, deps, locked.user, fresh, { actor: { kind: "system" }, caller });
+    const { token: spent, user } = await consumeSingleUseToken(tx, deps, token, PURPOSES);
+    if (user.status === "disabled") throw new AppError("LINK_INVALID");
+    await replacePassword(tx, deps, user, fresh, { actor: { kind: "system" }, caller });
     // Whoever has opened the link has read the mail.
-    if (purpose === "reset_password" && locked.user.emailVerifiedAt === null) {
-      await updateUser(tx, userId, { emailVerifiedAt: deps.clock.now() });
+    if (spent.purpose === "reset_password" && user.emailVerifiedAt === null) {
+      await updateUser(tx, user.id, { emailVerifiedAt: deps.clock.now() });
     }
   });
+}
+
+/** Whoever has a link may not know the password, and would learn it by trying many at once: each is a guess like others. */
+async function guessCurrent(deps: Deps, userId: string, password: string): Promise<boolean> {
+  const guess = await reserveGuess(deps, { userId, lane: "new_password" });
+  const account = await findUserWithPassword(deps.db.orm, { kind: "id", key: userId });
+  const { correct } = await checkGuess(deps, guess, password, account?.password ?? undefined);
+  if (correct) await releaseGuess(deps, guess);
+  return correct;
 }

@@ -46,7 +46,7 @@ const publicRoutes = (deps: Deps) =>
           summary: "Register",
           limits: ["register_ip"],
           description:
-            "202 where addresses are verified: a mail has the link that makes the account valid, and an address that has an account is told so by mail. 201 with the user where nothing is left to verify. FORBIDDEN says in details.reason whether registration is closed or asks for an invitation.",
+            "202 where addresses are verified: a mail has the link that makes the account valid, and an address that has an account is told so by mail. 201 with the user where nothing is left to verify. FORBIDDEN says in details.reason whether registration is closed or asks for an invitation, or is refused to the network.",
           takesBody: true,
           answers: { 201: UserAnswer, 202: RegisterAnswer },
           errors: ["FORBIDDEN", "CONFLICT", "LINK_INVALID", "PASSWORD_TOO_WEAK"],
@@ -83,9 +83,11 @@ const publicRoutes = (deps: Deps) =>
         detail: describe({
           tag,
           summary: "Send the link of a registration once more",
-          description: "Links from before are dead. At most 3 an hour to one address.",
+          description:
+            "It works until a day after the registration, as the account waits no longer; links from before are dead. At most 3 an hour to one address.",
           takesBody: true,
           answers: { 202: EmailAnswer },
+          errors: ["FORBIDDEN"],
         }),
       },
     )
@@ -104,6 +106,7 @@ const publicRoutes = (deps: Deps) =>
           description: "Good for an hour and one use; links from before are dead. At most 3 an hour to one address.",
           takesBody: true,
           answers: { 202: EmailAnswer },
+          errors: ["FORBIDDEN"],
         }),
       },
     )

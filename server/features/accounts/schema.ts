@@ -71,7 +71,28 @@ export const ExportAnswer = t.Object(
         used_at: t.Nullable(instant),
       }),
     ),
-    logins: t.Array(t.Object({ time: instant, outcome: t.String(), reason: t.String(), ...origin })),
+    logins: t.Array(
+      t.Object({
+        time: instant,
+        outcome: t.String(),
+        reason: t.String(),
+        ...origin,
+        risk_score: t.Nullable(t.Number({ description: "How unusual a good one was" })),
+        risk_signals: t.Nullable(t.Array(t.String())),
+      }),
+    ),
+    usual_sign_ins: t.Nullable(
+      t.Record(t.String(), t.Unknown(), { description: "What was learnt of when and where you sign in" }),
+    ),
+    unusual_hours: t.Array(
+      t.Object({
+        hour: instant,
+        score: t.Number(),
+        signals: t.Array(t.String()),
+        good: t.Number(),
+        failed: t.Number(),
+      }),
+    ),
     events: t.Array(
       t.Object({
         time: instant,

@@ -3,63 +3,67 @@ import { insertAudit } from "../../../db/queries/audit.ts";
 import type { Caller, Deps } from "../../deps.ts";
 
 /** Every security event that is recorded. */
-export type AuditAction =
-  | "installation.initialised"
-  | "login"
-  | "logout"
-  | "refresh.reused"
-  | "password.changed"
-  | "password.reset_requested"
-  | "user.registered"
-  | "user.reactivated"
-  | "email.verified"
-  | "email.change_requested"
-  | "email.changed"
-  | "invitation.created"
-  | "invitation.deleted"
-  | "account.exported"
-  | "access.refused"
-  | "audit.exported"
-  | "audit.month_dropped"
-  | "client.refused"
-  | "mail.shown"
-  | "schema.migrated"
-  | "settings.reloaded"
-  | "settings.replaced"
-  | "breach_check_degraded"
-  | "user.created"
-  | "user.disabled"
-  | "user.enabled"
-  | "user.roles_changed"
-  | "user.changed"
-  | "user.deactivated"
-  | "user.erased"
-  | "user.password_change_required"
-  | "role.created"
-  | "role.changed"
-  | "role.deleted"
-  | "users.import_began"
-  | "users.imported"
-  | "users.exported"
-  | "account.locked"
-  | "user.unlocked"
-  | "session.revoked"
-  | "session.stepped_up"
-  | "client.created"
-  | "client.secret_rotated"
-  | "client.deleted"
-  | "job.retried"
-  | "job.given_up"
-  | "job.purged"
-  | "key.created"
-  | "key.activated"
-  | "key.retiring"
-  | "key.retired"
-  | "key.withdrawn"
-  | "key.resealed"
-  | "backup.taken"
-  | "backup.verified"
-  | "backup.restored";
+export const AUDIT_ACTIONS = [
+  "installation.initialised",
+  "login",
+  "login.suspicious",
+  "logout",
+  "refresh.reused",
+  "password.changed",
+  "password.reset_requested",
+  "user.registered",
+  "user.reactivated",
+  "email.verified",
+  "email.change_requested",
+  "email.changed",
+  "invitation.created",
+  "invitation.deleted",
+  "account.exported",
+  "access.refused",
+  "audit.exported",
+  "audit.month_dropped",
+  "client.refused",
+  "mail.shown",
+  "schema.migrated",
+  "settings.reloaded",
+  "settings.replaced",
+  "breach_check_degraded",
+  "user.created",
+  "user.disabled",
+  "user.enabled",
+  "user.roles_changed",
+  "user.changed",
+  "user.deactivated",
+  "user.erased",
+  "user.password_change_required",
+  "role.created",
+  "role.changed",
+  "role.deleted",
+  "users.import_began",
+  "users.imported",
+  "users.exported",
+  "account.locked",
+  "sign_ins.anomalous",
+  "user.unlocked",
+  "session.revoked",
+  "session.stepped_up",
+  "client.created",
+  "client.secret_rotated",
+  "client.deleted",
+  "job.retried",
+  "job.given_up",
+  "job.purged",
+  "key.created",
+  "key.activated",
+  "key.retiring",
+  "key.retired",
+  "key.withdrawn",
+  "key.resealed",
+  "backup.taken",
+  "backup.verified",
+  "backup.restored",
+] as const;
+export type AuditAction = (typeof AUDIT_ACTIONS)[number];
 
 export interface AuditEvent {
   readonly action: AuditAction;

@@ -1,7 +1,8 @@
 import type { Deps } from "../../deps.ts";
 import { unavailable } from "../../errors.ts";
-import { type EventQuery, filterOf, listEventPage } from "./list-events.ts";
-import { type AuditEvent, audit } from "./record.ts";
+import { type EventQuery, listEventPage } from "./list-events.ts";
+import type { AuditEvent } from "./record.ts";
+import { recordExport } from "./record-export.ts";
 
 /** Events that are read and sent at a time. */
 const AT_ONCE = 200;
@@ -9,6 +10,10 @@ const AT_ONCE = 200;
 const MAX_EXPORTS = 4;
 /** A reader who takes nothing for this long is cut off (milliseconds). */
 const SLOWEST_MS = 20_000;
+/** No export takes longer (milliseconds): what has not been sent by then has to be asked for by a shorter time. */
+const LONGEST_MS = 15 * 60_000;
+/** How often it is looked whether the reader still may (milliseconds). */
+const RIGHTS_MS = 1000;
 const RETRY_AFTER_SECONDS = 10;
 
 let open = 0;
@@ -16,6 +21,8 @@ let open = 0;
 interface Export {
   readonly query: EventQuery;
   readonly by: Pick<AuditEvent, "actor" | "caller">;
+  /** @throws AppError where the reader may not read any more */
+  assertMayRead(): Promise<void>;
   /** Fires when the client is gone. */
   readonly signal: AbortSignal;
   /** Closes the connection of a reader who does not read. */
@@ -24,16 +31,16 @@ interface Export {
 
 /**
  * Every event asked for, newest first, as lines of JSON. No more is read than what was sent; nothing of the database is
- * held between two readings. Where it breaks off, so does the connection: what ends as it should is whole. That somebody
- * took it is in the audit log itself.
+ * held between two readings. Where it breaks off, so does the connection: what ends as it should is whole. It breaks off
+ * within a second or two after the reader lost the right to it, and after {@link LONGEST_MS}. That somebody took it is in the
+ * audit log itself.
  *
  * @throws AppError VALIDATION_FAILED for a time that is none, SERVICE_UNAVAILABLE where there are too many
  */
 export async function streamEvents(
   deps: Deps,
-  { query, by, signal, drop }: Export,
+  { query, by, assertMayRead, signal, drop }: Export,
 ): Promise<ReadableStream<Uint8Array>> {
-  filterOf(query);
   if (open >= MAX_EXPORTS) throw unavailable("Too many exports of the audit log", undefined, RETRY_AFTER_SECONDS);
   open++;
   let cursor: string | undefined;
@@ -45,13 +52,19 @@ export async function streamEvents(
     open--;
     clearTimeout(timer);
   };
-  const event = { action: "audit.exported", outcome: "success", details: { ...query }, ...by } as const;
-  await deps.db
-    .transaction((tx) => audit(tx, deps, event))
-    .catch((error) => {
-      end();
-      throw error;
-    });
+  await recordExport(deps, query, { ...by, format: "ndjson" }).catch((error) => {
+    end();
+    throw error;
+  });
+  const began = deps.clock.elapsed();
+  let checkedAt = began;
+  const assertMayGoOn = async () => {
+    const now = deps.clock.elapsed();
+    if (now - began > LONGEST_MS) throw new Error("An export of the audit log took too long");
+    if (now - checkedAt < RIGHTS_MS) return;
+    await assertMayRead();
+    checkedAt = now;
+  };
   return new ReadableStream<Uint8Array>(
     {
       start(controller) {
@@ -61,6 +74,7 @@ export async function streamEvents(
       },
       async pull(controller) {
         try {
+          await assertMayGoOn();
           const page = await listEventPage(deps, { ...query, limit: AT_ONCE, cursor });
           if (isOver) return; // whoever asked has gone meanwhile
           controller.enqueue(new TextEncoder().encode(page.data.map((event) => `${JSON.stringify(event)}\n`).join("")));

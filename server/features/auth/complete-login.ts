@@ -121,6 +121,7 @@ export async function completeLogin(
         reason: "password",
         createdAt: now,
         ...caller,
+        ...(risk.score > 0 ? { riskScore: risk.score, riskSignals: [...risk.signals] } : {}),
       }),
       auditStatement(tx, deps, {
         action: "login",
@@ -158,7 +159,7 @@ async function endReplaced(tx: Tx, deps: Deps, replaced: Replaced, byUserId: str
   });
 }
 
-/** Tells the log and, where it asks for that, the owner of a sign-in that is not usual. */
+/** Tells the log of a sign-in that is not usual, and where it asks for that its owner and the audit log. */
 async function tellOfUnusual(
   tx: Tx,
   deps: Deps,
@@ -167,6 +168,7 @@ async function tellOfUnusual(
   { signals, score, suspicious }: SignInRisk,
   caller: Caller,
 ): Promise<void> {
+  for (const signal of signals) deps.metrics.count("primer_unusual_sign_ins_total", { signal });
   if (signals.length > 0) {
     deps.log[suspicious ? "warn" : "info"]("A sign-in is unusual", {
       event: suspicious ? "login.suspicious" : "login.unusual",
@@ -182,8 +184,17 @@ async function tellOfUnusual(
   if (!suspicious && !isTold) return;
   const mail = { user_id: userId, session_id: sessionId, request_id: caller.requestId };
   const sealed = async () => ({ token: await issueEndSessionToken(tx, deps, userId, sessionId) });
-  if (suspicious) await queueMail(tx, deps, { template: "suspicious_sign_in", signals, ...mail }, { sealed });
-  else await queueMail(tx, deps, { template: "new_sign_in", ...mail }, { sealed });
+  if (suspicious) {
+    await audit(tx, deps, {
+      action: "login.suspicious",
+      outcome: "success",
+      actor: { kind: "user", id: userId },
+      subject: { kind: "session", id: sessionId },
+      caller,
+      details: { score, signals },
+    });
+    await queueMail(tx, deps, { template: "suspicious_sign_in", signals, ...mail }, { sealed });
+  } else await queueMail(tx, deps, { template: "new_sign_in", ...mail }, { sealed });
 }
 
 /** For the link with which its owner ends a session that somebody else has begun. */

@@ -3,6 +3,7 @@ import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { assertPasswordBounded } from "../passwords/service.ts";
 import { releaseGuess, reserveLoginGuess } from "../protection/service.ts";
+import { assertNotListed } from "../threats/service.ts";
 import { hashSecret, issueSingleUseToken } from "../tokens/service.ts";
 import { parseIdentifier } from "../users/service.ts";
 import { checkGuess } from "./check-guess.ts";
@@ -54,13 +55,14 @@ const REFUSED: Partial<Record<LoginAccount["user"]["status"], Refusal>> = {
  * Logs in with user name or e-mail address and password. Unknown, wrong, disabled and passwordless are one answer after
  * the same work and the same time, and slow down alike.
  *
- * @throws AppError AUTH_INVALID_CREDENTIALS; RATE_LIMIT_EXCEEDED after too many failures; AUTH_ACCOUNT_DISABLED,
+ * @throws AppError FORBIDDEN from a bad network; AUTH_INVALID_CREDENTIALS; RATE_LIMIT_EXCEEDED after too many failures; AUTH_ACCOUNT_DISABLED,
  * AUTH_EMAIL_NOT_VERIFIED, AUTH_PASSWORD_CHANGE_REQUIRED (with `details.change_token`) or SESSION_LIMIT_REACHED after the
  * right password; SERVICE_UNAVAILABLE where the hash pool is full: then the attempt counts as none
  */
 export async function login(deps: Deps, input: LoginInput, caller: Caller): Promise<LoggedIn> {
   const arrived = deps.clock.elapsed();
   assertPasswordBounded(input.password);
+  await assertNotListed(deps, "login", caller);
   const outcome = await deps.hashPool.admit(() => tryLogin(deps, input, caller));
   if (outcome instanceof AppError) return refuse(deps, arrived, outcome);
   return outcome;

@@ -78,6 +78,7 @@ export const authRoutes = (deps: Deps) =>
           takesBody: true,
           answers: { 200: TokenAnswer },
           errors: [
+            "FORBIDDEN",
             "AUTH_INVALID_CREDENTIALS",
             "AUTH_ACCOUNT_DISABLED",
             "AUTH_EMAIL_NOT_VERIFIED",

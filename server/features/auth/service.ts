@@ -7,6 +7,7 @@ export {
   isAlive,
   type Shown,
 } from "./authenticate.ts";
+export { checkGuess } from "./check-guess.ts";
 export type { TokenAnswer } from "./issue-tokens.ts";
 export { type LoggedIn, login } from "./login.ts";
 export { logout, sessionOfAccessToken, sessionOfRefreshToken } from "./logout.ts";

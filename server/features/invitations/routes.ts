@@ -48,7 +48,7 @@ export const invitationRoutes = (deps: Deps) =>
           tag,
           summary: "Invite somebody to register",
           description:
-            "Permission users:write. Good for 72 hours and one registration, with roles that you could give yourself. Send the token to the address: whoever registers with it counts as its owner.",
+            "Permission users:write. Good for 72 hours and one registration, with roles that you could give yourself. It is mailed to the address, at most 3 in 15 minutes and 10 a day; whoever registers with the token counts as the owner of the address.",
           bearer: true,
           takesBody: true,
           answers: { 201: InvitationAnswer },

@@ -1,6 +1,7 @@
 import type { Tx } from "../../../db/database.ts";
 import {
   deleteInvitationRow,
+  findLiveInvitation,
   type InvitationRow,
   insertInvitation,
   listInvitations,
@@ -13,6 +14,7 @@ import { AppError } from "../../errors.ts";
 import { type Page, type PageAsked, pageOf, rowsAsked } from "../../page.ts";
 import { isId } from "../../ports/random.ts";
 import { audit } from "../audit/service.ts";
+import { type MailDeps, queueMail } from "../mail/service.ts";
 import { can } from "../rights/service.ts";
 import { assertMayGive, permissionsOf } from "../roles/service.ts";
 import { hashSecret } from "../tokens/service.ts";
@@ -38,14 +40,14 @@ const viewOf = ({ id, email, roles, createdAt, expiresAt }: Omit<InvitationRow, 
 });
 
 /**
- * Invites somebody to register, with these roles. Whoever registers with the token and this very address has proven it,
- * if the token was sent there.
+ * Invites somebody to register, with these roles, and mails them how, where people may register. Whoever registers with
+ * the token and this very address has proven it, if the token was sent there.
  *
  * @returns the invitation with its token: the only time that it is shown
  * @throws AppError VALIDATION_FAILED, FORBIDDEN beyond one's own rights
  */
 export async function createInvitation(
-  deps: Pick<Deps, "db" | "clock" | "random">,
+  deps: Pick<Deps, "db" | "clock" | "random"> & MailDeps,
   input: { readonly email: string; readonly roles: readonly string[] },
   by: Actor,
 ): Promise<InvitationView & { readonly token: string }> {
@@ -66,6 +68,10 @@ export async function createInvitation(
     assertMayGive(by, permissionsOf(await listAllRoles(tx), row.roles));
     await insertInvitation(tx, row);
     await record(tx, deps, "invitation.created", row.id, by, { roles: row.roles });
+    if (by.actor.kind !== "user" || deps.settings.registration.mode === "closed") return;
+    const mail = { template: "invitation", user_id: by.actor.id, request_id: by.caller?.requestId ?? null } as const;
+    const sealed = { token, to: address.email };
+    await queueMail(tx, deps, mail, { emailKey: address.emailKey, sealed: async () => sealed });
   });
   return { ...viewOf(row), token };
 }
@@ -103,6 +109,15 @@ export async function spendInvitation(
   const row = await spendInvitationRow(tx, hashSecret(token), clock.now());
   if (row?.emailKey !== emailKey || !(await isStillGiven(tx, row))) throw new AppError("LINK_INVALID");
   return row;
+}
+
+/** What an invitation is to, without using it; undefined where nobody could register by it now. */
+export async function lookAtInvitation(
+  { db, clock }: Pick<Deps, "db" | "clock">,
+  token: string,
+): Promise<InvitationRow | undefined> {
+  const row = await findLiveInvitation(db.orm, hashSecret(token), clock.now());
+  return row && (await isStillGiven(db.orm, row)) ? row : undefined;
 }
 
 /** Whether there are those roles, and whoever invited is still there and could give them now. */

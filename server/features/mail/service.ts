@@ -19,8 +19,13 @@ const LIMITS: MailLimits = { shortly: { count: 3, ms: SHORTLY_MS }, daily: { cou
 /** A notice is never left out: one more than that is sent for all that come after it. */
 const NOTICE_LIMITS: MailLimits = { shortly: { count: 4, ms: SHORTLY_MS }, daily: { count: NO_END, ms: DAY_MS } };
 
-/** What strangers can cause by typing somebody's address. */
-const BY_STRANGERS: ReadonlySet<MailTemplate> = new Set(["verify_email", "already_registered", "password_reset"]);
+/** What strangers can cause by typing somebody's address; and invitations, which go to people who have no account. */
+const BY_STRANGERS: ReadonlySet<MailTemplate> = new Set([
+  "verify_email",
+  "already_registered",
+  "password_reset",
+  "invitation",
+]);
 /** What the installation itself sends to its administrators, at its own pace. */
 const UNCOUNTED: ReadonlySet<MailTemplate> = new Set(["daily_report", "operator_alert"]);
 

@@ -1,6 +1,7 @@
 import type { LabelsOf, MetricName, NameOf } from "../../../config/metrics.ts";
 import { withinDeadline } from "../../../db/deadline.ts";
 import { findActivity } from "../../../db/queries/activity.ts";
+import { findOldestUnsealed } from "../../../db/queries/audit-chain.ts";
 import { findLastBackup } from "../../../db/queries/backups.ts";
 import { findInstallation } from "../../../db/queries/installation.ts";
 import type { Deps } from "../../deps.ts";
@@ -10,6 +11,8 @@ import { systemHealth } from "./dependency-health.ts";
 const MEASURE_WITHIN_MS = 1000;
 /** What several metrics are made from is asked for once in this time (milliseconds), however many read. */
 const FRESH_MS = 2000;
+/** What reads all that came since the last link of the chain, which is much where nobody seals (milliseconds). */
+const UNSEALED_FRESH_MS = 30_000;
 
 type MeasureDeps = Pick<Deps, "metrics" | "db" | "clock" | "dependencies" | "keys" | "hashPool" | "settings">;
 type Pairs<N extends MetricName> = readonly (readonly [labels: LabelsOf<N>, value: number | null | undefined])[];
@@ -77,6 +80,8 @@ export function measureInstallation(deps: MeasureDeps): void {
     const found = await withinDeadline(findInstallation(db.orm), MEASURE_WITHIN_MS);
     return [[{}, age(found?.initialisedAt)]];
   });
+  const unsealed = remembered(() => withinDeadline(findOldestUnsealed(db), MEASURE_WITHIN_MS), UNSEALED_FRESH_MS);
+  show("primer_audit_unsealed_age_seconds", async () => [[{}, age(await unsealed()) ?? 0]]);
   const activity = remembered(() => withinDeadline(findActivity(db.orm), MEASURE_WITHIN_MS));
   show("primer_sessions", async () => [[{}, (await activity())?.sessions]]);
   show("primer_active_users", async () => {
@@ -101,12 +106,12 @@ const SERVER_CONNECTIONS = `SELECT (SELECT count(*)::int FROM pg_stat_activity W
   current_setting('max_connections')::int AS limit`;
 
 /** What was found out a moment ago, where it was. */
-function remembered<T>(look: () => Promise<T>): () => Promise<T> {
+function remembered<T>(look: () => Promise<T>, freshMs = FRESH_MS): () => Promise<T> {
   let last: Promise<T> | undefined;
   let until = 0;
   return () => {
     if (!last || performance.now() > until) {
-      until = performance.now() + FRESH_MS;
+      until = performance.now() + freshMs;
       last = look();
     }
     return last;

@@ -1,4 +1,15 @@
 export {
+  type Attempts,
+  BASELINE_SIGNALS,
+  type BaselineKind,
+  type BaselineSignal,
+  HOUR_WEIGHTS,
+  hourOf,
+  judge,
+  learn,
+  newBaseline,
+} from "./baseline.ts";
+export {
   clearFailures,
   type Guess,
   isLane,
@@ -9,4 +20,4 @@ export {
 } from "./guesses.ts";
 export { rememberDevice } from "./known-devices.ts";
 export { assertRoom, type ServiceLimit, takeRoom } from "./limits.ts";
-export { assessSignIn, type Signal, type SignInRisk } from "./sign-in-risk.ts";
+export { assessSignIn, type Signal, type SignInRisk, SUSPICIOUS } from "./sign-in-risk.ts";

@@ -1,22 +1,29 @@
-import { isIPv4 } from "node:net";
 import type { Tx } from "../../../db/database.ts";
 import { lookAtRecentLogins, type RecentLogins } from "../../../db/queries/logins.ts";
+import type { Baseline } from "../../../db/schema/baselines.ts";
+import { networkKey } from "../../address-key.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import type { Place } from "../../ports/geo.ts";
+import { type BaselineSignal, beginHour, HOUR_MS, hourOf, judge } from "./baseline.ts";
 import { isImpossibleTravel, LONGEST_JOURNEY_MS } from "./travel.ts";
 
 /** What is unusual about a sign-in, and how much it weighs. */
 const WEIGHTS = {
+  bad_network: 40,
   new_device: 30,
   new_network: 30,
   failures_before: 20,
   many_failures_before: 50,
   impossible_travel: 50,
+  new_hour: 10,
+  new_country: 25,
+  burst: 20,
+  mostly_failures: 20,
 } as const;
 export type Signal = keyof typeof WEIGHTS;
 
 /** From this score on a sign-in is suspicious, and its owner is asked whether it was them. */
-const SUSPICIOUS = 50;
+export const SUSPICIOUS = 50;
 const SOME_FAILURES = 3;
 const MANY_FAILURES = 10;
 
@@ -26,39 +33,69 @@ export interface SignInRisk {
   readonly suspicious: boolean;
 }
 
-const NONE: SignInRisk = { signals: [], score: 0, suspicious: false };
-
-/** The network that an address is in: a home's or an office's, as a rule. */
-const networkOf = (ip: string) => `${ip}/${isIPv4(ip) ? 24 : 48}`;
+/** What is known of a sign-in beside who it is and where from. */
+interface SignIn {
+  readonly isKnownDevice: boolean;
+  /** How many attempts on the account were not right since the last one that was. */
+  readonly failures: number;
+}
 
 /**
  * How unusual a sign-in is that was right in every respect. The first one of an account is not: there is nothing to
- * compare it with. Nor is one on a known device.
- *
- * @param failures how many attempts on the account were not right since the last one that was
+ * compare it with. Nor is one on a known device. That a network is known for attacks counts for both.
  */
 export async function assessSignIn(
   tx: Tx,
-  deps: Pick<Deps, "clock" | "geo">,
+  deps: Pick<Deps, "clock" | "geo" | "threats">,
   userId: string,
-  { isKnownDevice, failures }: { readonly isKnownDevice: boolean; readonly failures: number },
+  signIn: SignIn,
   caller: Caller,
 ): Promise<SignInRisk> {
-  if (isKnownDevice) return NONE;
-  const network = caller.ip === null ? null : networkOf(caller.ip);
+  const listed: Signal[] = caller.ip !== null && deps.threats.isListed(caller.ip) ? ["bad_network"] : [];
+  if (signIn.isKnownDevice) return riskOf(listed);
   const here = caller.ip === null ? undefined : deps.geo.placeOf(caller.ip);
   const now = deps.clock.now().getTime();
-  const since = here ? new Date(now - LONGEST_JOURNEY_MS) : null;
-  const seen = await lookAtRecentLogins(tx, userId, { network, userAgent: caller.userAgent, since });
-  if (seen.count === 0) return NONE;
-  const signals: Signal[] = [];
+  const seen = await lookAtRecentLogins(tx, userId, {
+    network: caller.ip === null ? null : networkKey(caller.ip),
+    userAgent: caller.userAgent,
+    since: here ? new Date(now - LONGEST_JOURNEY_MS) : null,
+    hourAgo: new Date(now - HOUR_MS),
+  });
+  if (seen.count === 0) return riskOf(listed);
+  const signals: Signal[] = [...listed];
   if (!seen.userAgent) signals.push("new_device");
-  if (network !== null && !seen.network) signals.push("new_network");
-  if (failures >= MANY_FAILURES) signals.push("many_failures_before");
-  else if (failures >= SOME_FAILURES) signals.push("failures_before");
+  if (caller.ip !== null && !seen.network) signals.push("new_network");
+  if (signIn.failures >= MANY_FAILURES) signals.push("many_failures_before");
+  else if (signIn.failures >= SOME_FAILURES) signals.push("failures_before");
   if (here && !seen.network && isTooFar(deps, seen.since, here, now)) signals.push("impossible_travel");
+  return riskOf([...signals, ...unlikeBefore(seen, here, now)]);
+}
+
+function riskOf(signals: readonly Signal[]): SignInRisk {
   const score = signals.reduce((sum, signal) => sum + WEIGHTS[signal], 0);
   return { signals, score, suspicious: score >= SUSPICIOUS };
+}
+
+/** Whether the last hour of a baseline is the one before at the most: what happened then is not usual yet. */
+const isJustNow = ({ hour }: Baseline, now: number) => now - hour.begin < 2 * HOUR_MS;
+
+/** What is unlike what was learnt of the account, and whether its network does little else now than fail. */
+function unlikeBefore(seen: RecentLogins, here: Place | undefined, now: number): readonly BaselineSignal[] {
+  const { ofAccount, ofNetwork } = seen;
+  const begin = hourOf(now);
+  const signals = new Set<BaselineSignal>();
+  if (ofAccount) {
+    const { usual, hour } = isJustNow(ofAccount, now) ? ofAccount : beginHour(ofAccount, begin);
+    // From where they were before nobody is in a new country, whatever the file says of it today.
+    const countries = here?.country !== undefined && !seen.network ? { [here.country]: 1 } : {};
+    const attempts = { begin, good: seen.lastHour + 1, failed: hour.failed, countries };
+    for (const signal of judge("account", usual, attempts)) signals.add(signal);
+  }
+  if (ofNetwork && isJustNow(ofNetwork, now)) {
+    const { usual, hour } = ofNetwork;
+    if (judge("network", usual, hour).includes("mostly_failures")) signals.add("mostly_failures");
+  }
+  return [...signals];
 }
 
 /**

@@ -5,6 +5,7 @@ import {
   type SingleUseTokenRow,
   spendToken,
 } from "../../../db/queries/single-use-tokens.ts";
+import { lockUser, type UserRow } from "../../../db/queries/users.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { hashSecret } from "./refresh-token.ts";
@@ -57,9 +58,15 @@ export const lookAtSingleUseToken = (
   token: string,
 ): Promise<SingleUseTokenRow | undefined> => findLiveToken(tx, hashSecret(token), clock.now());
 
+/** What a token that was used up was for, and whom it was given to, with their row locked until the transaction ends. */
+export interface Spent {
+  readonly token: SingleUseTokenRow;
+  readonly user: UserRow;
+}
+
 /**
  * Uses a token up, in the transaction of what it is for. Wrong, used, replaced, expired and for something else are one
- * answer.
+ * answer. The user is locked before the token, as by whoever ends a user's tokens: else the two would block each other.
  *
  * @throws AppError LINK_INVALID
  */
@@ -68,8 +75,12 @@ export async function consumeSingleUseToken(
   { clock }: Pick<Deps, "clock">,
   token: string,
   purposes: readonly TokenPurpose[],
-): Promise<SingleUseTokenRow & { readonly userId: string }> {
-  const row = await spendToken(tx, hashSecret(token), purposes, clock.now());
-  if (!row?.userId) throw new AppError("LINK_INVALID");
-  return { ...row, userId: row.userId };
+): Promise<Spent> {
+  const tokenHash = hashSecret(token);
+  const now = clock.now();
+  const seen = await findLiveToken(tx, tokenHash, now);
+  const found = seen?.userId ? await lockUser(tx, seen.userId) : undefined;
+  const spent = found && (await spendToken(tx, tokenHash, purposes, now));
+  if (!found || !spent) throw new AppError("LINK_INVALID");
+  return { token: spent, user: found.user };
 }

@@ -68,15 +68,21 @@ export interface NewPassword {
 /**
  * Whoever has to change their password is not done with the one they have.
  *
+ * @param isCurrent whether it is the one they have; asked of whoever has to change it alone
  * @throws AppError PASSWORD_TOO_WEAK, SERVICE_UNAVAILABLE where the hash pool is full
  */
-export async function prepareNewPassword(deps: UserDeps, user: UserRow, password: string): Promise<NewPassword> {
+export async function prepareNewPassword(
+  deps: UserDeps,
+  user: UserRow,
+  password: string,
+  isCurrent = () => hasPassword(deps, user, password),
+): Promise<NewPassword> {
   const approval = await assertPasswordAllowed(deps, password, user);
-  if (user.passwordChangeRequired && (await isCurrent(deps, user, password))) throw unchangedPassword();
+  if (user.passwordChangeRequired && (await isCurrent())) throw unchangedPassword();
   return { stored: await hashPassword(deps, password), approval };
 }
 
-async function isCurrent(deps: UserDeps, { id }: UserRow, password: string): Promise<boolean> {
+async function hasPassword(deps: UserDeps, { id }: UserRow, password: string): Promise<boolean> {
   const found = await findUserWithPassword(deps.db.orm, { kind: "id", key: id });
   return found?.password ? (await checkPassword(deps, password, found.password)).correct : false;
 }

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { changeUser, deactivateUser, requirePasswordChange } from "../../../server/features/users/service.ts";
 import { PASSWORD, type TestAnswer } from "../../support/app.ts";
+import { runSchedule } from "../../worker/support/schedules.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { afterNextHash } from "../support/observe.ts";
 import { takeMails, tokenIn } from "./support.ts";
@@ -191,17 +192,36 @@ describe("DELETE /users/me", () => {
 
 // All that is kept on a person is theirs to see; no hash, no secret, and nothing of others.
 test("GET /users/me/export", async () => {
+  app.clock.advance(61_000);
+  await runSchedule(app, "baselines");
+  await app.db.query(
+    "INSERT INTO sign_in_anomalies (id, user_id, hour, score, signals, good, failed) VALUES (gen_random_uuid(), $1, now(), 10, '{new_hour}', 1, 0)",
+    [id],
+  );
   await app.createUser({ username: "root", roles: ["admin"] });
   const { access_token: admin } = await app.login("root");
   await ask("POST", `/api/v1/users/${id}/unlock`, undefined, admin);
   const { body, text } = await ask("GET", `${ME}/export`);
   expect(body.user).toMatchObject({ id, username: "ada", email: "ada@example.test" });
   expect(body.sessions).toHaveLength(1);
-  expect(body.logins).toMatchObject([{ outcome: "success" }]);
+  expect(body.logins).toMatchObject([{ outcome: "success", risk_score: null, risk_signals: null }]);
+  expect(body.usual_sign_ins.hour).toMatchObject({ good: 1, failed: 0 });
+  expect(body.unusual_hours).toMatchObject([{ score: 10, signals: ["new_hour"] }]);
   expect(body.events.map(({ action }: { action: string }) => action)).toContain("user.unlocked");
   expect(text).not.toMatch(/argon2|token_hash|secret|root/);
   app.clock.advance(6 * 60_000);
   expect(codeOf(await ask("GET", `${ME}/export`))).toBe("403 AUTH_STEP_UP_REQUIRED");
+});
+
+// What is kept on somebody is shown to them, also where the log knows them as neither actor nor subject.
+test("GET /users/me/export has the use of a stolen token", async () => {
+  const first = await app.login("ada");
+  await post("refresh", { refresh_token: first.refresh_token });
+  app.clock.advance(11_000);
+  expect(codeOf(await post("refresh", { refresh_token: first.refresh_token }))).toBe("401 AUTH_REFRESH_REUSED");
+  const { access_token: token } = await app.login("ada");
+  const { body } = await ask("GET", `${ME}/export`, undefined, token);
+  expect(body.events.filter(({ action }: { action: string }) => action === "refresh.reused")).toHaveLength(1);
 });
 
 // The mail of a sign-in ends that session and no other, once.

@@ -141,6 +141,34 @@ describe("a password that has to be changed", () => {
     expect(codeOf(await logIn(FRESH))).toBe("200");
   });
 
+  // Whoever has to change it may take as many tries as they like to understand that it cannot be the same.
+  test("to try the same one again and again is no guess", async () => {
+    await requirePasswordChange(app.deps, id, OPERATOR);
+    await forgot();
+    const link = await tokenIn(app, "password_reset");
+    for (let count = 0; count < 10; count++) expect(codeOf(await reset(link, PASSWORD))).toBe("422 PASSWORD_TOO_WEAK");
+    expect(codeOf(await reset(link))).toBe("204");
+  });
+
+  // Whoever reads the mails of somebody who has to change it does not find it out by many tries at once: as at a login, so
+  // few are looked at. The owner waits no longer than there, and with a new password it is over.
+  test("one more try by a link waits as at a login", async () => {
+    await requirePasswordChange(app.deps, id, OPERATOR);
+    await forgot();
+    const link = await tokenIn(app, "password_reset");
+    await app.db.query(
+      `INSERT INTO failure_counters (subject, failures, first_failure_at, last_failure_at, blocked_until)
+       VALUES ($1, 5, $2, $2, $2::timestamptz + interval '1 second')`,
+      [`user:${id}:new_password`, app.clock.now().toISOString()],
+    );
+    for (const password of [FRESH, PASSWORD])
+      expect(codeOf(await reset(link, password))).toBe("429 RATE_LIMIT_EXCEEDED");
+    app.clock.advance(1000);
+    expect(codeOf(await reset(link))).toBe("204");
+    expect(codeOf(await logIn(FRESH))).toBe("200");
+    expect(await app.db.query("SELECT 1 FROM failure_counters")).toEqual([]);
+  });
+
   // Whoever has only forgotten it may set what turns out to be the one they had.
   test("nobody else is kept from setting the one they have", async () => {
     await forgot();

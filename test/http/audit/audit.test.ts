@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { connect } from "node:net";
 import type { AuditView } from "../../../server/features/audit/service.ts";
 import { createClient } from "../../../server/features/clients/service.ts";
-import { FULL, inShort } from "../../drills/processes.ts";
+import { FULL, inShort, waitFor } from "../../drills/processes.ts";
 import { openTestApp } from "../../support/app.ts";
 import { type HttpApp, openHttpApp, openListeningApp } from "../support/http-app.ts";
 import { introspect } from "../support/oauth.ts";
@@ -156,6 +156,8 @@ describe("GET /audit", () => {
     "format=csv",
     "order=asc",
     "format=ndjson&from=x",
+    "format=ndjson&cursor=x",
+    "format=ndjson&limit=10",
   ])("%s is refused", async (query) => {
     const answer = await get(`?${query}`);
     expect([answer.status, answer.body.error.code]).toEqual([422, "VALIDATION_FAILED"]);
@@ -191,6 +193,103 @@ describe("GET /audit?format=ndjson", () => {
     const again = await ask();
     expect(again.status).toBe(200);
     await again.body?.cancel();
+  });
+
+  // What somebody types where an id or a name is asked for may be a secret, and the log is kept for good.
+  test("leaves nothing of what was typed in the log", async () => {
+    const secret = "correct-horse";
+    await get(`?format=ndjson&action=${secret}&actor=${secret}&subject=${secret}&from=2026-03-01T02:00%2B02:00`);
+    await get(`?format=ndjson&actor=operator&subject=${ada.id}&to=2026-03-01`);
+    const { body, text } = await get("?action=audit.exported&limit=2");
+    expect(text).not.toContain(secret);
+    const [known, other] = body.data.map(({ details }: AuditView) => details);
+    expect(known).toEqual({ format: "ndjson", actor: "operator", subject: ada.id, to: "2026-03-01T00:00:00.000Z" });
+    expect(other).toMatchObject({ action: "(other)", subject: "(other)", from: "2026-03-01T00:00:00.000Z" });
+  });
+
+  // Who may not read the log any more gets no more of it, though they have begun to.
+  test.each<[string, (of: HttpApp, reader: { id: string; sessionId: string; token: string }) => Promise<unknown>]>([
+    ["their role is taken", ({ db }, { id }) => db.query("DELETE FROM user_roles WHERE user_id = $1", [id])],
+    [
+      "their session is ended",
+      ({ request }, { sessionId, token }) => request("DELETE", `/api/v1/users/me/sessions/${sessionId}`, { token }),
+    ],
+    ["their token has expired", async ({ clock }) => clock.advance(7 * 60_000)],
+  ])("breaks off once %s", async (_what, lose) => {
+    const own = await openHttpApp({ PRIMER_TOKENS__ACCESS_TTL: "5m" });
+    try {
+      const { id } = await own.createUser({ username: "reader", roles: ["admin"] });
+      const { access_token: token, session_id: sessionId } = await own.login("reader");
+      await fill(own, EVENTS);
+      const headers = { authorization: `Bearer ${token}` };
+      const { body } = await own.app.handle(new Request(`http://localhost${PATH}?format=ndjson`, { headers }));
+      const reader = body?.getReader();
+      expect((await reader?.read())?.value?.length).toBeGreaterThan(0);
+      own.clock.advance(2000);
+      expect((await reader?.read())?.value?.length).toBeGreaterThan(0);
+      await lose(own, { id, sessionId, token });
+      await waitFor("it is known", async () => (await own.request("GET", PATH, { token })).status >= 400);
+      own.clock.advance(2000);
+      await expect(reader?.read()).rejects.toThrow();
+    } finally {
+      await own.close();
+    }
+  });
+
+  // No export goes on for ever, however long the token counts.
+  test("breaks off after a quarter of an hour", async () => {
+    const own = await openHttpApp({ PRIMER_TOKENS__ACCESS_TTL: "1h" });
+    try {
+      await own.createUser({ username: "reader", roles: ["admin"] });
+      const headers = { authorization: `Bearer ${(await own.login("reader")).access_token}` };
+      await fill(own, EVENTS);
+      const { body } = await own.app.handle(new Request(`http://localhost${PATH}?format=ndjson`, { headers }));
+      const reader = body?.getReader();
+      await reader?.read();
+      own.clock.advance(15 * 60_000);
+      expect((await reader?.read())?.value?.length).toBeGreaterThan(0);
+      own.clock.advance(1000);
+      await expect(reader?.read()).rejects.toThrow();
+    } finally {
+      await own.close();
+    }
+  });
+
+  // Whoever gets a part of it can tell: the answer does not end as a whole one does.
+  test.each([
+    [false, true],
+    [true, false],
+  ])("which breaks off (%p) has an end (%p)", async (breaksOff, hasEnd) => {
+    const listening = await openListeningApp();
+    try {
+      const { id } = await listening.createUser({ username: "reader", roles: ["admin"] });
+      const { access_token: token } = await listening.login("reader");
+      await fill(listening, 12_000, JSON.stringify({ filler: "x".repeat(2000) }));
+      const socket = connect(Number(new URL(listening.url).port), "127.0.0.1");
+      let last = "";
+      const closed = new Promise<void>((resolve) => socket.on("close", resolve).on("error", () => {}));
+      const begun = new Promise<void>((resolve) => {
+        socket.on("data", (chunk) => {
+          last = (last + chunk.toString("latin1")).slice(-64);
+          resolve();
+        });
+      });
+      socket.write(
+        `GET ${PATH}?format=ndjson HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer ${token}\r\n\r\n`,
+      );
+      await begun;
+      socket.pause();
+      if (breaksOff) {
+        await listening.db.query("DELETE FROM user_roles WHERE user_id = $1", [id]);
+        await waitFor("it is known", async () => (await listening.request("GET", PATH, { token })).status === 403);
+      }
+      listening.clock.advance(2000);
+      socket.resume();
+      await closed;
+      expect(last.endsWith("\r\n0\r\n\r\n")).toBe(hasEnd);
+    } finally {
+      await listening.close();
+    }
   });
 
   // A reader who stops reading holds nothing for long.

@@ -213,7 +213,16 @@ describe("DELETE /users/{id}", () => {
     expect(await refreshable(refresh_token)).toBe(401);
     expect(codeOf(await ask("GET", `/${id}`, helper))).toBe("404 NOT_FOUND");
     expect((await ask("GET", `?q=${username}`, helper)).body.data).toEqual([]);
-    for (const table of ["users", "sessions", "login_records", "credentials", "known_devices", "user_roles"]) {
+    for (const table of [
+      "users",
+      "sessions",
+      "login_records",
+      "credentials",
+      "known_devices",
+      "user_roles",
+      "account_baselines",
+      "sign_in_anomalies",
+    ]) {
       const key = table === "users" ? "id" : "user_id";
       const rows = await app.db.query(`SELECT * FROM ${table} WHERE ${key} = $1`, [id]);
       expect(JSON.stringify(rows)).not.toContain(username);
