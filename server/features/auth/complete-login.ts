@@ -159,7 +159,7 @@ async function endReplaced(tx: Tx, deps: Deps, replaced: Replaced, byUserId: str
   });
 }
 
-/** Tells the log, the audit log and, where it asks for that, the owner of a sign-in that is not usual. */
+/** Tells the log of a sign-in that is not usual, and where it asks for that its owner and the audit log. */
 async function tellOfUnusual(
   tx: Tx,
   deps: Deps,
