@@ -115,7 +115,23 @@ export async function startStack(): Promise<Stack> {
   }
 }
 
-async function assemble(ends: (() => unknown)[]): Promise<Omit<Stack, "remove">> {
+const PORTS = ["primary", "replica", "redis", "metrics", "alerts", "first", "second", "https", "http"] as const;
+
+/** What all parts of the stack share. */
+interface Plan {
+  readonly folder: string;
+  /** The folder with a secret in each file, as make-secrets.sh makes it. */
+  readonly secrets: string;
+  readonly ports: Readonly<Record<(typeof PORTS)[number], number>>;
+  /** Those of compose.production.yaml, by name. */
+  readonly services: Readonly<Record<string, Service>>;
+  /** What ends each part, in the order of their start. */
+  readonly ends: (() => unknown)[];
+}
+
+const secretOf = ({ secrets }: Plan, name: string) => readFileSync(join(secrets, name), "utf8");
+
+async function plan(ends: (() => unknown)[]): Promise<Plan> {
   const folder = mkdtempSync(join(tmpdir(), "primer-stack-"));
   ends.push(() => rmSync(folder, { recursive: true, force: true }));
   chmodSync(folder, 0o755); // PostgreSQL, as a user of its own, reads its password there
@@ -123,142 +139,146 @@ async function assemble(ends: (() => unknown)[]): Promise<Omit<Stack, "remove">>
   await $`${folder}/make-secrets.sh localhost grafana.localhost`.quiet();
   const secrets = join(folder, "secrets");
   chmodSync(secrets, 0o755);
-  const secret = (name: string) => readFileSync(join(secrets, name), "utf8");
+  const ports = {} as Record<(typeof PORTS)[number], number>;
+  for (const name of PORTS) ports[name] = await freePort();
+  const file = Bun.YAML.parse(readFileSync(join(compose, "compose.production.yaml"), "utf8"));
+  return { folder, secrets, ports, ends, services: (file as { services: Plan["services"] }).services };
+}
+
+/** The URLs among the secrets name containers: they are made to name this machine. */
+function pointSecretsHere(stack: Plan, smtpPort: number): void {
+  const { ports, secrets } = stack;
   const replace = (name: string, text: string) => {
     rmSync(join(secrets, name));
     writeFileSync(join(secrets, name), text);
   };
-
-  const [primary, replica, redis, metrics] = [await freePort(), await freePort(), await freePort(), await freePort()];
-  const [first, second, https, http] = [await freePort(), await freePort(), await freePort(), await freePort()];
-  const smtp = await startSmtp();
-  ends.push(() => smtp.close());
-  const hosts: Readonly<Record<string, string>> = {
-    "@postgres-replica/": `@127.0.0.1:${replica}/`,
-    "@postgres/": `@127.0.0.1:${primary}/`,
-    "@redis": `@127.0.0.1:${redis}`,
+  const hosts = {
+    "@postgres-replica/": `@127.0.0.1:${ports.replica}/`,
+    "@postgres/": `@127.0.0.1:${ports.primary}/`,
+    "@redis": `@127.0.0.1:${ports.redis}`,
   };
   for (const name of ["database_url", "database_admin_url", "replica_urls", "redis_url"]) {
-    replace(name, replaceAll(secret(name), hosts));
+    replace(name, replaceAll(secretOf(stack, name), hosts));
   }
-  replace("smtp_url", `smtp://127.0.0.1:${smtp.port}`);
+  replace("smtp_url", `smtp://127.0.0.1:${smtpPort}`);
+}
 
-  const addresses: Readonly<Record<string, string>> = {
-    "/run/secrets/": `${secrets}/`,
-    "10.87.1.10": "127.0.0.1",
-    "10.87.1.11:8080": `127.0.0.1:${first}`,
-    "10.87.1.12:8080": `127.0.0.1:${second}`,
-    "10.87.2.10:3000": `127.0.0.1:${metrics}`,
-    "0.0.0.0": "127.0.0.1",
-    "http://collector:4318": `http://127.0.0.1:${metrics}/opentelemetry`,
-  };
-  const services = Bun.YAML.parse(readFileSync(join(compose, "compose.production.yaml"), "utf8")) as {
-    services: Record<string, Service>;
-  };
-  const environmentOf = (name: string): Record<string, string> => {
-    const { environment } = services.services[name] as Service;
-    const local = Object.entries(environment).map(([key, value]) => [key, replaceAll(value, addresses)]);
-    return plainEnvironment({
-      ...Object.fromEntries(local),
-      ...NO_LIMITS,
-      PRIMER_SERVER__PUBLIC_URL: `https://localhost:${https}`,
-      PRIMER_HOME: join(folder, "home"),
-      PRIMER_BACKUP__FOLDER: "",
-      PRIMER_BACKUP__KEY_FILE: "",
-      // Straight to VictoriaMetrics, which takes no traces; where it is not here, nowhere.
-      ...{ OTEL_METRIC_EXPORT_INTERVAL: "1s", OTEL_TRACES_SAMPLER_ARG: "0" },
-      ...(VICTORIA ? {} : { OTEL_EXPORTER_OTLP_ENDPOINT: "" }),
-    });
-  };
+/** What stands for the addresses and paths of containers. */
+const addressesOf = ({ ports, secrets, folder }: Plan) => ({
+  "/run/secrets/": `${secrets}/`,
+  "10.87.1.10": "127.0.0.1",
+  "10.87.1.11:8080": `127.0.0.1:${ports.first}`,
+  "10.87.1.12:8080": `127.0.0.1:${ports.second}`,
+  "10.87.2.10:3000": `127.0.0.1:${ports.metrics}`,
+  "0.0.0.0": "127.0.0.1",
+  "http://collector:4318": `http://127.0.0.1:${ports.metrics}/opentelemetry`,
+  "victoriametrics:8428": `127.0.0.1:${ports.metrics}`,
+  "=/storage": `=${folder}/metrics`,
+  "/etc/alerts/vmalert.yml": ALERTS,
+  "${ALERT_NOTIFIER:--notifier.blackhole}": "-notifier.blackhole",
+});
 
-  const query = await startDatabases({ folder, secrets, primary, replica, services: services.services }, ends);
-  await startRedis(folder, secrets, redis, ends);
-  const leftOut = [
-    VICTORIA ? [] : ["VictoriaMetrics (victoria-metrics is not on the PATH)"],
-    VICTORIA && VMALERT && existsSync(ALERTS) ? [] : ["vmalert (it, VictoriaMetrics or its rules are not here)"],
-  ].flat();
-  const flagsOf = (name: string, by: Readonly<Record<string, string>>) =>
-    (services.services[name] as Service).command.map((flag) => replaceAll(flag, by));
-  if (VICTORIA) {
-    const flags = flagsOf("victoriametrics", { "=/storage": `=${folder}/metrics` });
-    const child = run([VICTORIA, ...flags, `-httpListenAddr=127.0.0.1:${metrics}`], {});
-    ends.push(() => child.end());
-  }
-  const alertsUrl = leftOut.length === 0 ? `http://127.0.0.1:${await freePort()}` : undefined;
-  if (alertsUrl !== undefined) {
-    const local = { "victoriametrics:8428": `127.0.0.1:${metrics}`, "/etc/alerts/vmalert.yml": ALERTS };
-    const flags = flagsOf("vmalert", { ...local, "${ALERT_NOTIFIER:--notifier.blackhole}": "-notifier.blackhole" });
-    const child = run([VMALERT ?? "", ...flags, `-httpListenAddr=${new URL(alertsUrl).host}`], {});
-    ends.push(() => child.end());
-  }
+/** The environment that a container would get. */
+function environmentOf(stack: Plan, name: string): Record<string, string> {
+  const environment = Object.entries(stack.services[name]?.environment ?? {});
+  return plainEnvironment({
+    ...Object.fromEntries(environment.map(([key, value]) => [key, replaceAll(value, addressesOf(stack))])),
+    ...NO_LIMITS,
+    PRIMER_SERVER__PUBLIC_URL: `https://localhost:${stack.ports.https}`,
+    PRIMER_HOME: join(stack.folder, "home"),
+    PRIMER_BACKUP__FOLDER: "",
+    PRIMER_BACKUP__KEY_FILE: "",
+    // Straight to VictoriaMetrics, which takes no traces; where it is not here, nowhere.
+    OTEL_METRIC_EXPORT_INTERVAL: "1s",
+    OTEL_TRACES_SAMPLER_ARG: "0",
+    ...(VICTORIA ? {} : { OTEL_EXPORTER_OTLP_ENDPOINT: "" }),
+  });
+}
 
-  const primer = async (words: readonly string[], input = "") => {
-    const child = Bun.spawn([...PRIMER, ...words], {
-      env: environmentOf("migrate"),
-      stdio: [new Blob([input]), "pipe", "pipe"],
-    });
+async function assemble(ends: (() => unknown)[]): Promise<Omit<Stack, "remove">> {
+  const stack = await plan(ends);
+  const smtp = await startSmtp();
+  ends.push(() => smtp.close());
+  pointSecretsHere(stack, smtp.port);
+  const query = await startDatabases(stack);
+  await startRedis(stack);
+  const observed = startMetrics(stack);
+
+  const primer: Stack["primer"] = async (words, input = "") => {
+    const env = environmentOf(stack, "migrate");
+    const child = Bun.spawn([...PRIMER, ...words], { env, stdio: [new Blob([input]), "pipe", "pipe"] });
     const [stdout, stderr] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
     return { exitCode: await child.exited, stdout, stderr };
   };
-  const passwordFile = join(secrets, "admin_password");
+  const passwordFile = join(stack.secrets, "admin_password");
   const made = await primer(["init", "--yes", "--algorithm", "ES256", "--admin-password-file", passwordFile]);
   if (made.exitCode !== 0) throw new Error(`init ended with ${made.exitCode}: ${made.stderr}`);
 
+  const { nodes, startNode } = await startNodes(stack);
+  for (let count = 0; count < 2; count++) {
+    const worker = run([...PRIMER, "worker"], environmentOf(stack, "worker"));
+    ends.push(() => worker.end("SIGKILL"));
+    await waitFor("a worker", () => worker.output().includes('"event":"worker.started"'));
+  }
+  const passed = await startProxy(stack);
+  return {
+    url: `https://localhost:${stack.ports.https}`,
+    plainUrl: `http://127.0.0.1:${stack.ports.http}`,
+    certificate: secretOf(stack, "tls.crt"),
+    password: secretOf(stack, "admin_password"),
+    ...{ nodes, smtp, passed, ...observed, startNode, primer, query },
+  };
+}
+
+async function startNodes(stack: Plan): Promise<Pick<Stack, "nodes" | "startNode">> {
   const nodes = [] as unknown as [Node, Node];
   const startNode = async (index: 0 | 1) => {
-    const port = [first, second][index];
+    const port = [stack.ports.first, stack.ports.second][index];
     const url = `http://127.0.0.1:${port}`;
-    const child = run([...PRIMER, "serve"], { ...environmentOf("api-1"), PRIMER_SERVER__PORT: String(port) });
+    const environment = { ...environmentOf(stack, "api-1"), PRIMER_SERVER__PORT: String(port) };
+    const child = run([...PRIMER, "serve"], environment);
     nodes[index] = { ...child, url };
     await untilReady(url).catch((error) => {
       throw new Error(`${error}\n${child.output()}`);
     });
   };
-  ends.push(() => Promise.all(nodes.map((node) => node.end("SIGKILL"))));
+  stack.ends.push(() => Promise.all(nodes.map((node) => node.end("SIGKILL"))));
   await Promise.all([startNode(0), startNode(1)]);
-  for (const worker of [0, 1].map(() => run([...PRIMER, "worker"], environmentOf("worker")))) {
-    ends.push(() => worker.end("SIGKILL"));
-    await waitFor("a worker", () => worker.output().includes('"event":"worker.started"'));
-  }
-  const passed = await startProxy(folder, environmentOf("proxy"), addresses, { https, http }, ends);
-  return {
-    url: `https://localhost:${https}`,
-    plainUrl: `http://127.0.0.1:${http}`,
-    certificate: secret("tls.crt"),
-    password: secret("admin_password"),
-    nodes,
-    smtp,
-    passed,
-    leftOut,
-    metricsUrl: VICTORIA ? `http://127.0.0.1:${metrics}` : undefined,
-    alertsUrl,
-    startNode,
-    primer,
-    query,
+  return { nodes, startNode };
+}
+
+/** VictoriaMetrics and vmalert, where they are on this machine. */
+function startMetrics(stack: Plan): Pick<Stack, "leftOut" | "metricsUrl" | "alertsUrl"> {
+  const start = (program: string, name: string, port: number) => {
+    const flags = (stack.services[name]?.command ?? []).map((flag) => replaceAll(flag, addressesOf(stack)));
+    const child = run([program, ...flags, `-httpListenAddr=127.0.0.1:${port}`], {});
+    stack.ends.push(() => child.end());
+    return `http://127.0.0.1:${port}`;
   };
+  const canAlert = VICTORIA && VMALERT && existsSync(ALERTS);
+  const leftOut = [
+    VICTORIA ? [] : ["VictoriaMetrics (victoria-metrics is not on the PATH)"],
+    canAlert ? [] : ["vmalert (it, VictoriaMetrics or its rules are not here)"],
+  ].flat();
+  const metricsUrl = VICTORIA ? start(VICTORIA, "victoriametrics", stack.ports.metrics) : undefined;
+  const alertsUrl = canAlert ? start(VMALERT, "vmalert", stack.ports.alerts) : undefined;
+  return { leftOut, metricsUrl, alertsUrl };
 }
 
 function replaceAll(text: string, by: Readonly<Record<string, string>>): string {
   return Object.entries(by).reduce((changed, [from, to]) => changed.replaceAll(from, to), text);
 }
 
-interface Databases {
-  readonly folder: string;
-  readonly secrets: string;
-  readonly primary: number;
-  readonly replica: number;
-  readonly services: Readonly<Record<string, Service>>;
-}
-
 /** As the image does it: initdb, the script for the empty database, and the replica's own script as its process. */
-async function startDatabases({ folder, secrets, primary, replica, services }: Databases, ends: (() => unknown)[]) {
+async function startDatabases({ folder, secrets, ports, services, ends }: Plan): Promise<Stack["query"]> {
+  const { primary, replica } = ports;
   const binaries = postgresBinaries() ?? "";
   const home = join(folder, "postgres");
   mkdirSync(home);
   if (asServerUser.length > 0) await $`chown postgres ${home}`.quiet();
   const [data, copy] = [join(home, "primary"), join(home, "replica")];
   const settings = (name: string, port: number) => [
-    ...(services[name] as Service).command.filter((word) => word.startsWith("-c")),
+    ...(services[name]?.command ?? []).filter((word) => word.startsWith("-c")),
     ...[`-cport=${port}`, "-clisten_addresses=127.0.0.1", `-cunix_socket_directories=${home}`],
   ];
   await $`${asServerUser} ${binaries}/initdb -D ${data} -U postgres --pwfile=${secrets}/postgres_password --auth=scram-sha-256 --data-checksums -E UTF8 --no-sync`.quiet();
@@ -296,14 +316,14 @@ async function stopPostgres(data: string, server: Running): Promise<void> {
   await server.end();
 }
 
-async function startRedis(folder: string, secrets: string, port: number, ends: (() => unknown)[]): Promise<void> {
+async function startRedis({ folder, secrets, ports, ends }: Plan): Promise<void> {
   const data = join(folder, "redis");
   mkdirSync(data);
   // Redis goes to `dir` while it reads its file, so an option that says otherwise comes too late.
   const file = join(folder, "redis.conf");
   const settings = readFileSync(join(compose, "redis/redis.conf"), "utf8");
   writeFileSync(file, replaceAll(settings, { "/run/secrets/": `${secrets}/`, "dir /data": `dir ${data}` }));
-  const child = run([REDIS ?? "", file, "--port", String(port), "--bind", "127.0.0.1"], {});
+  const child = run([REDIS ?? "", file, "--port", String(ports.redis), "--bind", "127.0.0.1"], {});
   ends.push(() => child.end());
   await waitFor("Redis", () => child.output().includes("Ready to accept connections")).catch((error) => {
     throw new Error(`${error}\n${child.output()}`);
@@ -311,17 +331,12 @@ async function startRedis(folder: string, secrets: string, port: number, ends: (
 }
 
 /** Fills the template in as the image's entrypoint does: names of the environment, and nothing else that has a dollar. */
-async function startProxy(
-  folder: string,
-  environment: Record<string, string>,
-  addresses: Readonly<Record<string, string>>,
-  { https, http }: { https: number; http: number },
-  ends: (() => unknown)[],
-): Promise<() => Passed[]> {
+async function startProxy(stack: Plan): Promise<() => Passed[]> {
+  const { folder, ports, ends } = stack;
   const values: Record<string, string> = {
-    ...environment,
+    ...environmentOf(stack, "proxy"),
     ...{ PRIMER_HOST: "localhost", GRAFANA_HOST: "grafana.localhost" },
-    ...{ HTTPS_LISTEN: `127.0.0.1:${https}`, HTTP_LISTEN: `127.0.0.1:${http}` },
+    ...{ HTTPS_LISTEN: `127.0.0.1:${ports.https}`, HTTP_LISTEN: `127.0.0.1:${ports.http}` },
   };
   const scratch = join(folder, "nginx");
   mkdirSync(scratch);
@@ -331,12 +346,12 @@ async function startProxy(
     .replace("/dev/stdout", accessLog);
   const filled = template.replace(/\$\{(\w+)\}/g, (whole, name: string) => values[name] ?? whole);
   const file = join(scratch, "nginx.conf");
-  writeFileSync(file, replaceAll(filled, addresses));
+  writeFileSync(file, filled);
   const checked = await $`${NGINX} -t -c ${file}`.quiet().nothrow();
   if (checked.exitCode !== 0 || checked.stderr.includes("[warn]")) throw new Error(`nginx -t: ${checked.stderr}`);
   const child = run([NGINX ?? "", "-c", file, "-g", "daemon off;"], {});
   ends.push(() => child.end());
-  const isUp = () => fetch(`http://127.0.0.1:${http}`, { redirect: "manual" }).then(Boolean, () => false);
+  const isUp = () => fetch(`http://127.0.0.1:${ports.http}`, { redirect: "manual" }).then(Boolean, () => false);
   await waitFor("nginx", isUp);
   return () =>
     readFileSync(accessLog, "utf8")
