@@ -55,11 +55,10 @@ export const cannotListen = ({ host, port }: LoadedSettings["settings"]["server"
 /** What a process that shares a machine with others takes of it, where the settings leave that open. */
 export const shareOfCores = ({ of }: Share): number => Math.max(1, Math.floor(availableParallelism() / of));
 
-/** For a process that a parent has started: says that it serves, and ends when the parent is gone. */
-export function reportToParent(): void {
-  if (!process.send) return;
-  process.send("serving");
-  process.once("disconnect", () => process.kill(process.pid, "SIGTERM"));
+/** For a process that a parent has started: says that it serves. Resolves when the parent is gone, and it has to end too. */
+export function reportToParent(): Promise<void> {
+  process.send?.("serving");
+  return new Promise((resolve) => process.once("disconnect", resolve));
 }
 
 /**

@@ -77,13 +77,13 @@ export async function run(context: CommandContext): Promise<Outcome> {
         database: db.kind,
         pid: process.pid,
       });
-      if (share) reportToParent();
+      const orphaned = share ? reportToParent() : NEVER;
       if (isWorker) {
         const { workInBackground } = await import("../../worker/background.ts");
         background = await workInBackground(deps, context.home);
       }
       const settled = setTimeout(giveBackMemory, SETTLED_AFTER_MS);
-      await stopped;
+      await Promise.race([stopped, orphaned]);
       clearTimeout(settled);
       await Promise.all([server.stop(), background?.stop()]);
     } finally {
@@ -151,6 +151,8 @@ function announce(context: CommandContext, deps: Deps, { url }: RunningServer): 
     `primer ${deps.version} serves\n${line("Address", url)}${docs}${line("Home", home)}${line("Database", deps.db.address)}`,
   );
 }
+
+const NEVER = new Promise<void>(() => {});
 
 /** What is there once for all processes of a command is the first one's. */
 const isFirst = (share: Share | undefined): boolean => share === undefined || share.index === 1;

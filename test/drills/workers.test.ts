@@ -113,6 +113,20 @@ describe("serve --workers 2", () => {
   });
 });
 
+// Nothing serves that nobody can stop or replace.
+test.if(possible)("serve --workers 2 killed itself: its processes drain, and the port is free again", async () => {
+  const port = await freePort();
+  const words = ["serve", "--port", String(port), "--workers", "2"];
+  const parent = primer(home, words, variables);
+  const pids = await parent.until((out) => {
+    const found = [...out.matchAll(/"event":"server.started".*?"pid":(\d+)/g)].map(([, pid]) => Number(pid));
+    return found.length === 2 && found;
+  });
+  await parent.kill();
+  await waitFor("the end of both", () => pids.every((pid) => !existsSync(`/proc/${pid}`)));
+  Bun.listen({ hostname: "127.0.0.1", port, socket: { data() {} } }).stop(true);
+});
+
 describe("how many processes", () => {
   test.each<[string | undefined, boolean, unknown]>([
     [undefined, false, 1],
