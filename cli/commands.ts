@@ -62,10 +62,14 @@ export const COMMANDS: readonly CommandSpec[] = [
     options: [
       { flags: "--host <address>", description: "Address to listen on (default 127.0.0.1)" },
       { flags: "--port <n>", description: "TCP port (default 8080)" },
+      {
+        flags: "--workers <n>",
+        description: "Processes that share the port, or auto: one for each core (default 1; PostgreSQL only)",
+      },
       { flags: "--with-worker", description: "Do the background work too; on the embedded database always" },
       { flags: "--no-worker", description: "Leave the background work to `primer worker` (default on PostgreSQL)" },
     ],
-    examples: ["primer serve", "primer serve --host 0.0.0.0 --port 9000", "primer serve --with-worker"],
+    examples: ["primer serve", "primer serve --host 0.0.0.0 --port 9000", "primer serve --workers auto --with-worker"],
     runsInHolder: false,
     load: () => import("./commands/serve.ts"),
   },

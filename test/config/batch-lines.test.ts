@@ -25,6 +25,17 @@ test("a flush writes at once what is there, and nothing twice", async () => {
   expect(written).toEqual(["last\n"]);
 });
 
+// Several processes write to one pipe; what is longer than it takes at once could be torn apart by another one's lines.
+test("no piece is longer than a pipe takes at once, but for a line that is by itself", async () => {
+  const { written, sink } = collecting();
+  const lines = [...Array.from({ length: 100 }, (_, index) => `${index} ${"x".repeat(90)}\n`), `${"y".repeat(5000)}\n`];
+  for (const line of lines) sink.write(line);
+  await new Promise(setImmediate);
+  expect(written.join("")).toBe(lines.join(""));
+  expect(written.filter((piece) => piece.length > 4096)).toEqual([lines.at(-1) ?? ""]);
+  expect(written.length).toBeLessThan(6);
+});
+
 test("what waits counts as backlog, with what waits further down", () => {
   const sink = batchLines({ write: () => {}, writableLength: 100 });
   sink.write("12345\n");
