@@ -35,6 +35,11 @@ export const COMMANDS: readonly CommandSpec[] = [
         flags: "--admin-password-stdin",
         description: "Read their password from standard input; without it one is made and shown",
       },
+      {
+        flags: "--admin-password-file <file>",
+        description: "Read their password from the first line of this file",
+        isPath: true,
+      },
       { flags: "--algorithm <name>", description: "Signature algorithm: RS256 (default), PS256, ES256 or EdDSA" },
       { flags: "--key-bits <n>", description: "Size of the RSA key (default 4096, at least 3072)" },
       {
@@ -210,6 +215,13 @@ export const COMMANDS: readonly CommandSpec[] = [
     examples: ["primer doctor", "primer doctor --json"],
     runsInHolder: true,
     load: () => import("./commands/doctor.ts"),
+  },
+  {
+    name: "probe",
+    summary: "Ask the server on this machine whether it is ready (exit 0), for health checks of containers",
+    examples: ["primer probe"],
+    runsInHolder: false,
+    load: () => import("./commands/probe.ts"),
   },
   {
     name: "users create",

@@ -14,7 +14,7 @@ const output = process.stderr;
 /** Asks on the terminal for what the flags leave open. Answers the flags that they amount to. */
 export async function askInit(context: CommandContext): Promise<Options> {
   const { options, home } = context;
-  if (options.yes || options.adminPasswordStdin) return options;
+  if (options.yes || options.adminPasswordStdin || options.adminPasswordFile) return options;
   intro("primer: set up a new installation", { output });
   if (existsSync(join(home, SETTINGS_FILE))) {
     log.info(`${home} has settings already; what was begun there is finished, and what is there stays.`, { output });

@@ -1,7 +1,7 @@
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { isIP } from "node:net";
 import { join } from "node:path";
-import { misused } from "../../config/errors.ts";
+import { misused, textOf } from "../../config/errors.ts";
 import { type LoadedSettings, loadSettings, SETTINGS_FILE } from "../../config/load.ts";
 import { readSecrets } from "../../config/secrets.ts";
 import type { Database } from "../../db/database.ts";
@@ -56,9 +56,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
       "Add --yes to take the defaults, and flags for what should differ.",
     );
   }
-  const password = options.adminPasswordStdin
-    ? (await io.input()).replace(/\r?\n$/, "")
-    : stringOption(options.adminPassword);
+  const password = await givenPassword(context);
   const given = flagSettings(options);
   const flags = { ...given, ...(await hashFlags(context, loadSettings(home, context.environment, given))) };
   const loaded = loadSettings(home, context.environment, flags);
@@ -69,6 +67,25 @@ export async function run(context: CommandContext): Promise<Outcome> {
   const setUp = (database: Database) =>
     database.exclusively(LOCK, () => setUpDatabase(context, database, loaded, flags, password));
   return context.workspace.withDatabase(loaded.settings, setUp, { create: true });
+}
+
+/** The administrator's password: from standard input, a file, or the wizard; undefined where one is to be made. */
+async function givenPassword({ options, io }: CommandContext): Promise<string | undefined> {
+  const { adminPasswordStdin, adminPasswordFile: file, adminPassword } = options;
+  if (adminPasswordStdin && file !== undefined) {
+    throw misused("--admin-password-stdin and --admin-password-file do not go together.");
+  }
+  if (adminPasswordStdin) return (await io.input()).replace(/\r?\n$/, "");
+  if (typeof file !== "string") return stringOption(adminPassword);
+  try {
+    return readFileSync(file, "utf8").split(/\r?\n/)[0] ?? "";
+  } catch (error) {
+    throw misused(
+      `--admin-password-file: ${file} cannot be read: ${textOf(error)}`,
+      "Name a file that it is in.",
+      error,
+    );
+  }
 }
 
 /**

@@ -1,3 +1,4 @@
+import { batchLines } from "../../config/batch-lines.ts";
 import { readCertificate } from "../../config/certificate.ts";
 import { failed, misused, OperatorError, textOf } from "../../config/errors.ts";
 import { type LoadedSettings, loadSettings } from "../../config/load.ts";
@@ -32,7 +33,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
   const isWorker = worksToo(context.options, embedded);
   const current = { settings: loaded.settings };
   const out = context.options.json ? process.stderr : process.stdout;
-  const sink = openLogSink(loaded.settings.log, context.home, "serve", out, systemClock.now);
+  const sink = batchLines(openLogSink(loaded.settings.log, context.home, "serve", out, systemClock.now));
   const log = createLog(() => current.settings.log.level, sink, systemClock.now);
   const telemetry = await openTelemetry(loaded.settings, log);
 
@@ -70,6 +71,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
     }
   });
   log.info("Stopped", { event: "process.stopped" });
+  sink.flush();
   return { json: { stopped: true }, text: "" };
 }
 
