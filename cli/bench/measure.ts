@@ -1,10 +1,10 @@
-/** Runs the rounds of a bench: in each, what the machine can do, and then every scenario. */
+/** Runs a round of a bench: every scenario, each right after what the machine can do of the same work. */
 import type { ChildProcess } from "./child.ts";
 import type { Load, LoadEvent, LoadResult } from "./load.ts";
 import type { BenchOptions } from "./options.ts";
 import { type Usage, usageOf } from "./process-usage.ts";
 import { type Sample, totalOf } from "./prometheus.ts";
-import { type Ceilings, mixOf, type Scenario } from "./scenarios.ts";
+import { type Ceilings, type Limit, limitsOf, mixOf, type Scenario } from "./scenarios.ts";
 import { type BenchTarget, kindsOf } from "./target.ts";
 
 /** What one scenario did in one round. */
@@ -12,7 +12,8 @@ export interface Measured {
   readonly scenario: Scenario;
   readonly load: Load;
   readonly result: LoadResult;
-  readonly ceilings: Ceilings | null;
+  /** What the machine could do moments before, as far as this scenario depends on it. */
+  readonly ceilings: Partial<Ceilings> | null;
   /** Processor time of the server in the measured time; null where it is not known. */
   readonly cpuSeconds: number | null;
   readonly peakMiB: number | null;
@@ -36,8 +37,8 @@ export interface Watcher {
 }
 
 const SAMPLE_EVERY_MS = 200;
-/** How long each limit of the machine is measured in a round: a quarter of a scenario's time, within these bounds. */
-const [SHORTEST_CEILING_MS, LONGEST_CEILING_MS] = [100, 2000];
+/** How long each limit of the machine is measured before a scenario: a quarter of its time, within these bounds. */
+const [SHORTEST_CEILING_MS, LONGEST_CEILING_MS] = [100, 1500];
 /** As long as a token and a client's secret in a form. */
 const FORM = `token=${"t".repeat(1200)}&client_id=${"i".repeat(36)}&client_secret=${"s".repeat(47)}`;
 
@@ -49,13 +50,14 @@ export async function measureRound(
   yardstick: Yardstick | null,
   watcher: Watcher,
 ): Promise<Measured[]> {
-  const ceilings = yardstick && (await measureCeilings(options, yardstick, watcher));
   const measured: Measured[] = [];
   // In a mix nobody is registered on a server that is not ours.
   const kinds = kindsOf(options.target).filter((kind) => options.target.kind === "own" || kind !== "register");
   for (const scenario of scenarios) {
     watcher.doing(`${scenario}: ${options.durationMs / 1000} s`);
-    const load = loadOf(options, { mix: mixOf(scenario, kinds) });
+    const mix = mixOf(scenario, kinds);
+    const ceilings = yardstick && (await measureCeilings(options, limitsOf(mix), yardstick));
+    const load = loadOf(options, { mix });
     measured.push({ scenario, load, ceilings, ...(await measureLoad(load, target, generator, watcher, scenario)) });
   }
   return measured;
@@ -70,24 +72,28 @@ const loadOf = (options: BenchOptions, what: Load["what"]): Load => ({
   timeoutMs: options.timeoutMs,
 });
 
-async function measureCeilings(options: BenchOptions, yardstick: Yardstick, watcher: Watcher): Promise<Ceilings> {
+async function measureCeilings(
+  options: BenchOptions,
+  limits: readonly Limit[],
+  yardstick: Yardstick,
+): Promise<Partial<Ceilings>> {
   const durationMs = Math.min(LONGEST_CEILING_MS, Math.max(SHORTEST_CEILING_MS, options.durationMs / 4));
-  watcher.doing("what this machine can do");
-  const { bareAuthority: host } = yardstick;
   const bare = async (raw: string) => {
     const load = { ...loadOf(options, { raw }), rate: null, warmUpMs: durationMs / 2, durationMs };
     const { completed, seconds } = await yardstick.bare.ask<LoadResult>("run", load);
     return completed / seconds;
   };
-  const type = "application/x-www-form-urlencoded";
-  return {
-    hash: await yardstick.hashRate(durationMs),
-    sign: await yardstick.signRate(durationMs),
-    get: await bare(`GET /get HTTP/1.1\r\nhost: ${host}\r\n\r\n`),
-    post: await bare(
-      `POST /form HTTP/1.1\r\nhost: ${host}\r\ncontent-type: ${type}\r\ncontent-length: ${FORM.length}\r\n\r\n${FORM}`,
-    ),
+  const head = `host: ${yardstick.bareAuthority}\r\n`;
+  const form = `content-type: application/x-www-form-urlencoded\r\ncontent-length: ${FORM.length}\r\n`;
+  const measure: Readonly<Record<Limit, () => Promise<number>>> = {
+    hash: () => yardstick.hashRate(durationMs),
+    sign: () => yardstick.signRate(durationMs),
+    get: () => bare(`GET /get HTTP/1.1\r\n${head}\r\n`),
+    post: () => bare(`POST /form HTTP/1.1\r\n${head}${form}\r\n${FORM}`),
   };
+  const found: [Limit, number][] = [];
+  for (const limit of limits) found.push([limit, await measure[limit]()]);
+  return Object.fromEntries(found);
 }
 
 type Costs = Pick<Measured, "result" | "cpuSeconds" | "peakMiB" | "processes" | "metrics">;

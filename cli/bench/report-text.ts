@@ -70,7 +70,14 @@ export function textReport(
 
 function ceilingLine({ ceiling }: BenchReport): string {
   if (!ceiling) return "";
-  return `This machine at best: ${number(ceiling.hash_per_second)} password hashes/s, ${number(ceiling.sign_per_second)} signatures/s, ${number(ceiling.bare_get_per_second)} bare GET/s, ${number(ceiling.bare_post_per_second)} bare POST/s\n`;
+  const limits: [string, number | null][] = [
+    ["password hashes/s", ceiling.hash_per_second],
+    ["signatures/s", ceiling.sign_per_second],
+    ["bare GET/s", ceiling.bare_get_per_second],
+    ["bare POST/s", ceiling.bare_post_per_second],
+  ];
+  const known = limits.flatMap(([name, rate]) => (rate === null ? [] : [`${number(rate)} ${name}`]));
+  return `This machine at best: ${known.join(", ")}\n`;
 }
 
 const figures = (scenarios: readonly ScenarioReport[]): string =>

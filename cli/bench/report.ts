@@ -61,11 +61,12 @@ export interface ScenarioReport {
   readonly rounds: readonly Round[];
 }
 
+/** What this machine can do a second; null where no scenario depends on it. */
 export interface CeilingReport {
-  readonly hash_per_second: number;
-  readonly sign_per_second: number;
-  readonly bare_get_per_second: number;
-  readonly bare_post_per_second: number;
+  readonly hash_per_second: number | null;
+  readonly sign_per_second: number | null;
+  readonly bare_get_per_second: number | null;
+  readonly bare_post_per_second: number | null;
 }
 
 export interface BenchReport {

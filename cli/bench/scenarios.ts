@@ -35,20 +35,28 @@ export interface Ceilings {
   readonly post: number;
 }
 
-/** How many requests of a kind a second could be at best: what has to be done one after the other adds up. */
-const CEILING_OF: Readonly<Record<Kind, (ceilings: Ceilings) => number>> = {
-  login: ({ hash, sign }) => 1 / (1 / hash + 1 / sign),
-  refresh: ({ sign }) => sign,
-  verify: ({ get }) => get,
-  introspect: ({ post }) => post,
-  register: ({ hash, sign }) => 1 / (1 / hash + 1 / sign),
+export type Limit = keyof Ceilings;
+
+/** What a request of each kind cannot do without, one after the other. */
+const NEEDS: Readonly<Record<Kind, readonly Limit[]>> = {
+  login: ["hash", "sign"],
+  refresh: ["sign"],
+  verify: ["get"],
+  introspect: ["post"],
+  register: ["hash", "sign"],
 };
 
+/** What has to be known of the machine to tell the ceiling of a mix. */
+export const limitsOf = (mix: Mix): Limit[] => [
+  ...new Set((Object.keys(mix) as Kind[]).flatMap((kind) => NEEDS[kind])),
+];
+
 /** The most requests a second of a mix that this machine could answer. */
-export function ceilingOf(mix: Mix, ceilings: Ceilings): number {
+export function ceilingOf(mix: Mix, ceilings: Partial<Ceilings>): number {
   const kinds = Object.entries(mix) as [Kind, number][];
+  const secondsOf = (kind: Kind) => NEEDS[kind].reduce((sum, limit) => sum + 1 / (ceilings[limit] ?? Number.NaN), 0);
   const total = kinds.reduce((sum, [, weight]) => sum + weight, 0);
-  return total / kinds.reduce((seconds, [kind, weight]) => seconds + weight / CEILING_OF[kind](ceilings), 0);
+  return total / kinds.reduce((sum, [kind, weight]) => sum + weight * secondsOf(kind), 0);
 }
 
 /** Answers the kinds of a mix one after the other, each as often as it weighs and as evenly as can be. */

@@ -3,7 +3,7 @@ import { createHistogram, type Histogram, type StoredHistogram } from "./histogr
 import type { Measured } from "./measure.ts";
 import { stagesBetween } from "./prometheus.ts";
 import type { CeilingReport, Latency, Round, ScenarioReport } from "./report.ts";
-import { type Ceilings, ceilingOf, type Kind, type Mix } from "./scenarios.ts";
+import { type Ceilings, ceilingOf, type Kind, type Limit, type Mix } from "./scenarios.ts";
 
 const BARS = 16;
 
@@ -53,15 +53,18 @@ export function summarise(rounds: readonly [Measured, ...Measured[]]): ScenarioR
   };
 }
 
-/** The median of what the machine could do in each round. */
-export function ceilingReport(found: readonly Ceilings[]): CeilingReport | null {
+/** The median of what the machine could do each time. */
+export function ceilingReport(found: readonly Partial<Ceilings>[]): CeilingReport | null {
   if (found.length === 0) return null;
-  const of = (pick: (ceilings: Ceilings) => number) => rounded(median(found.map(pick)), 1);
+  const of = (limit: Limit) => {
+    const values = found.flatMap((ceilings) => ceilings[limit] ?? []);
+    return values.length === 0 ? null : rounded(median(values), 1);
+  };
   return {
-    hash_per_second: of(({ hash }) => hash),
-    sign_per_second: of(({ sign }) => sign),
-    bare_get_per_second: of(({ get }) => get),
-    bare_post_per_second: of(({ post }) => post),
+    hash_per_second: of("hash"),
+    sign_per_second: of("sign"),
+    bare_get_per_second: of("get"),
+    bare_post_per_second: of("post"),
   };
 }
 
