@@ -27,6 +27,7 @@ const WRAPPED_IN_HEX = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/i;
 
 /** Without brackets, port, zone or the IPv6 wrapping of an IPv4 address; null where it is no address. */
 function plainAddress(text: string): string | null {
+  if (isIP(text) === 4) return text; // as almost all are
   const bare = text
     .replace(/^\[([^\]]+)\](:\d+)?$/, "$1")
     .replace(/^(\d+\.\d+\.\d+\.\d+):\d+$/, "$1")

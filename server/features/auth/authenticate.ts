@@ -25,10 +25,14 @@ export interface Shown {
   readonly fingerprint: string | null;
 }
 
+const SCHEME_LENGTH = "Bearer ".length;
+
 /** RFC 6750, section 2.1: the token of an Authorization header. @throws AppError AUTH_TOKEN_MISSING */
 export function bearerToken(authorization: string | null): string {
-  const token = authorization && /^Bearer +(\S+)$/i.exec(authorization)?.[1];
-  if (!token) throw new AppError("AUTH_TOKEN_MISSING");
+  // Without a pattern over the whole token: that takes longer than to look it up among those that were verified.
+  if (!authorization || !/^Bearer +\S/i.test(authorization)) throw new AppError("AUTH_TOKEN_MISSING");
+  const token = authorization.slice(SCHEME_LENGTH).trimStart();
+  if (token.includes(" ") || token.includes("\t")) throw new AppError("AUTH_TOKEN_MISSING");
   return token;
 }
 
