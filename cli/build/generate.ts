@@ -1,10 +1,11 @@
 /**
- * Writes every generated file: the README's reference, server/openapi.json and the list of migrations.
+ * Writes every generated file: the README's reference, server/openapi.json, the list of migrations, dashboards and alerts.
  * `bun run generate`; with --check it writes nothing and fails where one is not what it should be.
  */
 import { join } from "node:path";
 import { VERSION } from "../../config/version.ts";
 import { migrationList } from "../../db/build/list-migrations.ts";
+import { grafanaFiles } from "../../grafana/build/files.ts";
 import { describeApi } from "../../server/app.ts";
 import { withReference } from "./reference.ts";
 
@@ -16,6 +17,7 @@ const files: Readonly<Record<string, string>> = {
   [readmePath]: withReference(await Bun.file(readmePath).text()),
   [join(root, "server/openapi.json")]: `${JSON.stringify(await describeApi({ version: VERSION }), null, 2)}\n`,
   [join(root, "db/migrations/index.ts")]: migrationList(),
+  ...Object.fromEntries(Object.entries(grafanaFiles()).map(([path, content]) => [join(root, path), content])),
 };
 
 const stale: string[] = [];
