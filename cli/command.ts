@@ -61,6 +61,8 @@ export interface CommandSpec {
   readonly examples: readonly string[];
   /** Whether a process that owns the embedded database may run it for us; for some only with certain options. */
   readonly runsInHolder: boolean | ((options: Options) => boolean);
+  /** Not in help: what a command starts for itself in another process. */
+  readonly hidden?: boolean;
   load(): Promise<Implementation>;
 }
 

@@ -35,8 +35,17 @@ export const COMMANDS: readonly CommandSpec[] = [
         flags: "--admin-password-stdin",
         description: "Read their password from standard input; without it one is made and shown",
       },
+      {
+        flags: "--admin-password-file <file>",
+        description: "Read their password from the first line of this file",
+        isPath: true,
+      },
       { flags: "--algorithm <name>", description: "Signature algorithm: RS256 (default), PS256, ES256 or EdDSA" },
       { flags: "--key-bits <n>", description: "Size of the RSA key (default 4096, at least 3072)" },
+      {
+        flags: "--logins-per-second <n>",
+        description: "Hash passwords as strongly as this machine can for so many logins; it is measured",
+      },
       { flags: "--force", description: "Replace the settings of a finished installation; keys always stay" },
     ],
     examples: [
@@ -53,10 +62,14 @@ export const COMMANDS: readonly CommandSpec[] = [
     options: [
       { flags: "--host <address>", description: "Address to listen on (default 127.0.0.1)" },
       { flags: "--port <n>", description: "TCP port (default 8080)" },
+      {
+        flags: "--workers <n>",
+        description: "Processes that share the port, or auto: one for each core (default 1; PostgreSQL only)",
+      },
       { flags: "--with-worker", description: "Do the background work too; on the embedded database always" },
       { flags: "--no-worker", description: "Leave the background work to `primer worker` (default on PostgreSQL)" },
     ],
-    examples: ["primer serve", "primer serve --host 0.0.0.0 --port 9000", "primer serve --with-worker"],
+    examples: ["primer serve", "primer serve --host 0.0.0.0 --port 9000", "primer serve --workers auto --with-worker"],
     runsInHolder: false,
     load: () => import("./commands/serve.ts"),
   },
@@ -155,11 +168,64 @@ export const COMMANDS: readonly CommandSpec[] = [
     load: () => import("./commands/restore.ts"),
   },
   {
+    name: "bench",
+    summary: "Measure a server under load against what this machine can do, or size a machine",
+    options: [
+      { flags: "--url <url>", description: "A server that is there (default: one of its own on a scratch home)" },
+      {
+        flags: "--scenario <names>",
+        description: "Any of login, refresh, verify, introspect, register, mixed; separated by commas (default all)",
+      },
+      { flags: "--duration <time>", description: "How long each is measured (default 10s; with --calibrate 1500ms)" },
+      { flags: "--warm-up <time>", description: "How long before that does not count (default a fifth, at most 2s)" },
+      { flags: "--connections <n>", description: "Connections, each with a session of its own (default 32)" },
+      { flags: "--rate <n>", description: "Requests a second at constant distances, whatever the server does" },
+      { flags: "--timeout <time>", description: "After how long a request is given up (default 10s)" },
+      { flags: "--rounds <n>", description: "How often everything is measured (default 1; 5 with --compare)" },
+      { flags: "--assert <rules...>", description: "What must hold, such as login.p99<200ms; else exit 4" },
+      { flags: "--compare <file>", description: "The JSON of an earlier run; exit 4 where something is slower" },
+      { flags: "--out <files...>", description: "Write the report to a .json, .html or .md file" },
+      { flags: "--users <n>", description: "Users that its own server has (default 1000)" },
+      { flags: "--database-url <url>", description: "PostgreSQL in which its own server makes, and drops, a database" },
+      { flags: "--redis-url <url>", description: "Redis of its own server" },
+      { flags: "--username <name>", description: "With --url: whose account logs in" },
+      { ...passwordStdin, description: "Read their password from standard input" },
+      { flags: "--accounts <file>", description: "With --url: several accounts, a line NAME:PASSWORD for each" },
+      { flags: "--client <id>", description: "With --url: the service client that introspects" },
+      { flags: "--client-secret-file <file>", description: "File with its secret" },
+      { flags: "--metrics-token-file <file>", description: "With --url: file with the bearer token of /metrics" },
+      { flags: "--ca <file>", description: "With --url: PEM file of the CA that signed its certificate" },
+      { flags: "--calibrate", description: "Only measure what this machine can hash and sign, and recommend settings" },
+      { flags: "--logins-per-second <n>", description: "With --calibrate: how many are wanted" },
+      {
+        flags: "--hash-time <time>",
+        description: "With --calibrate: the longest that one hash may take (default 250ms)",
+      },
+    ],
+    examples: [
+      "primer bench",
+      "primer bench --scenario login,verify --duration 30s --out report.html",
+      "primer bench --scenario login --rate 50 --assert 'login.p99<200ms' --assert 'login.errors<=0%'",
+      "primer bench --rounds 5 --out before.json && primer bench --compare before.json",
+      "primer bench --url https://staging.example.org --username load --password-stdin < password.txt",
+      "primer bench --calibrate --logins-per-second 50",
+    ],
+    runsInHolder: false,
+    load: () => import("./commands/bench.ts"),
+  },
+  {
     name: "doctor",
     summary: "Look at everything primer stands on, and say how to mend what is wrong (exit 4)",
     examples: ["primer doctor", "primer doctor --json"],
     runsInHolder: true,
     load: () => import("./commands/doctor.ts"),
+  },
+  {
+    name: "probe",
+    summary: "Ask the server on this machine whether it is ready (exit 0), for health checks of containers",
+    examples: ["primer probe"],
+    runsInHolder: false,
+    load: () => import("./commands/probe.ts"),
   },
   {
     name: "users create",
@@ -548,6 +614,19 @@ export const COMMANDS: readonly CommandSpec[] = [
     examples: ["primer completions bash > /etc/bash_completion.d/primer"],
     runsInHolder: false,
     load: () => import("./commands/completions.ts"),
+  },
+];
+
+/** Parts of commands that run in processes of their own. */
+export const CHILD_COMMANDS: readonly CommandSpec[] = [
+  {
+    name: "bench-child",
+    summary: "A part of `primer bench`",
+    arguments: [{ name: "part", description: "load, bare, server or seed" }],
+    examples: [],
+    runsInHolder: false,
+    hidden: true,
+    load: () => import("./commands/bench-child.ts"),
   },
 ];
 

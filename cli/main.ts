@@ -18,11 +18,11 @@ if (process.argv[2] === "--version" && process.argv.length === 3) {
 }
 
 async function main(args: readonly string[]): Promise<number> {
-  const [{ COMMANDS: commands }, { parseCommandLine }] = await Promise.all([
+  const [{ COMMANDS: commands, CHILD_COMMANDS }, { parseCommandLine }] = await Promise.all([
     import("./commands.ts"),
     import("./program.ts"),
   ]);
-  const parsed = await parseCommandLine(commands, args);
+  const parsed = await parseCommandLine([...commands, ...CHILD_COMMANDS], args);
   if ("exitCode" in parsed) return parsed.exitCode;
   const { spec, invocation } = parsed;
   const [{ runCommand }, { terminalIo }] = await Promise.all([import("./run.ts"), import("./io.ts")]);

@@ -37,7 +37,7 @@ export async function parseCommandLine(commands: readonly CommandSpec[], args: r
         .filter((word) => word !== undefined);
       parsed = { spec, invocation: { arguments: words, options } };
     });
-    parent.addCommand(command);
+    parent.addCommand(command, { hidden: spec.hidden ?? false });
   }
   try {
     await program.parseAsync([...args], { from: "user" });

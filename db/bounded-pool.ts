@@ -2,6 +2,7 @@ import postgres from "postgres";
 import { codeOf } from "../config/errors.ts";
 import { inSpan, isTracing } from "../config/trace.ts";
 import { type Breaker, createBreaker, findOutWhenBack } from "./breaker.ts";
+import { type Finished, type Options, openConnection, type PooledConnection, type Sends } from "./connection.ts";
 import { DeadlineError, withinDeadline } from "./deadline.ts";
 import { isUnreachable } from "./errors.ts";
 import { createSlots, type Slots, type SlotUse } from "./slots.ts";
@@ -10,6 +11,8 @@ import { createSlots, type Slots, type SlotUse } from "./slots.ts";
 const MAX_WAIT_MS = 1000;
 /** A timer may come this much before its time (milliseconds). */
 const TIMER_SLACK_MS = 5;
+/** A connection that nobody has needed for so long is closed (milliseconds). */
+const MAX_IDLE_MS = 60_000;
 /** SQLSTATE with which a server refuses one more connection. */
 const TOO_MANY_CONNECTIONS = "53300";
 
@@ -40,19 +43,15 @@ function spanOf(statement: string) {
 }
 
 /** Each statement of a transaction as a span of its own. */
-const tracedTransaction = (tx: postgres.TransactionSql): postgres.TransactionSql =>
-  new Proxy(tx, {
-    get(_, name) {
-      if (name !== "unsafe") return Reflect.get(tx, name);
-      return (...given: Parameters<postgres.Sql["unsafe"]>) =>
-        rowsOf((asValues) =>
-          inSpan("db.query", spanOf(given[0]), async () => {
-            const query = tx.unsafe(...given);
-            return asValues ? query.values() : query;
-          }),
-        );
-    },
-  });
+const tracedTransaction = ({ unsafe }: Sends): Sends => ({
+  unsafe: (...given) =>
+    rowsOf((asValues) =>
+      inSpan("db.query", spanOf(given[0]), async () => {
+        const query = unsafe(...given);
+        return asValues ? query.values() : query;
+      }),
+    ),
+});
 
 export interface BoundedPool {
   readonly client: postgres.Sql;
@@ -61,13 +60,17 @@ export interface BoundedPool {
   onQuery: (ms: number) => void;
   /** Connections that are at work, and what waits for one. */
   use(): SlotUse;
-  close(): Promise<void>;
+  close(): Promise<unknown>;
 }
 
 interface Pool {
-  readonly client: postgres.Sql;
+  /** All that are open, with when they were last in use; those that are not in use now, the latest at the end. */
+  readonly connections: Map<PooledConnection, number>;
+  readonly idle: PooledConnection[];
   readonly slots: Slots;
   lastAnswerAt: number;
+  /** Given up: what is still in use is ended afterwards. */
+  isOver: boolean;
 }
 
 /**
@@ -82,16 +85,20 @@ interface Pool {
 export function boundedPool(
   name: string,
   url: string,
-  options: postgres.Options<Record<string, never>> & { max: number },
+  options: Options & { max: number },
   deadlineMs: number,
 ): BoundedPool {
   const breaker = createBreaker(name, isUnreachable);
-  const poolOf = (client: postgres.Sql): Pool => ({
-    client,
+  const newPool = (): Pool => ({
+    connections: new Map(),
+    idle: [],
     slots: createSlots(options.max),
     lastAnswerAt: performance.now(),
+    isOver: false,
   });
-  let pool = poolOf(postgres(url, options));
+  /** What the query builder works with; it makes no connection of its own. */
+  const front = postgres(url, options);
+  let pool = newPool();
   let closed = false;
   findOutWhenBack(
     breaker,
@@ -101,7 +108,7 @@ export function boundedPool(
 
   function ask(own: Pool): Promise<unknown> {
     const began = performance.now();
-    const answer = Promise.resolve(own.client.unsafe("SELECT 1")).finally(() => {
+    const answer = withConnection(own, async ({ send }) => send("SELECT 1")).finally(() => {
       own.lastAnswerAt = performance.now();
     });
     return withinDeadline(answer, deadlineMs, () => giveUpIfSilent(own, began));
@@ -110,10 +117,48 @@ export function boundedPool(
   /** Where nothing at all has been answered since `began`, for a whole deadline. */
   function giveUpIfSilent(own: Pool, began: number): void {
     const silentFor = performance.now() - Math.max(own.lastAnswerAt, began);
-    if (own === pool && silentFor >= deadlineMs - TIMER_SLACK_MS) pool = successorOf(own);
+    if (own !== pool || silentFor < deadlineMs - TIMER_SLACK_MS) return;
+    pool = newPool();
+    // Not at once: should the server go on after all, connections that are being made can still be ended in order.
+    endAll(own, deadlineMs / 1000).catch(() => {});
   }
 
-  async function bounded<T>(run: (client: postgres.Sql) => Promise<T>, onLate: () => void): Promise<T> {
+  async function withConnection<T>(own: Pool, run: (connection: PooledConnection) => Promise<T>): Promise<T> {
+    const connection = own.idle.pop() ?? openConnection(url, options, front);
+    own.connections.set(connection, performance.now());
+    try {
+      return await run(connection);
+    } catch (error) {
+      if (codeOf(error) === TOO_MANY_CONNECTIONS) end(own, connection); // it has never been one
+      throw error;
+    } finally {
+      giveBack(own, connection);
+    }
+  }
+
+  function giveBack(own: Pool, connection: PooledConnection): void {
+    if (!own.connections.has(connection)) return;
+    if (own.isOver || connection.isOld()) end(own, connection);
+    else {
+      own.connections.set(connection, performance.now());
+      own.idle.push(connection);
+    }
+    const [longest] = own.idle;
+    if (longest && performance.now() - (own.connections.get(longest) ?? 0) > MAX_IDLE_MS) end(own, longest);
+  }
+
+  function end(own: Pool, connection: PooledConnection): void {
+    own.connections.delete(connection);
+    if (own.idle.includes(connection)) own.idle.splice(own.idle.indexOf(connection), 1);
+    connection.end(0).catch(() => {});
+  }
+
+  function endAll(own: Pool, timeoutSeconds: number): Promise<unknown> {
+    own.isOver = true;
+    return Promise.all([...own.connections.keys()].map((connection) => connection.end(timeoutSeconds)));
+  }
+
+  async function bounded<T>(run: (connection: PooledConnection) => Promise<T>, onLate: () => void): Promise<T> {
     breaker.assertClosed(); // nobody waits for a connection only to be refused then
     const arrived = performance.now();
     const own = pool;
@@ -140,55 +185,45 @@ export function boundedPool(
   }
 
   /** A server that gives no further connection has said so before anything was begun; those that are there do as well. */
-  async function onConnection<T>(own: Pool, run: (client: postgres.Sql) => Promise<T>): Promise<T> {
+  async function onConnection<T>(own: Pool, run: (connection: PooledConnection) => Promise<T>): Promise<T> {
     for (;;) {
       try {
-        return await run(own.client);
+        return await withConnection(own, run);
       } catch (error) {
         if (codeOf(error) !== TOO_MANY_CONNECTIONS || !(await own.slots.makeDo(MAX_WAIT_MS))) throw error;
       }
     }
   }
 
-  function successorOf({ client }: Pool): Pool {
-    const next = postgres(url, options);
-    // The query builder has set these on the one that it was given.
-    Object.assign(next.options.parsers, client.options.parsers);
-    Object.assign(next.options.serializers, client.options.serializers);
-    // Not at once: should the server go on after all, connections that are being made can still be ended in order.
-    client.end({ timeout: deadlineMs / 1000 }).catch(() => {});
-    return poolOf(next);
-  }
-
   const unsafe = (...given: Parameters<postgres.Sql["unsafe"]>) => {
-    let query: (ReturnType<postgres.Sql["unsafe"]> & { state?: unknown }) | undefined;
+    let query: ReturnType<PooledConnection["send"]> | undefined;
     let late = false;
     const onLate = () => {
       late = true;
       if (query && !query.state) query.cancel(); // it still waits for a connection
     };
     return rowsOf((asValues) =>
-      inSpan("db.query", spanOf(given[0]), () =>
-        bounded(async (client) => {
+      inSpan("db.query", isTracing() ? spanOf(given[0]) : DATABASE_SPAN, () =>
+        bounded(async ({ send }) => {
           if (late) throw new DeadlineError(deadlineMs);
-          query = client.unsafe(...given);
+          query = send(...given);
           return asValues ? query.values() : query;
         }, onLate),
       ),
     );
   };
 
-  const begin = (work: (tx: postgres.TransactionSql) => Promise<unknown>) => {
+  const begin = <F extends Finished<unknown>>(work: (tx: Sends) => Promise<F>) => {
     let late = false;
-    const unlessLate = async (tx: postgres.TransactionSql) => {
+    const unlessLate: typeof work = async (tx) => {
       if (late) throw new DeadlineError(deadlineMs);
-      const result = await work(isTracing() ? tracedTransaction(tx) : tx);
+      const finished = await work(isTracing() ? tracedTransaction(tx) : tx);
       if (late) throw new DeadlineError(deadlineMs);
-      return result;
+      return finished;
     };
     return inSpan("db.transaction", DATABASE_SPAN, () =>
       bounded(
-        (client) => client.begin(unlessLate),
+        (connection) => connection.transaction(unlessLate),
         () => {
           late = true;
         },
@@ -198,10 +233,10 @@ export function boundedPool(
 
   const close = () => {
     closed = true;
-    return pool.client.end({ timeout: 5 });
+    return endAll(pool, 5);
   };
   const replaced: Record<PropertyKey, unknown> = { unsafe, begin };
-  const client = new Proxy(pool.client, { get: (_, name) => replaced[name] ?? Reflect.get(pool.client, name) });
+  const client = new Proxy(front, { get: (_, name) => replaced[name] ?? Reflect.get(front, name) });
   const bounds: BoundedPool = { client, breaker, onQuery: () => {}, use: () => pool.slots.use(), close };
   return bounds;
 }

@@ -11,6 +11,17 @@ export type Tx = Pick<Orm, "select" | "insert" | "update" | "delete" | "execute"
 /** What queries that only read run on. */
 export type Reader = Pick<Tx, "select">;
 
+/** A statement as the query builder makes it, which was not sent yet. */
+export interface Statement extends PromiseLike<unknown> {
+  toSQL(): { readonly sql: string; readonly params: unknown[] };
+}
+
+/**
+ * Takes the last statements of a transaction, of which nobody needs an answer: they are sent in this order when the work
+ * has ended, and the commit with them, so that it is waited for once. Where one of them fails, all is undone.
+ */
+export type WithCommit = (...statements: readonly Statement[]) => void;
+
 /** A copy of the database that may be a little behind. */
 export interface Replica {
   readonly breaker: Breaker;
@@ -92,12 +103,12 @@ export interface Database {
   readonly replica: Reader;
   readonly replicas: readonly Replica[];
   /** May run `work` a second time, from its beginning, where the first was undone for the sake of another transaction. */
-  transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
+  transaction<T>(work: (tx: Tx, withCommit: WithCommit) => Promise<T>): Promise<T>;
   /**
    * A transaction that changes what processes remember, see {@link ChangeFeed}: when it returns, this one has been told.
    * The others are told at the same time, and may hear of it a moment later.
    */
-  change<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
+  change<T>(work: (tx: Tx, withCommit: WithCommit) => Promise<T>): Promise<T>;
   /** One parameterised statement, or a text of several statements without parameters. Answers the last one's rows. */
   query<R extends Row>(statement: string, values?: readonly unknown[]): Promise<R[]>;
   /**

@@ -10,7 +10,15 @@ import dataFile from "./build/pglite-data.zst" with { type: "file" };
 import templateFile from "./build/pglite-template.tgz" with { type: "file" };
 import trigramFile from "./build/pglite-trgm.tgz" with { type: "file" };
 import wasmFile from "./build/pglite-wasm.zst" with { type: "file" };
-import { CHANGE_CHANNEL, type Connection, type Database, type Orm, parseChange, type Row } from "./database.ts";
+import {
+  CHANGE_CHANNEL,
+  type Connection,
+  type Database,
+  type Orm,
+  parseChange,
+  type Row,
+  type Statement,
+} from "./database.ts";
 import { syncFolder } from "./files.ts";
 import { lockHolder, tryLockFolder } from "./lock.ts";
 
@@ -342,6 +350,13 @@ async function readCopy<T>(
 /** @param snapshotFolder where a copy may be made; undefined for a database in memory */
 function wrapPglite(pglite: YieldingPglite, address: string, released: () => void, snapshotFolder?: string): Database {
   const orm = drizzle(pglite) as unknown as Orm;
+  const transaction: Database["transaction"] = (work) =>
+    orm.transaction(async (tx) => {
+      const last: Statement[] = [];
+      const result = await work(tx, (...statements) => last.push(...statements));
+      for (const statement of last) await statement;
+      return result;
+    });
   let closing: Promise<void> | undefined;
   /** Whoever else wants a lock is in this process too, since no other one has the database. */
   const turns = new Map<string, Promise<unknown>>();
@@ -355,8 +370,8 @@ function wrapPglite(pglite: YieldingPglite, address: string, released: () => voi
     onQuery(listener) {
       pglite.onQuery = listener;
     },
-    transaction: (work) => orm.transaction(work),
-    change: (work) => orm.transaction(work),
+    transaction,
+    change: transaction,
     ...statementsOn(pglite),
     async exclusively(lock, work, { signal } = {}) {
       const before = turns.get(lock) ?? Promise.resolve();

@@ -4,7 +4,7 @@ import { codeOf, type OperatorError, textOf, unreachable } from "../config/error
 import { redactText } from "../config/log.ts";
 import type { Settings } from "../config/schema.ts";
 import { boundedPool } from "./bounded-pool.ts";
-import type { ChangeFeed, Connection, Database, ExclusiveBounds, Orm, Row } from "./database.ts";
+import type { ChangeFeed, Connection, Database, ExclusiveBounds, Orm, Row, Statement, Tx } from "./database.ts";
 import { withinDeadline } from "./deadline.ts";
 import { isConnectionError, isLostTransaction } from "./errors.ts";
 import { watchPostgres } from "./postgres-changes.ts";
@@ -50,13 +50,18 @@ export async function openPostgres(settings: Settings["database"]): Promise<Data
   const { client } = pool;
   const { protocol, host, pathname } = new URL(settings.url);
   const address = `${protocol}//${host}${pathname}`;
+  const orm = drizzle(client) as unknown as Orm; // sets how connections read and write values, so before the first
   await answering(client, address).catch(async (error) => {
     await pool.close().catch(() => {});
     throw error;
   });
 
-  const orm = drizzle(client) as unknown as Orm;
-  const transaction: Database["transaction"] = (work) => onceMoreIfLost(() => orm.transaction(work));
+  const transaction: Database["transaction"] = (work) =>
+    onceMoreIfLost(async () => {
+      const last: Statement[] = [];
+      const finish = async (tx: Tx) => ({ result: await work(tx, (...statements) => last.push(...statements)), last });
+      return (await orm.transaction(finish)).result;
+    });
   const replicas = openReplicas(pool, replicaPools, settings.replica_max_lag);
   const feeds = new Set<ChangeFeed>();
   return {

@@ -207,14 +207,16 @@ export interface RunningServer {
  * where the port is taken.
  *
  * @param readCertificate reads the certificate from its files, now and whenever they may have changed
+ * @param sharesPort whether other processes of this installation listen at the same port
  */
 export function startServer(
   deps: Deps,
   readCertificate: () => Certificate | undefined = () => undefined,
+  sharesPort = false,
 ): RunningServer {
   const { host, port, tls_min_version } = deps.settings.server;
   const certificate = readCertificate();
-  const listener = openListener(createApp(deps), { host, port, tls_min_version, certificate });
+  const listener = openListener(createApp(deps), { host, port, tls_min_version, certificate, sharesPort });
   const certificates = certificate && keepCertificate(listener, certificate, readCertificate, deps.log);
   if (certificates) {
     const leftMs = () => certificates.validUntil().getTime() - deps.clock.now().getTime();

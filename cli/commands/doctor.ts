@@ -14,7 +14,7 @@ import { findLastBackup } from "../../server/features/backups/service.ts";
 import { clockDifference } from "../../server/features/health/service.ts";
 import { openKeyRing } from "../../server/features/keys/service.ts";
 import { readFilterFacts } from "../../server/features/passwords/breach-filter.ts";
-import { BREACH_FILTER_FILE, createBreachCheck } from "../../server/features/passwords/service.ts";
+import { BREACH_FILTER_FILE, computeHash, createBreachCheck } from "../../server/features/passwords/service.ts";
 import { lookAtLists, OLD_THREATS_DAYS } from "../../server/features/threats/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { OLD_GEOIP_DAYS, readGeoFile } from "../../server/ports/geo-file.ts";
@@ -48,6 +48,10 @@ export async function run(context: CommandContext): Promise<Outcome> {
     findings.push(...checkSettings(loaded.settings), ...checkDatabaseTls(loaded.settings.database));
     findings.push(checkDisk(context.home), ...checkSecrets(context.home, loaded));
     findings.push(...(await checkBreachedPasswords(context.home, loaded.settings)));
+    await attempt(findings, "hashing", "See the hint above.", async () => {
+      await computeHash("doctor tries to hash this", loaded.settings.password);
+      findings.push(ok("hashing", `passwords can be hashed (${loaded.settings.password.algorithm})`));
+    });
     await attempt(findings, "TLS", "See the hint above.", async () => {
       findings.push(...checkTls(loaded.settings.server, context.home, systemClock.now()));
     });

@@ -14,7 +14,7 @@ const output = process.stderr;
 /** Asks on the terminal for what the flags leave open. Answers the flags that they amount to. */
 export async function askInit(context: CommandContext): Promise<Options> {
   const { options, home } = context;
-  if (options.yes || options.adminPasswordStdin) return options;
+  if (options.yes || options.adminPasswordStdin || options.adminPasswordFile) return options;
   intro("primer: set up a new installation", { output });
   if (existsSync(join(home, SETTINGS_FILE))) {
     log.info(`${home} has settings already; what was begun there is finished, and what is there stays.`, { output });
@@ -87,12 +87,20 @@ export async function askInit(context: CommandContext): Promise<Options> {
     },
     { onCancel: () => stop() },
   );
+  log.info(await capacity(context), { output });
   const go = await confirm({ output, message: `Set it up in ${home}?`, initialValue: true });
   if (isCancel(go) || !go) stop();
   outro("Setting up", { output });
   const { ownPassword: _, ...given } = answers;
   const filled = Object.entries(given).filter(([, value]) => typeof value === "string" && value !== "");
   return { ...options, ...(Object.fromEntries(filled) as Options), yes: true };
+}
+
+/** What to expect of this machine. Looked at for a moment while somebody has read the questions. */
+async function capacity({ home, environment }: CommandContext): Promise<string> {
+  const { quickHashRate } = await import("../bench/quick-look.ts");
+  const perSecond = await quickHashRate(loadSettings(home, environment).settings.password);
+  return `This machine can check about ${Math.round(perSecond)} passwords a second; \`primer bench\` measures logins.`;
 }
 
 interface Owner {

@@ -1,6 +1,8 @@
+import { existsSync, readFileSync } from "node:fs";
 import { isIP } from "node:net";
-import { misused } from "../../config/errors.ts";
-import { type LoadedSettings, loadSettings } from "../../config/load.ts";
+import { join } from "node:path";
+import { misused, textOf } from "../../config/errors.ts";
+import { type LoadedSettings, loadSettings, SETTINGS_FILE } from "../../config/load.ts";
 import { readSecrets } from "../../config/secrets.ts";
 import type { Database } from "../../db/database.ts";
 import { asOwner } from "../../db/grants.ts";
@@ -24,6 +26,7 @@ import {
 } from "../../server/features/users/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { systemRandom } from "../../server/ports/random.ts";
+import { numberFlag } from "../bench/options.ts";
 import type { CommandContext, Outcome } from "../command.ts";
 import { ADMIN_URL, assertSecretsKept, writeInstallationFiles } from "../installation-files.ts";
 import { bold, dim } from "../io.ts";
@@ -53,10 +56,9 @@ export async function run(context: CommandContext): Promise<Outcome> {
       "Add --yes to take the defaults, and flags for what should differ.",
     );
   }
-  const password = options.adminPasswordStdin
-    ? (await io.input()).replace(/\r?\n$/, "")
-    : stringOption(options.adminPassword);
-  const flags = flagSettings(options);
+  const password = await givenPassword(context);
+  const given = flagSettings(options);
+  const flags = { ...given, ...(await hashFlags(context, loadSettings(home, context.environment, given))) };
   const loaded = loadSettings(home, context.environment, flags);
   const administrator = administratorOf(context, loaded, password);
   assertNames(administrator);
@@ -65,6 +67,43 @@ export async function run(context: CommandContext): Promise<Outcome> {
   const setUp = (database: Database) =>
     database.exclusively(LOCK, () => setUpDatabase(context, database, loaded, flags, password));
   return context.workspace.withDatabase(loaded.settings, setUp, { create: true });
+}
+
+/** The administrator's password: from standard input, a file, or the wizard; undefined where one is to be made. */
+async function givenPassword({ options, io }: CommandContext): Promise<string | undefined> {
+  const { adminPasswordStdin, adminPasswordFile: file, adminPassword } = options;
+  if (adminPasswordStdin && file !== undefined) {
+    throw misused("--admin-password-stdin and --admin-password-file do not go together.");
+  }
+  if (adminPasswordStdin) return (await io.input()).replace(/\r?\n$/, "");
+  if (typeof file !== "string") return stringOption(adminPassword);
+  try {
+    return readFileSync(file, "utf8").split(/\r?\n/)[0] ?? "";
+  } catch (error) {
+    throw misused(
+      `--admin-password-file: ${file} cannot be read: ${textOf(error)}`,
+      "Name a file that it is in.",
+      error,
+    );
+  }
+}
+
+/**
+ * With --logins-per-second the strongest hash with which this machine reaches that rate, which is measured; never a weaker
+ * one than the defaults. Nothing where the settings are there already and stay.
+ */
+async function hashFlags({ options, home, io }: CommandContext, { settings }: LoadedSettings) {
+  const wanted = numberFlag(options, "loginsPerSecond", null, 1, 100_000);
+  const stays = existsSync(join(home, SETTINGS_FILE)) && !options.force;
+  if (wanted === null || stays || settings.password.algorithm !== "argon2id") return {};
+  const { quickRecommendation } = await import("../bench/quick-look.ts");
+  const { memory_kib, iterations, planned, machines } = await quickRecommendation(settings, wanted);
+  const reached =
+    machines === 1
+      ? `with it this machine can be planned with for ${Math.floor(planned)} logins/s`
+      : `even with it, the weakest that may be used, this takes ${machines} such machines`;
+  io.note(`Passwords are hashed with ${memory_kib} KiB and ${iterations} passes: ${reached}.\n`);
+  return { "password.memory_kib": String(memory_kib), "password.iterations": String(iterations) };
 }
 
 /** What somebody mistyped is found out before anything is written. */

@@ -1,5 +1,6 @@
+import { batchLines } from "../../config/batch-lines.ts";
 import { readCertificate } from "../../config/certificate.ts";
-import { failed, misused, OperatorError, textOf } from "../../config/errors.ts";
+import { misused, OperatorError } from "../../config/errors.ts";
 import { type LoadedSettings, loadSettings } from "../../config/load.ts";
 import { createLog, type Log } from "../../config/log.ts";
 import { openLogSink } from "../../config/log-files.ts";
@@ -18,6 +19,14 @@ import { bold } from "../io.ts";
 import { secretsOfInstallation, untilStopped } from "../long-running.ts";
 import { runHeldCommand } from "../run.ts";
 import { listenForScrapes } from "../scrapes.ts";
+import {
+  cannotListen,
+  reportToParent,
+  type Share,
+  serveTogether,
+  shareOfCores,
+  workersAsked,
+} from "../serve-together.ts";
 import { heldWorkspace } from "../workspace.ts";
 
 /**
@@ -25,15 +34,23 @@ import { heldWorkspace } from "../workspace.ts";
  * their callers; on PostgreSQL it is the worker where --with-worker says so.
  */
 export async function run(context: CommandContext): Promise<Outcome> {
-  const load = (fixed: Record<string, unknown> = {}) =>
+  const loadAll = (fixed: Record<string, unknown> = {}) =>
     loadSettings(context.home, context.environment, { ...flagSettings(context), ...fixed });
+  const embedded = isEmbedded(loadAll().settings);
+  const asked = workersAsked(context.options, embedded);
+  const share = typeof asked === "number" ? undefined : asked;
+  const load: typeof loadAll = (fixed) => (share ? withinShare(loadAll, share, fixed) : loadAll(fixed));
   const loaded = load();
-  const embedded = isEmbedded(loaded.settings);
   const isWorker = worksToo(context.options, embedded);
   const current = { settings: loaded.settings };
   const out = context.options.json ? process.stderr : process.stdout;
-  const sink = openLogSink(loaded.settings.log, context.home, "serve", out, systemClock.now);
+  const sink = batchLines(openLogSink(loaded.settings.log, context.home, "serve", out, systemClock.now));
   const log = createLog(() => current.settings.log.level, sink, systemClock.now);
+  if (typeof asked === "number" && asked > 1) {
+    const outcome = await serveTogether(context, loaded, { count: asked, withWorker: isWorker, log });
+    sink.flush();
+    return outcome;
+  }
   const telemetry = await openTelemetry(loaded.settings, log);
 
   await context.workspace.withDatabase(loaded.settings, async (db) => {
@@ -45,20 +62,28 @@ export async function run(context: CommandContext): Promise<Outcome> {
     let scraped: { stop(): void } | undefined;
     try {
       const stopped = untilStopped(log); // before anybody is told that there is something to stop
-      const server = listen(deps, context.home);
-      scraped = listenForScrapes(deps);
+      const server = listen(deps, context.home, share !== undefined);
+      if (isFirst(share)) scraped = listenForScrapes(deps);
       process.on("SIGHUP", () => {
         reload(deps, current, load, log);
         server.reloadCertificate();
         deps.geo.reread();
       });
-      announce(context, deps, server);
+      if (isFirst(share)) announce(context, deps, server);
+      deps.log.info("Serving", {
+        event: "server.started",
+        url: server.url,
+        home: context.home,
+        database: db.kind,
+        pid: process.pid,
+      });
+      const orphaned = share ? reportToParent() : NEVER;
       if (isWorker) {
         const { workInBackground } = await import("../../worker/background.ts");
         background = await workInBackground(deps, context.home);
       }
       const settled = setTimeout(giveBackMemory, SETTLED_AFTER_MS);
-      await stopped;
+      await Promise.race([stopped, orphaned]);
       clearTimeout(settled);
       await Promise.all([server.stop(), background?.stop()]);
     } finally {
@@ -70,6 +95,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
     }
   });
   log.info("Stopped", { event: "process.stopped" });
+  sink.flush();
   return { json: { stopped: true }, text: "" };
 }
 
@@ -108,17 +134,12 @@ const hearCommands = (context: CommandContext, db: Database) =>
     runHeldCommand(name, invocation, { ...context, io }, heldWorkspace(db)),
   );
 
-function listen(deps: Deps, home: string): RunningServer {
+function listen(deps: Deps, home: string, sharesPort: boolean): RunningServer {
   try {
-    return startServer(deps, () => readCertificate(deps.settings.server, home));
+    return startServer(deps, () => readCertificate(deps.settings.server, home), sharesPort);
   } catch (error) {
     if (error instanceof OperatorError) throw error;
-    const { host, port } = deps.settings.server;
-    throw failed(
-      `${host}:${port} cannot be listened on: ${textOf(error)}`,
-      "Something else may have the port; choose another one with --port.",
-      error,
-    );
+    throw cannotListen(deps.settings.server, error);
   }
 }
 
@@ -129,7 +150,22 @@ function announce(context: CommandContext, deps: Deps, { url }: RunningServer): 
   io.note(
     `primer ${deps.version} serves\n${line("Address", url)}${docs}${line("Home", home)}${line("Database", deps.db.address)}`,
   );
-  deps.log.info("Serving", { event: "server.started", url, home, database: deps.db.kind, pid: process.pid });
+}
+
+const NEVER = new Promise<void>(() => {});
+
+/** What is there once for all processes of a command is the first one's. */
+const isFirst = (share: Share | undefined): boolean => share === undefined || share.index === 1;
+
+/** Settings in which what follows from the machine's cores is this process's part of it. */
+function withinShare(
+  load: (fixed?: Record<string, unknown>) => LoadedSettings,
+  share: Share,
+  fixed: Record<string, unknown> = {},
+): LoadedSettings {
+  const loaded = load(fixed);
+  if (loaded.settings.password.hash_slots !== 0) return loaded;
+  return load({ ...fixed, "password.hash_slots": String(shareOfCores(share)) });
 }
 
 /** What only counts from the next start on: it was used once, when the process began. */

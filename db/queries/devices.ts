@@ -1,17 +1,6 @@
-import { and, eq, sql } from "drizzle-orm";
+import { eq, sql } from "drizzle-orm";
 import type { Reader, Tx } from "../database.ts";
 import { knownDevices } from "../schema/logins.ts";
-
-export type KnownDeviceRow = typeof knownDevices.$inferSelect;
-
-/** The device of a user that has this token. */
-export async function findDevice(tx: Tx, userId: string, tokenHash: string): Promise<KnownDeviceRow | undefined> {
-  const [row] = await tx
-    .select()
-    .from(knownDevices)
-    .where(and(eq(knownDevices.userId, userId), eq(knownDevices.tokenHash, tokenHash)));
-  return row;
-}
 
 /** Remembers a device; one that is known is seen again. */
 export const upsertDevice = (tx: Tx, row: typeof knownDevices.$inferInsert) =>

@@ -110,48 +110,45 @@ export async function findRefreshFamily(tx: Tx, id: string) {
  * In two statements: one that had to wait for the lock answers the family as it was before the wait.
  */
 export async function lockRefreshFamily(tx: Tx, id: string) {
-  await tx
+  const locked = tx
     .select({ id: sessions.id })
     .from(refreshFamilies)
     .innerJoin(sessions, eq(sessions.id, refreshFamilies.sessionId))
     .where(eq(refreshFamilies.id, id))
-    .for("update", { of: sessions });
-  return findRefreshFamily(tx, id);
+    .for("update", { of: sessions })
+    .execute(); // is sent first; what is sent behind it is done when it is
+  const [found] = await Promise.all([findRefreshFamily(tx, id), locked]);
+  return found;
 }
 
-export async function insertSession(
-  tx: Tx,
-  session: typeof sessions.$inferInsert,
-  family: typeof refreshFamilies.$inferInsert,
-): Promise<void> {
-  await tx.insert(sessions).values(session);
-  await tx.insert(refreshFamilies).values(family);
-}
+export const insertSession = (tx: Tx, session: typeof sessions.$inferInsert) => tx.insert(sessions).values(session);
+
+export const insertRefreshFamily = (tx: Tx, family: typeof refreshFamilies.$inferInsert) =>
+  tx.insert(refreshFamilies).values(family);
 
 /**
- * Moves a family on to its next generation, if it is still at the one given and not revoked. Of several at once exactly
- * one gets true.
+ * What moves a family on to its next generation, if it is still at the one given and not revoked: of several at once
+ * exactly one. The first statement answers a row where it has.
  */
-export async function advanceRefreshFamily(
+export const advanceRefreshFamily = (
   tx: Tx,
   family: Pick<RefreshFamilyRow, "id" | "sessionId" | "generation">,
   next: { keyId: string; secretHash: string; rotatedAt: Date; idleExpiresAt: Date },
-): Promise<boolean> {
-  const moved = await tx
-    .update(refreshFamilies)
-    .set({ ...next, generation: family.generation + 1 })
-    .where(
-      and(
-        eq(refreshFamilies.id, family.id),
-        eq(refreshFamilies.generation, family.generation),
-        isNull(refreshFamilies.revokedAt),
-      ),
-    )
-    .returning({ id: refreshFamilies.id });
-  if (moved.length === 0) return false;
-  await tx.update(sessions).set({ lastSeenAt: next.rotatedAt }).where(eq(sessions.id, family.sessionId));
-  return true;
-}
+) =>
+  [
+    tx
+      .update(refreshFamilies)
+      .set({ ...next, generation: family.generation + 1 })
+      .where(
+        and(
+          eq(refreshFamilies.id, family.id),
+          eq(refreshFamilies.generation, family.generation),
+          isNull(refreshFamilies.revokedAt),
+        ),
+      )
+      .returning({ id: refreshFamilies.id }),
+    tx.update(sessions).set({ lastSeenAt: next.rotatedAt }).where(eq(sessions.id, family.sessionId)),
+  ] as const;
 
 /** One session (of this user and nobody else), these, or those of a user (but for one). */
 export type SessionsMeant =

@@ -1,4 +1,4 @@
-import { and, eq, gt, inArray, isNull, lte, or, sql } from "drizzle-orm";
+import { and, eq, gt, inArray, isNull, lte, or, type SQL, sql } from "drizzle-orm";
 import type { Reader, Tx } from "../database.ts";
 import { invitations } from "../schema/invitations.ts";
 import { knownDevices, loginRecords } from "../schema/logins.ts";
@@ -44,7 +44,7 @@ export const grantsOfUser = sql<ResourceGrant[]>`(
   SELECT coalesce(json_agg(allowed ORDER BY resource, role), '[]'::json) FROM allowed
 )`;
 
-const withRights = { user: users, roles: rolesOfUser, permissions: permissionsOfUser };
+export const withRights = { user: users, roles: rolesOfUser, permissions: permissionsOfUser };
 
 export type UserWithRights = { user: UserRow; roles: string[]; permissions: string[] };
 
@@ -68,13 +68,24 @@ export async function replaceGrants(
 
 const KEYS = { email: users.emailKey, username: users.username, id: users.id } as const;
 
+/** What one user is known by. */
+export interface UserKey {
+  readonly kind: keyof typeof KEYS;
+  readonly key: string;
+}
+
+export const isKeyOf = ({ kind, key }: UserKey): SQL => eq(KEYS[kind], key);
+
+export const isPasswordOf = (userId: typeof users.id | string): SQL | undefined =>
+  and(eq(credentials.userId, userId), eq(credentials.kind, "password"));
+
 /** A user with their password and their rights, in one statement: the account that somebody wants to prove to be theirs. */
-export async function findUserWithPassword(tx: Tx, by: { kind: keyof typeof KEYS; key: string }) {
+export async function findUserWithPassword(tx: Tx, by: UserKey) {
   const [row] = await tx
     .select({ ...withRights, password: credentials })
     .from(users)
-    .leftJoin(credentials, and(eq(credentials.userId, users.id), eq(credentials.kind, "password")))
-    .where(eq(KEYS[by.kind], by.key));
+    .leftJoin(credentials, isPasswordOf(users.id))
+    .where(isKeyOf(by));
   return row;
 }
 
@@ -154,7 +165,7 @@ export const updateUser = (tx: Tx, id: string, change: Partial<typeof users.$inf
  * it back, is not as it was read
  */
 export async function lockAccount(tx: Tx, { user, password }: LoginAccount): Promise<boolean> {
-  const same = await tx
+  const locked = tx
     .select({ id: users.id })
     .from(users)
     .where(
@@ -165,11 +176,10 @@ export async function lockAccount(tx: Tx, { user, password }: LoginAccount): Pro
         user.reclaimableUntil ? eq(users.reclaimableUntil, user.reclaimableUntil) : isNull(users.reclaimableUntil),
       ),
     )
-    .for("no key update");
-  const [now] = await tx
-    .select({ changedAt: credentials.updatedAt })
-    .from(credentials)
-    .where(and(eq(credentials.userId, user.id), eq(credentials.kind, "password")));
+    .for("no key update")
+    .execute(); // is sent first; what is sent behind it is done when it is
+  const passwords = tx.select({ changedAt: credentials.updatedAt }).from(credentials).where(isPasswordOf(user.id));
+  const [[now], same] = await Promise.all([passwords, locked]);
   return same.length === 1 && now?.changedAt.getTime() === password?.updatedAt.getTime();
 }
 

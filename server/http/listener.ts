@@ -21,6 +21,8 @@ const OVERLAP_MS = 50;
 export interface ListenerOptions extends Pick<Settings["server"], "host" | "port" | "tls_min_version"> {
   /** With one, https. */
   readonly certificate: Certificate | undefined;
+  /** Whether other processes listen at the same port; the system spreads connections over all of them (Linux). */
+  readonly sharesPort?: boolean;
 }
 
 /** Where an application is reached: an address and a port. */
@@ -46,7 +48,7 @@ type BunServer = NonNullable<AnyElysia["server"]>;
 export function openListener(app: AnyElysia, options: ListenerOptions): Listener {
   let { certificate } = options;
   const open = new Set<BunServer>();
-  if (certificate) assertFree(options);
+  if (certificate && !options.sharesPort) assertFree(options);
   let current: BunServer | undefined = start(options.port);
   const port = current.port ?? options.port;
 
@@ -55,7 +57,7 @@ export function openListener(app: AnyElysia, options: ListenerOptions): Listener
       hostname: options.host,
       port: onPort,
       // Bun cannot change the certificate of a listener, so for a moment two share the port.
-      reusePort: certificate !== undefined,
+      reusePort: options.sharesPort === true || certificate !== undefined,
       ...(certificate ? { tls: tlsOptions(certificate, options.tls_min_version) } : {}),
     });
     open.add(server);
@@ -105,8 +107,8 @@ const tlsOptions = ({ cert, key }: Certificate, oldest: Settings["server"]["tls_
   secureOptions: oldest === "1.3" ? constants.SSL_OP_NO_TLSv1_2 : 0,
 });
 
-/** A port that is shared for a moment would be shared with another primer as well: so it has to be free at the start. */
-function assertFree({ host, port }: ListenerOptions): void {
+/** A port that is shared would be shared with another primer as well: so it has to be free at the start. Throws the system's error. */
+export function assertFree({ host, port }: Pick<ListenerOptions, "host" | "port">): void {
   Bun.listen({ hostname: host, port, socket: { data() {} } }).stop(true);
 }
 

@@ -27,7 +27,6 @@ import {
   advanceRefreshFamily,
   findRefreshFamily,
   findSession,
-  insertSession,
   listLiveSessionIds,
   listLiveSessions,
   listUnrevokedSessionIds,
@@ -37,7 +36,7 @@ import {
 } from "../../db/queries/sessions.ts";
 import { findUser, findUserWithPassword, insertUser, listOverdueUsers } from "../../db/queries/users.ts";
 import { openTestDatabase } from "../support/database.ts";
-import { later, NOW, newId, sessionRows, userRow } from "./rows.ts";
+import { insertSessionRows, later, NOW, newId, sessionRows, userRow } from "./rows.ts";
 
 let db: Database;
 beforeAll(async () => {
@@ -46,7 +45,7 @@ beforeAll(async () => {
     const user = userRow({});
     await insertUser(db.orm, user);
     const { session, family } = sessionRows(user.id);
-    await insertSession(db.orm, session, family);
+    await insertSessionRows(db.orm, session, family);
   }
 });
 afterAll(() => db.close());
@@ -134,7 +133,7 @@ describe("an index serves", () => {
     ["the family that a refresh locks", (tx) => lockRefreshFamily(tx, id), ["refresh_families_pkey", "sessions_pkey"]],
     ["a service client", (tx) => findClient(tx, { id }), ["clients_pkey", "client_secrets_client_id_idx"]],
     ["a service client by name", (tx) => findClient(tx, { name: "x" }), ["clients_name_key"]],
-    ["the rotation of a family", (tx) => advanceRefreshFamily(tx, family, next), ["refresh_families_pkey"]],
+    ["the rotation of a family", (tx) => advanceRefreshFamily(tx, family, next)[0], ["refresh_families_pkey"]],
     ["the end of one session", (tx) => revokeSessions(tx, { id }, "logout", NOW), ["sessions_pkey"]],
     ["the session that a step-up locks", (tx) => lockSession(tx, id), ["sessions_pkey"]],
     ["the end of several sessions", (tx) => revokeSessions(tx, { ids: [id, newId()] }, "x", NOW), ["sessions_pkey"]],

@@ -4,7 +4,6 @@ import type { Database } from "../../db/database.ts";
 import {
   advanceRefreshFamily,
   findRefreshFamily,
-  insertSession,
   lockRefreshFamily,
   revokeSessions,
 } from "../../db/queries/sessions.ts";
@@ -14,7 +13,7 @@ import { users } from "../../db/schema/users.ts";
 import { AppError } from "../../server/errors.ts";
 import { changeUser, setRoles } from "../../server/features/users/service.ts";
 import { openTestApp, type TestApp } from "../support/app.ts";
-import { later, NOW, sessionRows, userRow } from "./rows.ts";
+import { insertSessionRows, later, NOW, sessionRows, userRow } from "./rows.ts";
 
 let app: TestApp;
 let db: Database;
@@ -28,7 +27,7 @@ async function newSession(userId?: string) {
   const user = userRow(userId ? { id: userId } : {});
   if (!userId) await insertUser(db.orm, user);
   const { session, family } = sessionRows(user.id);
-  await db.transaction((tx) => insertSession(tx, session, family));
+  await db.transaction((tx) => insertSessionRows(tx, session, family));
   return { session, family, userId: user.id };
 }
 
@@ -43,6 +42,12 @@ const nextOf = (name: string) => ({
   idleExpiresAt: later(3_601_000),
 });
 
+/** Whether this one has moved the family on. */
+async function advance(...given: Parameters<typeof advanceRefreshFamily>): Promise<boolean> {
+  const [moved] = await Promise.all(advanceRefreshFamily(...given));
+  return moved.length === 1;
+}
+
 // An ended session stays ended, as of when and why it ended first.
 describe("revokeSessions", () => {
   // Somebody may have more sessions than a statement takes parameters (65,535), and must be logged out all the same.
@@ -50,7 +55,7 @@ describe("revokeSessions", () => {
     const user = userRow({});
     await insertUser(db.orm, user);
     const { session, family } = sessionRows(user.id);
-    await insertSession(db.orm, session, family);
+    await insertSessionRows(db.orm, session, family);
     await db.query(
       `INSERT INTO sessions (id, user_id, client_id, amr, auth_time, created_at, last_seen_at, expires_at)
        SELECT gen_random_uuid(), user_id, client_id, amr, auth_time, created_at, last_seen_at, expires_at
@@ -99,9 +104,7 @@ describe("advanceRefreshFamily", () => {
   test("20 at once: exactly one moves it on, by one generation", async () => {
     const { family, session } = await newSession();
     const names = Array.from({ length: 20 }, (_, index) => `caller ${index}`);
-    const moved = await Promise.all(
-      names.map((name) => db.transaction((tx) => advanceRefreshFamily(tx, family, nextOf(name)))),
-    );
+    const moved = await Promise.all(names.map((name) => db.transaction((tx) => advance(tx, family, nextOf(name)))));
     expect(moved.filter(Boolean)).toHaveLength(1);
     const winner = names[moved.indexOf(true)];
     expect(await familyOf(family.id)).toMatchObject({ generation: 2, secretHash: `hash of ${winner}` });
@@ -110,11 +113,11 @@ describe("advanceRefreshFamily", () => {
 
   test("not from a generation that is over, nor once revoked", async () => {
     const { family, session } = await newSession();
-    expect(await advanceRefreshFamily(db.orm, { ...family, generation: 2 }, nextOf("early"))).toBe(false);
-    expect(await advanceRefreshFamily(db.orm, family, nextOf("first"))).toBe(true);
-    expect(await advanceRefreshFamily(db.orm, family, nextOf("late"))).toBe(false);
+    expect(await advance(db.orm, { ...family, generation: 2 }, nextOf("early"))).toBe(false);
+    expect(await advance(db.orm, family, nextOf("first"))).toBe(true);
+    expect(await advance(db.orm, family, nextOf("late"))).toBe(false);
     await revokeSessions(db.orm, { id: session.id }, "logout", later(2000));
-    expect(await advanceRefreshFamily(db.orm, { ...family, generation: 2 }, nextOf("revoked"))).toBe(false);
+    expect(await advance(db.orm, { ...family, generation: 2 }, nextOf("revoked"))).toBe(false);
     expect(await familyOf(family.id)).toMatchObject({ generation: 2, secretHash: "hash of first" });
   });
 
@@ -126,7 +129,7 @@ describe("advanceRefreshFamily", () => {
         db.transaction((tx) => revokeSessions(tx, { id: session.id }, "logout", later(5))),
         db.transaction(async (tx) => {
           await lockRefreshFamily(tx, family.id);
-          return advanceRefreshFamily(tx, family, nextOf("racer"));
+          return advance(tx, family, nextOf("racer"));
         }),
       ]),
     );
@@ -208,7 +211,7 @@ test("a refresh that waited for another one sees the generation that one has mad
     await lockRefreshFamily(tx, family.id);
     locked.resolve();
     await release.promise;
-    await advanceRefreshFamily(tx, family, nextOf("the first"));
+    await advance(tx, family, nextOf("the first"));
   });
   await locked.promise;
   const second = db.transaction((tx) => lockRefreshFamily(tx, family.id));

@@ -1,3 +1,6 @@
+import type { Tx } from "../../db/database.ts";
+import { insertRefreshFamily, insertSession } from "../../db/queries/sessions.ts";
+import type { refreshFamilies, sessions } from "../../db/schema/sessions.ts";
 /** Rows as tests of the database need them: whole, and unlike any other unless told so. */
 import type { credentials, users } from "../../db/schema/users.ts";
 import { systemRandom } from "../../server/ports/random.ts";
@@ -73,4 +76,14 @@ export function sessionRows(userId: string) {
     idleExpiresAt: later(3_600_000),
   };
   return { session, family };
+}
+
+/** A session with its family, both in the transaction or on the database that is given. */
+export async function insertSessionRows(
+  tx: Tx,
+  session: typeof sessions.$inferInsert,
+  family: typeof refreshFamilies.$inferInsert,
+): Promise<void> {
+  await insertSession(tx, session);
+  await insertRefreshFamily(tx, family);
 }

@@ -44,7 +44,7 @@ const ON_BOTH = ["test/http", "test/db", "test/flows", "test/worker"];
 /** What of that is looked at on the embedded database where there is another one, too, and time is short. */
 const ON_EMBEDDED_IN_SHORT = ["test/http/auth", "test/http/accounts", "test/db", "test/flows", "test/worker"];
 /** The rest. */
-const ELSEWHERE = ["test/architecture.test.ts", "test/config", "test/ports"];
+const ELSEWHERE = ["test/architecture.test.ts", "test/compose", "test/config", "test/ports"];
 
 async function runSuite(suite: Suite): Promise<Counts> {
   say(`${suite.name} begins: ${suite.paths.join(" ")}`);

@@ -25,7 +25,8 @@ export function freePort(): Promise<number> {
   });
 }
 
-function postgresBinaries(): string | undefined {
+/** The folder of the newest PostgreSQL that Debian has installed here. */
+export function postgresBinaries(): string | undefined {
   const root = "/usr/lib/postgresql";
   const versions = existsSync(root) ? readdirSync(root).sort((a, b) => Number(b) - Number(a)) : [];
   return versions.map((version) => join(root, version, "bin")).find((folder) => existsSync(join(folder, "initdb")));
@@ -39,7 +40,7 @@ export async function startPostgres(): Promise<Service | undefined> {
 }
 
 /** The server refuses to run as root, so root hands it to the user that its package made. */
-const asServerUser = (process.getuid?.() === 0 ? ["runuser", "-u", "postgres", "--"] : []) as string[];
+export const asServerUser = (process.getuid?.() === 0 ? ["runuser", "-u", "postgres", "--"] : []) as string[];
 
 async function startLocalPostgres(binaries: string): Promise<Service> {
   const folder = mkdtempSync(join(tmpdir(), "primer-postgres-"));

@@ -1,4 +1,4 @@
-/** Real VictoriaMetrics and vmalert of a test's own: from Debian's package `victoria-metrics` of sid, which .ci/run unpacks. */
+/** Real VictoriaMetrics and vmalert of a test's own: from Debian's package `victoria-metrics` of sid, which .ci/tools unpacks. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { freePort } from "./services.ts";
 const [server, alerter] = [Bun.which("victoria-metrics"), Bun.which("vmalert")];
 
 export const whyNoVictoria = (): string | undefined =>
-  server && alerter ? undefined : "victoria-metrics and vmalert are not on the PATH; .ci/run has how to get them";
+  server && alerter ? undefined : "victoria-metrics and vmalert are not on the PATH; .ci/tools fetches them";
 
 export interface Sample {
   readonly labels: Readonly<Record<string, string>>;

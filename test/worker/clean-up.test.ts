@@ -2,7 +2,6 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { eq } from "drizzle-orm";
 import type { PgTable } from "drizzle-orm/pg-core";
 import { SETTINGS } from "../../config/schema.ts";
-import { insertSession } from "../../db/queries/sessions.ts";
 import { insertUser } from "../../db/queries/users.ts";
 import { accountBaselines, networkBaselines, signInAnomalies } from "../../db/schema/baselines.ts";
 import { heldNames } from "../../db/schema/held-names.ts";
@@ -15,7 +14,7 @@ import { processes } from "../../db/schema/processes.ts";
 import { singleUseTokens } from "../../db/schema/sessions.ts";
 import { newBaseline } from "../../server/features/protection/service.ts";
 import { ERASED_KEPT_MS } from "../../worker/schedules/clean-up.ts";
-import { newId, secretKeyRow, sessionRows, signingKeyRow, userRow } from "../db/rows.ts";
+import { insertSessionRows, newId, secretKeyRow, sessionRows, signingKeyRow, userRow } from "../db/rows.ts";
 import { openTestApp, type TestApp } from "../support/app.ts";
 import { TEST_DATABASE } from "../support/database.ts";
 import { runSchedule } from "./support/schedules.ts";
@@ -69,7 +68,7 @@ const session = async (of: object, family: object = {}) => {
   const rows = sessionRows(user.id);
   const live = { expiresAt: ahead(DAY_MS), idleExpiresAt: ahead(DAY_MS) };
   const merged = { ...rows.session, expiresAt: live.expiresAt, ...of };
-  await insertSession(app.db.orm, merged, { ...rows.family, idleExpiresAt: live.idleExpiresAt, ...family });
+  await insertSessionRows(app.db.orm, merged, { ...rows.family, idleExpiresAt: live.idleExpiresAt, ...family });
   return rows.session.id;
 };
 

@@ -245,8 +245,8 @@ test("several workers at once, some of which die, learn the same as one", async 
   const dying: Database = {
     ...other.db,
     transaction: (work) =>
-      other.db.transaction(async (tx) => {
-        const done = await work(tx);
+      other.db.transaction(async (tx, withCommit) => {
+        const done = await work(tx, withCommit);
         if (++transactions % 3 === 0) throw new Error("The process died");
         return done;
       }),

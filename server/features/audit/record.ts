@@ -1,4 +1,4 @@
-import type { Tx } from "../../../db/database.ts";
+import type { Statement, Tx } from "../../../db/database.ts";
 import { insertAudit } from "../../../db/queries/audit.ts";
 import type { Caller, Deps } from "../../deps.ts";
 
@@ -80,8 +80,13 @@ export interface AuditEvent {
  * nobody waits for anybody else's.
  */
 export async function audit(tx: Tx, deps: Pick<Deps, "clock" | "random">, event: AuditEvent): Promise<void> {
+  await auditStatement(tx, deps, event);
+}
+
+/** The same as a statement, for whoever sends it with the commit. */
+export function auditStatement(tx: Tx, deps: Pick<Deps, "clock" | "random">, event: AuditEvent): Statement {
   const time = deps.clock.now();
-  await insertAudit(tx, {
+  return insertAudit(tx, {
     id: deps.random.id(time),
     time,
     action: event.action,

@@ -1,13 +1,13 @@
 import type { Tx } from "../../../db/database.ts";
 import { insertLoginRecord } from "../../../db/queries/logins.ts";
-import { insertSession, revokeSessions } from "../../../db/queries/sessions.ts";
+import { insertRefreshFamily, insertSession, revokeSessions } from "../../../db/queries/sessions.ts";
 import { type LoginAccount, lockAccount, replaceHash, updateUser } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
-import { audit } from "../audit/service.ts";
+import { audit, auditStatement } from "../audit/service.ts";
 import { queueMail } from "../mail/service.ts";
 import type { StoredPassword } from "../passwords/service.ts";
 import { assessSignIn, type Guess, passGuess, rememberDevice, type SignInRisk } from "../protection/service.ts";
-import { makeRoomForSession } from "../sessions/service.ts";
+import { makeRoomForSession, sessionsCounted } from "../sessions/service.ts";
 import { generationSecret, hashSecret, issueSingleUseToken } from "../tokens/service.ts";
 import { issueTokens, type TokenAnswer } from "./issue-tokens.ts";
 
@@ -82,37 +82,55 @@ export async function completeLogin(
   // Only then is something changed that processes have in their caches.
   const changes = deps.settings.sessions.max_per_user > 0 || returns || replaced;
   const commit = changes ? deps.db.change : deps.db.transaction;
-  const committed = commit(async (tx) => {
-    if (!(await lockAccount(tx, account))) return "account_changed";
-    if (!(await makeRoomForSession(tx, deps, account.user.id, caller, replaced?.sessionId))) return "session_limit";
-    if (replaced) await endReplaced(tx, deps, replaced, account.user.id, caller);
-    await passGuess(tx, login.guess);
-    const risk = await tellOfUnusual(tx, deps, login, session.id, caller);
-    if (login.device.token !== null) await rememberDevice(tx, deps, account.user.id, login.device.token, caller);
-    await updateUser(tx, account.user.id, { lastLoginAt: now, ...(returns ? { ...ACTIVE, updatedAt: now } : {}) });
-    if (returns)
-      await audit(tx, deps, { ...ofUser(account.user.id), action: "user.reactivated", outcome: "success", caller });
-    await insertSession(tx, session, family);
-    if (account.password && login.rehashed) {
-      await replaceHash(tx, account.password.id, account.password.secret, login.rehashed);
-    }
-    await insertLoginRecord(tx, {
-      id: deps.random.id(now),
-      userId: account.user.id,
-      sessionId: session.id,
-      outcome: "success",
-      reason: "password",
-      createdAt: now,
-      ...caller,
-      ...(risk.score > 0 ? { riskScore: risk.score, riskSignals: [...risk.signals] } : {}),
-    });
-    await audit(tx, deps, {
-      action: "login",
-      outcome: "success",
-      actor: { kind: "user", id: account.user.id },
-      subject: { kind: "session", id: session.id },
-      caller,
-    });
+  const committed = commit(async (tx, withCommit) => {
+    const userId = account.user.id;
+    // In one piece, in this order: the others are read when the account is locked.
+    const [isSame, counted, risk] = await Promise.all([
+      lockAccount(tx, account),
+      sessionsCounted(tx, deps, userId),
+      assessSignIn(
+        tx,
+        deps,
+        userId,
+        { isKnownDevice: login.device.isKnown, failures: login.guess.failures - 1 },
+        caller,
+      ),
+    ]);
+    if (!isSame) return "account_changed";
+    const staying = counted.filter((id) => id !== replaced?.sessionId);
+    if (!(await makeRoomForSession(tx, deps, userId, caller, staying))) return "session_limit";
+    if (replaced) await endReplaced(tx, deps, replaced, userId, caller);
+    await tellOfUnusual(tx, deps, userId, session.id, risk, caller);
+    withCommit(
+      passGuess(tx, login.guess),
+      ...(login.device.token === null ? [] : rememberDevice(tx, deps, userId, login.device.token, caller)),
+      updateUser(tx, userId, { lastLoginAt: now, ...(returns ? { ...ACTIVE, updatedAt: now } : {}) }),
+      ...(returns
+        ? [auditStatement(tx, deps, { ...ofUser(userId), action: "user.reactivated", outcome: "success", caller })]
+        : []),
+      insertSession(tx, session),
+      insertRefreshFamily(tx, family),
+      ...(account.password && login.rehashed
+        ? [replaceHash(tx, account.password.id, account.password.secret, login.rehashed)]
+        : []),
+      insertLoginRecord(tx, {
+        id: deps.random.id(now),
+        userId,
+        sessionId: session.id,
+        outcome: "success",
+        reason: "password",
+        createdAt: now,
+        ...caller,
+        ...(risk.score > 0 ? { riskScore: risk.score, riskSignals: [...risk.signals] } : {}),
+      }),
+      auditStatement(tx, deps, {
+        action: "login",
+        outcome: "success",
+        actor: { kind: "user", id: userId },
+        subject: { kind: "session", id: session.id },
+        caller,
+      }),
+    );
     return undefined;
   });
   const [answer, withheld] = await Promise.all([
@@ -141,26 +159,20 @@ async function endReplaced(tx: Tx, deps: Deps, replaced: Replaced, byUserId: str
   });
 }
 
-/**
- * Looks at how usual a sign-in is, before it is one of those that it is compared with, and tells its owner and the audit
- * log if it is not.
- */
+/** Tells the log of a sign-in that is not usual, and where it asks for that its owner and the audit log. */
 async function tellOfUnusual(
   tx: Tx,
   deps: Deps,
-  login: ProvenLogin,
+  userId: string,
   sessionId: string,
+  { signals, score, suspicious }: SignInRisk,
   caller: Caller,
-): Promise<SignInRisk> {
-  const { user } = login.account;
-  const before = { isKnownDevice: login.device.isKnown, failures: login.guess.failures - 1 };
-  const risk = await assessSignIn(tx, deps, user.id, before, caller);
-  const { signals, score, suspicious } = risk;
+): Promise<void> {
   for (const signal of signals) deps.metrics.count("primer_unusual_sign_ins_total", { signal });
   if (signals.length > 0) {
     deps.log[suspicious ? "warn" : "info"]("A sign-in is unusual", {
       event: suspicious ? "login.suspicious" : "login.unusual",
-      user_id: user.id,
+      user_id: userId,
       session_id: sessionId,
       request_id: caller.requestId,
       score,
@@ -169,21 +181,20 @@ async function tellOfUnusual(
   }
   const { notify_login } = deps.settings.mail;
   const isTold = notify_login === "every" || (notify_login === "new_device" && signals.includes("new_device"));
-  if (!suspicious && !isTold) return risk;
-  const mail = { user_id: user.id, session_id: sessionId, request_id: caller.requestId };
-  const sealed = async () => ({ token: await issueEndSessionToken(tx, deps, user.id, sessionId) });
+  if (!suspicious && !isTold) return;
+  const mail = { user_id: userId, session_id: sessionId, request_id: caller.requestId };
+  const sealed = async () => ({ token: await issueEndSessionToken(tx, deps, userId, sessionId) });
   if (suspicious) {
     await audit(tx, deps, {
       action: "login.suspicious",
       outcome: "success",
-      actor: { kind: "user", id: user.id },
+      actor: { kind: "user", id: userId },
       subject: { kind: "session", id: sessionId },
       caller,
       details: { score, signals },
     });
     await queueMail(tx, deps, { template: "suspicious_sign_in", signals, ...mail }, { sealed });
   } else await queueMail(tx, deps, { template: "new_sign_in", ...mail }, { sealed });
-  return risk;
 }
 
 /** For the link with which its owner ends a session that somebody else has begun. */

@@ -1,8 +1,8 @@
-import { findUserWithPassword, type LoginAccount, lockAccount } from "../../../db/queries/users.ts";
+import { type LoginAccount, lockAccount } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { assertPasswordBounded } from "../passwords/service.ts";
-import { findKnownDevice, type Guessed, releaseGuess, reserveGuess } from "../protection/service.ts";
+import { releaseGuess, reserveLoginGuess } from "../protection/service.ts";
 import { assertNotListed } from "../threats/service.ts";
 import { hashSecret, issueSingleUseToken } from "../tokens/service.ts";
 import { parseIdentifier } from "../users/service.ts";
@@ -71,9 +71,8 @@ export async function login(deps: Deps, input: LoginInput, caller: Caller): Prom
 /** @returns what to refuse the request with, where it comes to nothing and that is recorded */
 async function tryLogin(deps: Deps, input: LoginInput, caller: Caller): Promise<LoggedIn | AppError> {
   const identifier = parseIdentifier(input.username);
-  const account = await findUserWithPassword(deps.db.orm, identifier);
-  const device = await findKnownDevice(deps, account?.user.id, input.device_token);
-  const guess = await reserveGuess(deps, guessedBy(account, identifier.key, device?.id));
+  const claim = { identifier, deviceToken: input.device_token };
+  const { account, isKnownDevice, guess } = await reserveLoginGuess(deps, claim);
   const attempt = {
     action: "login",
     actor: { kind: "anonymous" },
@@ -89,7 +88,7 @@ async function tryLogin(deps: Deps, input: LoginInput, caller: Caller): Promise<
   }
   const fingerprint = input.cookies && deps.settings.tokens.fingerprint ? deps.random.token() : null;
   const remembers = input.cookies || input.remember_device;
-  const deviceToken = device ? (input.device_token ?? null) : remembers ? deps.random.token() : null;
+  const deviceToken = isKnownDevice ? (input.device_token ?? null) : remembers ? deps.random.token() : null;
   const proven = {
     account,
     amr: ["pwd"],
@@ -97,7 +96,7 @@ async function tryLogin(deps: Deps, input: LoginInput, caller: Caller): Promise<
     rehashed,
     fingerprintHash: fingerprint === null ? null : hashSecret(fingerprint),
     guess,
-    device: { token: deviceToken, isKnown: device !== undefined },
+    device: { token: deviceToken, isKnown: isKnownDevice },
   };
   const outcome = await findReplaced(deps, input)
     .then((replaced) => completeLogin(deps, { ...proven, replaced }, caller))
@@ -120,12 +119,6 @@ async function findReplaced(deps: Deps, { replaces }: LoginInput): Promise<Repla
     if (error instanceof AppError && error.errorCode === "AUTH_TOKEN_INVALID") return undefined;
     throw error;
   }
-}
-
-/** An account from a device of its owner's, an account from elsewhere, or a name that nobody has. */
-function guessedBy(account: LoginAccount | undefined, name: string, deviceId: string | undefined): Guessed {
-  if (!account) return { name };
-  return { userId: account.user.id, ...(deviceId === undefined ? {} : { lane: `device:${deviceId}` }) };
 }
 
 async function refusalOf(

@@ -1,5 +1,5 @@
 import type { LabelsOf } from "../../../config/metrics.ts";
-import type { Tx } from "../../../db/database.ts";
+import type { Statement, Tx, WithCommit } from "../../../db/database.ts";
 import { advanceRefreshFamily, lockRefreshFamily, revokeSessions } from "../../../db/queries/sessions.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError, type ErrorCode } from "../../errors.ts";
@@ -39,7 +39,7 @@ export interface RefreshInput {
 export async function refresh(deps: Deps, input: RefreshInput, caller: Caller): Promise<TokenAnswer> {
   try {
     const pointer = await openRefreshToken(deps, input.refresh_token);
-    const outcome = await deps.db.transaction((tx) => spend(tx, deps, pointer, input, caller));
+    const outcome = await deps.db.transaction((tx, withCommit) => spend(tx, withCommit, deps, pointer, input, caller));
     if (outcome === "AUTH_REFRESH_REUSED") await deps.changes.settled();
     if (typeof outcome === "string") throw new AppError(outcome);
     deps.metrics.count("primer_refreshes_total", { outcome: "accepted" });
@@ -57,6 +57,7 @@ export async function refresh(deps: Deps, input: RefreshInput, caller: Caller): 
  */
 async function spend(
   tx: Tx,
+  withCommit: WithCommit,
   deps: Deps,
   pointer: RefreshPointer,
   { fingerprint }: RefreshInput,
@@ -72,7 +73,9 @@ async function spend(
 
   // What the grace repeats was counted already, and what is refused takes nothing.
   await takeRoom(deps, "refresh", pointer.familyId);
-  return rotate(tx, deps, found);
+  const { rotated, statements } = rotate(tx, deps, found);
+  withCommit(...statements);
+  return rotated;
 }
 
 /** What becomes of a token that opened, in the order of what wins. "rotate" is the current token of a living session. */
@@ -94,7 +97,7 @@ export function decide(deps: Deps, { family, session, user }: Family, pointer: R
 }
 
 /** The session is locked since the family was read, and whoever changes a family has that lock. */
-async function rotate(tx: Tx, deps: Deps, found: Family): Promise<Family> {
+function rotate(tx: Tx, deps: Deps, found: Family): { rotated: Family; statements: readonly Statement[] } {
   const now = deps.clock.now();
   const key = deps.keys.refresh();
   const { family, session } = found;
@@ -106,8 +109,8 @@ async function rotate(tx: Tx, deps: Deps, found: Family): Promise<Family> {
     rotatedAt: now,
     idleExpiresAt: new Date(idleEnd),
   };
-  if (!(await advanceRefreshFamily(tx, family, next))) throw new Error("A refresh family was changed under its lock");
-  return { ...found, family: { ...family, ...next, generation } };
+  const rotated = { ...found, family: { ...family, ...next, generation } };
+  return { rotated, statements: advanceRefreshFamily(tx, family, next) };
 }
 
 async function revokeReused(tx: Tx, deps: Deps, { session, user }: Family, caller: Caller): Promise<void> {

@@ -3,7 +3,7 @@ import { insertLoginRecord } from "../../../db/queries/logins.ts";
 import type { LoginAccount } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError, type ErrorCode } from "../../errors.ts";
-import { type AuditEvent, audit } from "../audit/service.ts";
+import { type AuditEvent, audit, auditStatement } from "../audit/service.ts";
 import { queueMail } from "../mail/service.ts";
 import { type Guess, isLane } from "../protection/service.ts";
 
@@ -69,24 +69,18 @@ export async function recordRefusal(deps: Deps, attempt: Attempt, refusal: Refus
   const { code, reason, details } = refusal;
   const { action, actor, userId, sessionId, guess } = attempt;
   const now = deps.clock.now();
-  await deps.db.transaction(async (tx) => {
-    await insertLoginRecord(tx, {
-      id: deps.random.id(now),
-      userId,
-      sessionId,
-      outcome: "failure",
-      reason,
-      createdAt: now,
-      ...caller,
-    });
-    await audit(tx, deps, {
-      action,
-      outcome: "failure",
-      actor,
-      ...subjectOf(attempt),
-      caller,
-      details: { reason },
-    });
+  const record = {
+    id: deps.random.id(now),
+    userId,
+    sessionId,
+    outcome: "failure",
+    reason,
+    createdAt: now,
+    ...caller,
+  } as const;
+  const event = { action, outcome: "failure", actor, ...subjectOf(attempt), caller, details: { reason } } as const;
+  await deps.db.transaction(async (tx, withCommit) => {
+    withCommit(insertLoginRecord(tx, record), auditStatement(tx, deps, event));
     if (guess.isLast && WRONG.has(reason) && !isLane(guess) && userId !== null)
       await tellOfLock(tx, deps, userId, caller);
   });

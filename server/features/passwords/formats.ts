@@ -5,6 +5,7 @@ import { CRYPT } from "./hashes/crypt.ts";
 import { type HashFormat, HashRefused } from "./hashes/format.ts";
 import { PBKDF2 } from "./hashes/pbkdf2.ts";
 import { SCRYPT } from "./hashes/scrypt.ts";
+import { argon2, bcrypt } from "./native.ts";
 
 type PasswordSettings = Settings["password"];
 
@@ -66,10 +67,10 @@ export function readHash(hash: string): ReadableHash | { readonly refused: strin
 /** Hashes with the algorithm and cost that the settings ask for, with a random salt of 16 bytes. */
 export async function computeHash(password: string, settings: PasswordSettings): Promise<string> {
   if (settings.algorithm === "bcrypt") {
-    const { hash } = await import("@node-rs/bcrypt");
+    const { hash } = await bcrypt();
     return hash(password, { cost: settings.bcrypt_cost });
   }
-  const { hash } = await import("@node-rs/argon2");
+  const { hash } = await argon2();
   return hash(password, {
     memoryCost: settings.memory_kib,
     timeCost: settings.iterations,

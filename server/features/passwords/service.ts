@@ -6,7 +6,7 @@ import { computeHash, isOutdated, readHash } from "./formats.ts";
 import { MAX_PASSWORD_BYTES, normalise } from "./normalise.ts";
 
 export { BREACH_FILTER_FILE, type BreachCheck, createBreachCheck } from "./breach-check.ts";
-export { type ReadableHash, readHash } from "./formats.ts";
+export { computeHash, type ReadableHash, readHash } from "./formats.ts";
 export { HashRefused } from "./hashes/format.ts";
 export { type FirebaseParameters, firebaseHash } from "./hashes/scrypt.ts";
 export { MAX_PASSWORD_BYTES } from "./normalise.ts";

@@ -6,18 +6,20 @@ import {
   deleteFailuresOf,
   type FailurePolicy,
   findFailures,
+  type Reserved,
   releaseAttempt,
   reserveAttempt,
+  reserveLogin,
 } from "../../../db/queries/failures.ts";
+import type { UserKey } from "../../../db/queries/users.ts";
 import type { Deps } from "../../deps.ts";
 import { rateLimited } from "../../errors.ts";
+import { hashSecret } from "../tokens/service.ts";
 import { takeRoom, waitOf } from "./limits.ts";
 
 /** What a password is tried on. Each of these has its own count of failures. */
 export type Guessed =
-  /** An account, from a device that its owner has not used yet. */
-  | { readonly userId: string }
-  /** An account from one of its owner's devices, or in one of their sessions: strangers do not slow these down. */
+  /** An account in one of its owner's sessions, or from one of their devices: strangers do not slow these down. */
   | { readonly userId: string; readonly lane: string }
   /** A name that nobody has. */
   | { readonly name: string };
@@ -41,7 +43,7 @@ function subjectOf({ secrets }: GuardDeps, guessed: Guessed): string {
     const key = deriveKey(secrets.pepper[0], "names that nobody has");
     return `name:${createHmac("sha256", key).update(guessed.name).digest("base64url")}`;
   }
-  return "lane" in guessed ? `user:${guessed.userId}:${guessed.lane}` : `user:${guessed.userId}`;
+  return `user:${guessed.userId}:${guessed.lane}`;
 }
 
 const policyOf = ({ settings }: GuardDeps): FailurePolicy => ({
@@ -57,22 +59,47 @@ const policyOf = ({ settings }: GuardDeps): FailurePolicy => ({
  */
 export async function reserveGuess(deps: GuardDeps, guessed: Guessed): Promise<Guess> {
   const subject = subjectOf(deps, guessed);
-  const policy = policyOf(deps);
   const now = deps.clock.now();
-  const reserved = await reserveAttempt(deps.db.orm, subject, policy, now);
+  return guessOf(deps, subject, await reserveAttempt(deps.db.orm, subject, policyOf(deps), now), now);
+}
+
+/** What somebody says who they are, and what their device shows. */
+export interface LoginClaim {
+  readonly identifier: UserKey;
+  readonly deviceToken: string | undefined;
+}
+
+/**
+ * The same for a login, in one step with reading the account that is meant and whether the device is one of its owner's.
+ *
+ * @throws AppError as {@link reserveGuess}
+ */
+export async function reserveLoginGuess(deps: GuardDeps, { identifier, deviceToken }: LoginClaim) {
+  const now = deps.clock.now();
+  const meant = {
+    by: identifier,
+    deviceTokenHash: deviceToken === undefined ? null : hashSecret(deviceToken),
+    nobody: subjectOf(deps, { name: identifier.key }),
+  };
+  const { account, deviceId, subject, reserved } = await reserveLogin(deps.db.orm, meant, policyOf(deps), now);
+  return { account, isKnownDevice: deviceId !== null, guess: await guessOf(deps, subject, reserved, now) };
+}
+
+async function guessOf(deps: GuardDeps, subject: string, reserved: Reserved | undefined, now: Date): Promise<Guess> {
+  const { delayAfter, lockAfter } = policyOf(deps);
   if (reserved) {
     const { failures } = reserved;
-    const guess = { subject, failures, isLast: failures === policy.lockAfter, isLocked: false };
+    const guess = { subject, failures, isLast: failures === lockAfter, isLocked: false };
     await takeFailure(deps, guess, reserved.firstFailureAt);
     return guess;
   }
   const found = await findFailures(deps.db.orm, subject);
-  if (found && policy.lockAfter > 0 && found.failures >= policy.lockAfter) {
+  if (found && lockAfter > 0 && found.failures >= lockAfter) {
     return { subject, failures: found.failures, isLast: false, isLocked: true };
   }
   const delay = (found?.blockedUntil?.getTime() ?? 0) - now.getTime();
   const limit = found ? await waitOf(deps, "login_account", windowOf(subject, found.firstFailureAt)) : 0;
-  throw rateLimited(Math.max(delay, limit, 1), policy.delayAfter);
+  throw rateLimited(Math.max(delay, limit, 1), delayAfter);
 }
 
 /**
@@ -101,9 +128,7 @@ export const releaseGuess = async (deps: GuardDeps, { subject, isLocked }: Guess
 };
 
 /** The attempt was right in every respect: what came before it is forgotten. */
-export const passGuess = async (tx: Tx, { subject }: Guess): Promise<void> => {
-  await deleteFailures(tx, subject);
-};
+export const passGuess = (tx: Tx, { subject }: Guess) => deleteFailures(tx, subject);
 
 /** Forgets every failure on an account: its password was reset, or an administrator unlocks it. */
 export const clearFailures = async (tx: Tx, userId: string): Promise<void> => {

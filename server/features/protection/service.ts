@@ -12,12 +12,12 @@ export {
 export {
   clearFailures,
   type Guess,
-  type Guessed,
   isLane,
   passGuess,
   releaseGuess,
   reserveGuess,
+  reserveLoginGuess,
 } from "./guesses.ts";
-export { findKnownDevice, rememberDevice } from "./known-devices.ts";
+export { rememberDevice } from "./known-devices.ts";
 export { assertRoom, type ServiceLimit, takeRoom } from "./limits.ts";
 export { assessSignIn, type Signal, type SignInRisk, SUSPICIOUS } from "./sign-in-risk.ts";

@@ -16,7 +16,7 @@ import type { Principal } from "../rights/service.ts";
 import { deviceOf } from "./device.ts";
 
 export { deviceOf } from "./device.ts";
-export { makeRoomForSession } from "./session-limit.ts";
+export { makeRoomForSession, sessionsCounted } from "./session-limit.ts";
 export { createSessionStates, type SessionStates } from "./session-states.ts";
 
 /** What services need of the process to work with sessions; no server has to run. */

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import type { Statement } from "../../../db/database.ts";
 import { PASSWORD } from "../../support/app.ts";
 import { EVERY_ANSWER } from "../support/contract.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
@@ -226,7 +227,9 @@ describe("thrown faults", () => {
         ...db,
         transaction: (work) =>
           db.transaction(async (tx) => {
-            await work(tx);
+            const last: Statement[] = [];
+            await work(tx, (...statements) => last.push(...statements));
+            for (const statement of last) await statement;
             throw new Error("The very last statement failed");
           }),
       },

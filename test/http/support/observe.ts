@@ -36,11 +36,11 @@ export async function stepsOf(deps: Deps, work: () => Promise<unknown>): Promise
     orm: watched(db.orm, steps),
     transaction: (inside) => {
       steps.push("begin");
-      return db.transaction((tx) => inside(watched(tx, steps)));
+      return db.transaction((tx, withCommit) => inside(watched(tx, steps), withCommit));
     },
     change: (inside) => {
       steps.push("begin");
-      return db.change((tx) => inside(watched(tx, steps)));
+      return db.change((tx, withCommit) => inside(watched(tx, steps), withCommit));
     },
     query: (statement, values) => {
       steps.push("query");

@@ -1,17 +1,17 @@
 import { createHash, createHmac } from "node:crypto";
+import { bcrypt } from "../native.ts";
 import type { HashFormat, Verify } from "./format.ts";
 
 /** What is under the bcrypt hash: the password, or a digest of it in text. */
 type Prehash = (password: Buffer, salt: string) => string | Buffer;
 
-const LIBRARY = () => import("@node-rs/bcrypt");
 const HASH = String.raw`\$2[aby]\$(?:0[4-9]|1[0-4])\$[./A-Za-z0-9]{53}`;
 
 /** As every bcrypt, it takes the first 72 bytes. */
 const verifier =
   (hash: string, prehash: Prehash = (password) => password): Verify =>
   async (password) =>
-    (await LIBRARY()).verify(prehash(password, hash.slice(7, 29)), hash);
+    (await bcrypt()).verify(prehash(password, hash.slice(7, 29)), hash);
 
 const bcryptFormat = (name: string, prefix: string, prehash?: Prehash): HashFormat => ({
   name,
