@@ -50,15 +50,33 @@ function zoneOfMorning(): string {
   return `Etc/GMT${ahead > 0 ? "-" : "+"}${Math.abs(ahead)}`;
 }
 
+/** Starts all of it. Where that fails, what was started is ended. */
 export async function openInstallation(): Promise<Installation> {
+  const ends: (() => unknown)[] = [];
+  const remove = async () => {
+    for (const end of ends.splice(0).reverse()) await end();
+  };
+  try {
+    return { ...(await start(ends)), remove };
+  } catch (error) {
+    await remove();
+    throw error;
+  }
+}
+
+/** @param ends gets how each thing is ended that was started, in that order */
+async function start(ends: (() => unknown)[]): Promise<Omit<Installation, "remove">> {
   const scratch = scratchFolder();
+  ends.push(scratch.remove);
   const [postgres, redis, smtp, port] = await Promise.all([
     ownPostgres(),
     ownRedis(),
     startSmtp({ onRecipient: answerTo }),
     freePort(),
   ]);
+  ends.push(postgres.remove, redis.remove, smtp.close);
   const replica = await postgres.replica();
+  ends.push(replica.remove);
   const [home, other] = [join(scratch.path, "pushed"), join(scratch.path, "scraped")];
   const authority = certificateAuthority();
   const files = { cert: join(scratch.path, "cert.pem"), key: join(scratch.path, "key.pem") };
@@ -78,6 +96,7 @@ export async function openInstallation(): Promise<Installation> {
       static_configs: [{ targets: [`127.0.0.1:${port}`] }],
     },
   ]);
+  ends.push(victoria.stop);
   const both = {
     DATABASE_URL: postgres.url,
     REDIS_URL: `redis://127.0.0.1:${redis.port}`,
@@ -116,20 +135,22 @@ export async function openInstallation(): Promise<Installation> {
     PRIMER_SERVER__TLS_KEY: files.key,
     PRIMER_TELEMETRY__METRICS_TOKEN: METRICS_TOKEN,
   };
-  const children: Child[] = [];
   const startWorker = async (folder: string, variables: Record<string, string>) => {
     const child = primer(folder, ["worker"], variables);
-    children.push(child);
+    ends.push(child.kill);
     await child.until((out) => out.includes('"worker.started"'));
     return child;
   };
   const first = await serve(home, pushed);
+  ends.push(first.kill);
   const second = primer(other, ["serve", "--no-worker", "--port", String(port)], scraped);
-  children.push(first, second);
+  ends.push(second.kill);
   await second.until((out) => out.includes('"server.started"'));
   const db = await openPostgresAt(postgres.url);
+  ends.push(db.close);
   await waitFor("metrics of both nodes", async () => (await victoria.query(BOTH_SEEN)).length === 2);
   const vmalert = await startVmalert(RULES, victoria.url);
+  ends.push(vmalert.stop);
   return {
     nodes: [
       { environment: "development", url: first.url, ca: undefined, startWorker: () => startWorker(home, pushed) },
@@ -147,17 +168,6 @@ export async function openInstallation(): Promise<Installation> {
     vmalert,
     certify,
     query: (sql) => db.query(sql),
-    async remove() {
-      await Promise.all(children.map((child) => child.kill()));
-      await db.close();
-      await vmalert.stop();
-      await victoria.stop();
-      await smtp.close();
-      await redis.remove();
-      await replica.remove();
-      await postgres.remove();
-      scratch.remove();
-    },
   };
 }
 

@@ -38,7 +38,7 @@ beforeAll(async () => {
 afterAll(async () => {
   if (!possible) return;
   clearInterval(watching);
-  await installation.remove();
+  await installation?.remove();
 });
 
 const ask = ({ url, ca }: Node, path: string, options: RequestInit = {}): Promise<Answer> =>
