@@ -15,8 +15,8 @@ interface MetricSpec {
   /** Each label with every value that it may have: a metric never grows with what is sent to it. */
   readonly labels: Readonly<Record<string, readonly string[] | Bounded>>;
   /**
-   * What the gauges of several processes of a node come to. "max": each of them says the same, of the database or of the
-   * machine.
+   * What the gauges (and tallies) of several processes of a node come to. "max": each of them says the same, of the
+   * database or of the machine.
    */
   readonly across?: "sum" | "max";
 }
@@ -304,7 +304,8 @@ export const METRICS = {
   primer_key_rotation_interval_seconds: {
     kind: "gauge",
     unit: "s",
-    sentence: "How old keys become by keys.rotate_every; none where they are rotated by hand.",
+    sentence:
+      "How old signing keys become by keys.rotate_every and keys.publish_ahead; none where they are rotated by hand.",
     labels: {},
     across: "max",
   },
@@ -389,6 +390,7 @@ export const METRICS = {
     unit: "s",
     sentence: "Processor time of the whole machine, at work and idle.",
     labels: { state: ["busy", "idle"] },
+    across: "max",
   },
   primer_host_memory_bytes: {
     kind: "gauge",

@@ -19,7 +19,7 @@ interface Import {
 }
 
 const files = [...new Glob(`{${LAYERS.join(",")}}/**/*.ts`).scanSync({ cwd: root })].sort();
-const isBuildStep = (path: string) => /^(db|cli)\/build\//.test(path);
+const isBuildStep = (path: string) => /^(db|cli|grafana)\/build\//.test(path);
 
 /** The text without comments, so that a word in a sentence is no use of it. */
 function codeOf(path: string): string {

@@ -1,12 +1,13 @@
 /**
- * Writes every generated file: the README's reference, server/openapi.json, the list of migrations and the diagram of the
- * database.
+ * Writes every generated file: the README's reference, server/openapi.json, the list of migrations, the diagram of the
+ * database, dashboards and alerts.
  * `bun run generate`; with --check it writes nothing and fails where one is not what it should be.
  */
 import { join } from "node:path";
 import { VERSION } from "../../config/version.ts";
 import { migrationList } from "../../db/build/list-migrations.ts";
 import { schemaDocument } from "../../db/build/schema-diagram.ts";
+import { grafanaFiles } from "../../grafana/build/files.ts";
 import { describeApi } from "../../server/app.ts";
 import { withReference } from "./reference.ts";
 
@@ -19,6 +20,7 @@ const files: Readonly<Record<string, string>> = {
   [join(root, "server/openapi.json")]: `${JSON.stringify(await describeApi({ version: VERSION }), null, 2)}\n`,
   [join(root, "db/migrations/index.ts")]: migrationList(),
   [join(root, "db/schema/README.md")]: schemaDocument(),
+  ...Object.fromEntries(Object.entries(grafanaFiles()).map(([path, content]) => [join(root, path), content])),
 };
 
 const stale: string[] = [];

@@ -1,5 +1,7 @@
 /** The parts of README.md that are made from the program itself. `bun run generate` writes them, CI compares. */
 import { defaultOf, ENVIRONMENT_SETTING, ENVIRONMENTS, type NamedSetting, SETTING_LIST } from "../../config/schema.ts";
+import { anchorOf } from "../../grafana/build/alert-files.ts";
+import { ALERT_LIST } from "../../grafana/build/alerts.ts";
 import { argumentForm } from "../command.ts";
 import { COMMANDS } from "../commands.ts";
 
@@ -31,7 +33,25 @@ function settingsTable(): string {
   return [head, row(["---", "---", "---", "---", "---"]), ...rows].join("\n");
 }
 
-const PARTS: Readonly<Record<string, () => string>> = { commands: commandTable, settings: settingsTable };
+function runbookTable(): string {
+  const rows = ALERT_LIST.map(([name, { severity, runbook }]) =>
+    row([
+      `<a id="${anchorOf(name)}"></a>${code(name)}<br>${severity}`,
+      ...[runbook.means, runbook.look, runbook.act].map(cell),
+    ]),
+  );
+  return [
+    row(["alert", "what it means", "what to look at", "what to do"]),
+    row(["---", "---", "---", "---"]),
+    ...rows,
+  ].join("\n");
+}
+
+const PARTS: Readonly<Record<string, () => string>> = {
+  commands: commandTable,
+  settings: settingsTable,
+  runbook: runbookTable,
+};
 
 /** The README with its generated parts made anew. Throws where a part has no place in it. */
 export function withReference(readme: string): string {

@@ -37,7 +37,7 @@ interface Counts {
 const say = (text: string) => process.stdout.write(`\n== ${text}\n`);
 
 /** What starts processes of its own, and waits for them more than it works. */
-const WITH_PROCESSES = ["test/backup", "test/binary.test.ts", "test/browser", "test/cli"];
+const WITH_PROCESSES = ["test/backup", "test/binary.test.ts", "test/browser", "test/cli", "test/observability"];
 const DRILLS = ["test/drills"];
 /** What looks at behaviour through the database, and so must hold on both. */
 const ON_BOTH = ["test/http", "test/db", "test/flows", "test/worker"];

@@ -71,7 +71,10 @@ export function measureInstallation(deps: MeasureDeps): void {
       return [{ use }, age(key?.createdAt)] as const;
     }),
   );
-  show("primer_key_rotation_interval_seconds", () => [[{}, deps.settings.keys.rotate_every / 1000 || null]]);
+  show("primer_key_rotation_interval_seconds", () => {
+    const { rotate_every, publish_ahead } = deps.settings.keys;
+    return [[{}, rotate_every === 0 ? null : (rotate_every + publish_ahead) / 1000]];
+  });
   show("primer_backup_verified_age_seconds", async () => {
     const last = await withinDeadline(findLastBackup(db.orm, true), MEASURE_WITHIN_MS);
     return [[{}, age(last?.takenAt)]];
