@@ -54,7 +54,7 @@ BEGIN
 	RETURN made;
 END $$;
 --> statement-breakpoint
-CREATE FUNCTION "audit_attach_partition"(parent text, month date) RETURNS void LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION "audit_attach_partition"(parent text, month date) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET "TimeZone" = 'UTC' AS $$
 DECLARE
 	part text := parent || to_char(month, '"_y"YYYY"m"MM');

@@ -52,7 +52,8 @@ export async function takeBackup(deps: BackupDeps, options: BackupOptions): Prom
     db.snapshot(async (reader) => {
       await reader.query("SET TimeZone TO 'UTC'");
       // A month that is dropped goes at once, also for whoever does not see yet that it was: so none goes meanwhile.
-      await reader.query("LOCK TABLE audit_anchors, audit_log, audit_seals IN ACCESS SHARE MODE");
+      if (db.kind === "postgres")
+        await reader.query("LOCK TABLE audit_anchors, audit_log, audit_seals IN ACCESS SHARE MODE");
       const manifest = { ...(await describe(reader)), id, taken_at: takenAt.toISOString(), database: db.kind };
       await put(JSON.stringify({ ...manifest, settings: options.settingsText } satisfies Manifest));
       tables = await readTables(reader, put, options.told);
