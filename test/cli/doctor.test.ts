@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { generateSecret } from "../../config/secrets.ts";
+import type { Database } from "../../db/database.ts";
 import { MIGRATIONS } from "../../db/migrations/index.ts";
 import { openPglite } from "../../db/pglite.ts";
 import { createSealer } from "../../server/features/audit/service.ts";
@@ -53,18 +54,24 @@ describe("doctor", () => {
   test("says since when nothing was sealed", async () => {
     const home = await scratch.home();
     const told = async () => (await doctor(home)).findings.find(({ check }) => check === "audit chain");
+    const withDatabase = async (work: (database: Database) => Promise<unknown>) => {
+      const database = await openPglite(home);
+      await work(database).finally(() => database.close());
+    };
+    await withDatabase(async (database) => {
+      await database.query(
+        `INSERT INTO audit_log (id, time, action, outcome, actor_kind)
+         VALUES (gen_random_uuid(), now() - interval '10 minutes', 'login', 'success', 'system')`,
+      );
+      await createSealer(database, () => 0).seal();
+    });
     expect(await told()).toBeUndefined();
-    const database = await openPglite(home);
-    await database.query(
-      `INSERT INTO audit_log (id, time, action, outcome, actor_kind)
-       VALUES (gen_random_uuid(), now() - interval '10 minutes', 'login', 'success', 'system')`,
+    await withDatabase((database) =>
+      database.query(
+        `INSERT INTO audit_log (id, time, action, outcome, actor_kind)
+         SELECT gen_random_uuid(), now() - make_interval(mins => ago), 'login', 'success', 'system' FROM unnest(ARRAY[3, 2]) AS ago`,
+      ),
     );
-    await createSealer(database, () => 0).seal();
-    await database.query(
-      `INSERT INTO audit_log (id, time, action, outcome, actor_kind)
-       SELECT gen_random_uuid(), now() - make_interval(mins => ago), 'login', 'success', 'system' FROM unnest(ARRAY[3, 2]) AS ago`,
-    );
-    await database.close();
     const finding = await told();
     expect(finding).toMatchObject({
       state: "warning",
