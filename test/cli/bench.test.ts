@@ -1,10 +1,10 @@
 /** `primer bench` as operators and pipelines run it. Nothing here says how fast anything is. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PRIMER, plainEnvironment, type Ran, runPrimer } from "../support/server.ts";
 import { freePort } from "../support/services.ts";
-import { ADMIN, jsonOf, openScratch, type Scratch, when } from "./support/home.ts";
+import { ADMIN, jsonOf, openScratch, type Scratch, temporaryFilesIn, when } from "./support/home.ts";
 import { type Serving, serve } from "./support/serve.ts";
 
 let scratch: Scratch;
@@ -60,11 +60,8 @@ async function untilHolds(what: string, holds: () => boolean | Promise<boolean>)
   }
 }
 
-/** What is in a folder but for the addon that Bun unpacks there once, for every process of the binary. */
-const filesIn = (folder: string) => readdirSync(folder).filter((name) => !/^\.bun-.*\.node$/.test(name));
-
 function expectWhole(folder: string): void {
-  expect(filesIn(folder)).toEqual([]);
+  expect(temporaryFilesIn(folder)).toEqual([]);
   expect(processesOf(folder)).toEqual([]);
 }
 
@@ -149,7 +146,7 @@ describe("what ends it", () => {
       { env: plainEnvironment(environmentIn(folder)), stdin: "ignore", stdout: "ignore", stderr: "ignore" },
     );
     await untilHolds("its server", () => processesOf(folder).some((line) => line.includes(" serve ")));
-    expect(filesIn(folder)).toHaveLength(1);
+    expect(temporaryFilesIn(folder)).toHaveLength(1);
     return { child, folder };
   }
 

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { COMMANDS } from "../../cli/commands.ts";
 import { PRIMER, plainEnvironment } from "../support/server.ts";
 import { freePort } from "../support/services.ts";
-import { openScratch, type Scratch } from "./support/home.ts";
+import { openScratch, type Scratch, temporaryFilesIn } from "./support/home.ts";
 
 const folder = join(import.meta.dir, "../../compose/ci");
 
@@ -48,14 +48,14 @@ test("the shell one sets up, serves, measures and has the doctor look, and leave
   expect(assertions).toHaveLength(5);
   expect(readdirSync(ran.reports).sort()).toEqual(["bench.html", "bench.json"]);
   expect(ran.out).toContain("audit log");
-  expect(readdirSync(ran.temporary)).toEqual([]);
+  expect(temporaryFilesIn(ran.temporary)).toEqual([]);
 });
 
 // A pipeline fails where an assertion does not hold, and puts everything away all the same.
 test("it ends with 4 where an assertion does not hold", async () => {
   const ran = await runPipeline("fails", { LOGIN_P99: "1us", VERIFY_P99: "60s" });
   expect(ran.exitCode).toBe(4);
-  expect(readdirSync(ran.temporary)).toEqual([]);
+  expect(temporaryFilesIn(ran.temporary)).toEqual([]);
 });
 
 test("what they write on the command line of bench is there", () => {

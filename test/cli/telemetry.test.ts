@@ -201,6 +201,8 @@ describe("log files", () => {
     const files = () => readdirSync(join(home, "logs")).sort();
     for (let round = 0; round < 40; round++) await Promise.all(Array.from({ length: 50 }, ask));
     await waitFor("old files are gone", () => files().length === 3);
+    server.signal("SIGTERM");
+    await server.finished;
     for (const name of files()) {
       expect(name).toMatch(/^serve-\d{8}T\d{9}Z-\d+\.log$/);
       const path = join(home, "logs", name);
@@ -208,8 +210,6 @@ describe("log files", () => {
       const lines = readFileSync(path, "utf8").trimEnd().split("\n");
       for (const line of lines) expect(server.out()).toContain(line);
     }
-    server.signal("SIGTERM");
-    await server.finished;
     expect(readFileSync(join(home, "logs", files().at(-1) ?? ""), "utf8")).toContain('"event":"process.stopped"');
   }, 60_000);
 

@@ -104,3 +104,7 @@ export function when(condition: unknown, why: string): boolean {
   if (!condition) process.stdout.write(`Left out: ${why}\n`);
   return Boolean(condition);
 }
+
+/** What is in a folder for temporary files, but for the addon that Bun unpacks there once for all processes of the binary. */
+export const temporaryFilesIn = (folder: string): string[] =>
+  readdirSync(folder).filter((name) => !/^\.bun-.*\.node$/.test(name));
