@@ -1,6 +1,6 @@
 /** `primer bench` as operators and pipelines run it. Nothing here says how fast anything is. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PRIMER, plainEnvironment, type Ran, runPrimer } from "../support/server.ts";
 import { freePort } from "../support/services.ts";

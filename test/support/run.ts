@@ -37,7 +37,8 @@ interface Counts {
 const say = (text: string) => process.stdout.write(`\n== ${text}\n`);
 
 /** What starts processes of its own, and waits for them more than it works. */
-const WITH_PROCESSES = ["test/backup", "test/binary.test.ts", "test/browser", "test/cli", "test/observability"];
+const COMMANDS = ["test/cli"];
+const WITH_PROCESSES = ["test/backup", "test/binary.test.ts", "test/browser", "test/observability"];
 const DRILLS = ["test/drills"];
 /** What looks at behaviour through the database, and so must hold on both. */
 const ON_BOTH = ["test/http", "test/db", "test/flows", "test/worker"];
@@ -160,8 +161,11 @@ async function runAll(): Promise<Counts> {
       { name: "embedded database", paths: [...onEmbedded, ...ELSEWHERE], environment, coverage: !isShort },
     ];
     const lanes: Suite[][] = [
-      [{ name: "processes", paths: WITH_PROCESSES, environment, isolated: true }],
-      [{ name: "drills", paths: DRILLS, environment, isolated: true }],
+      [{ name: "commands", paths: COMMANDS, environment, isolated: true }],
+      [
+        { name: "drills", paths: DRILLS, environment, isolated: true },
+        { name: "processes", paths: WITH_PROCESSES, environment, isolated: true },
+      ],
       databases,
     ];
     if (postgres) {
