@@ -144,7 +144,8 @@ describe("what is counted", () => {
     const before = await hashes();
     const answers = await Promise.all(Array.from({ length: 200 }, () => login("grace", "wrong")));
     expect((await hashes()) - before).toBeLessThanOrEqual(5);
-    expect(answers.filter(({ status }) => status === 429).length).toBeGreaterThanOrEqual(195);
+    // The others were refused before; on a machine with much else to do some of them for want of a slot.
+    expect(answers.filter(({ status }) => status === 429 || status === 503).length).toBeGreaterThanOrEqual(195);
   });
 
   test("what the installation comes to", async () => {
