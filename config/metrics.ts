@@ -350,13 +350,6 @@ export const METRICS = {
     sentence: "Processor time that was used.",
     labels: {},
   },
-  process_start_time_seconds: {
-    kind: "gauge",
-    unit: "s",
-    sentence: "When the process that began last did so, in seconds since 1970.",
-    labels: {},
-    across: "max",
-  },
   process_resident_memory_bytes: {
     kind: "gauge",
     unit: "By",

@@ -30,7 +30,6 @@ export function measureProcess({
     const { user, system } = process.cpuUsage();
     return (user + system) / 1e6;
   });
-  own("process_start_time_seconds", () => performance.timeOrigin / 1000);
   own("process_resident_memory_bytes", () => process.memoryUsage.rss());
   own("process_open_fds", () => readdirSync("/proc/self/fd").length);
   own("process_max_fds", () => Number(/^Max open files\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"))?.[1]));
