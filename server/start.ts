@@ -143,7 +143,7 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
     lifecycle: { draining: false },
     async close() {
       redis?.scripts.close();
-      await nodeMetrics.close();
+      nodeMetrics.close();
       deps.geo.close();
       deps.threats.close();
       await presence.close();
