@@ -1,10 +1,9 @@
 import { chosen, dashboard, WINDOW } from "../dashboard.ts";
 import { bars, lines, tile } from "../panels.ts";
 import { REAL_ROUTES } from "../queries.ts";
+import { answered5xx, requests } from "../shared-panels.ts";
 
 const { buckets, counts, sums } = chosen;
-const requests = (more: { status?: string } = {}) =>
-  counts("http_server_request_duration_seconds", { route: REAL_ROUTES, ...more });
 const latency = (quantile: number, by = "", window = WINDOW) =>
   `histogram_quantile(${quantile}, sum by (${by}le) (rate(${buckets("http_server_request_duration_seconds", { route: REAL_ROUTES })}[${window}])))`;
 
@@ -21,14 +20,7 @@ export const api = () =>
         unit: "reqps",
         query: `sum(rate(${requests()}[${WINDOW}]))`,
       }),
-      tile({
-        title: "Answered 5xx (5 min)",
-        about: "http_server_request_duration_seconds",
-        alerts: ["ErrorRateHigh"],
-        unit: "percentunit",
-        worry: [0.01, 0.05],
-        query: `sum(increase(${requests({ status: "=~5.." })}[5m])) / sum(increase(${requests()}[5m]))`,
-      }),
+      answered5xx(),
       ...([0.5, 0.95, 0.99] as const).map((quantile) =>
         tile({
           title: `p${quantile * 100}`,
@@ -44,7 +36,7 @@ export const api = () =>
         about: "http_server_request_duration_seconds",
         unit: "short",
         decimals: 0,
-        query: `sum(increase(${requests({ status: "429" })}[$__range]))`,
+        query: `sum(increase(${requests("429")}[$__range]))`,
       }),
       lines({
         title: "Requests by status",

@@ -1,8 +1,8 @@
 import { chosen, dashboard, WINDOW } from "../dashboard.ts";
 import { lines, tile } from "../panels.ts";
+import { overALimit, perMinute } from "../shared-panels.ts";
 
 const { of, buckets } = chosen;
-const perMinute = (selector: string, by: string) => `60 * sum by (${by}) (rate(${selector}[${WINDOW}]))`;
 const signIns = of("primer_sign_ins_total");
 const failures = of("primer_sign_ins_total", { outcome: "failure" });
 const refused = of("primer_tokens_verified_total", { outcome: "refused" });
@@ -122,14 +122,7 @@ export const authentication = () =>
           "{{line}}": `histogram_quantile(0.95, sum by (line, le) (rate(${buckets("primer_hash_wait_seconds")}[${WINDOW}])))`,
         },
       }),
-      lines({
-        title: "Over a limit",
-        about: "primer_limits_hit_total",
-        alerts: ["LimitBreaches"],
-        unit: "opm",
-        stacked: true,
-        queries: { "{{limit}} ({{mode}})": perMinute(of("primer_limits_hit_total"), "limit, mode") },
-      }),
+      overALimit(),
       lines({
         title: "Unusual sign-ins",
         about: "primer_unusual_sign_ins_total",

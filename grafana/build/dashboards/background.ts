@@ -1,9 +1,9 @@
 import { chosen, dashboard, WINDOW } from "../dashboard.ts";
 import { lines, tile } from "../panels.ts";
+import { perMinute } from "../shared-panels.ts";
 
 const { of, buckets, counts } = chosen;
 const jobs = (state: "waiting" | "running" | "dead") => `sum(max by (queue) (${of("primer_jobs", { state })}))`;
-const perMinute = (selector: string, by: string) => `60 * sum by (${by}) (rate(${selector}[${WINDOW}]))`;
 
 export const background = () =>
   dashboard({

@@ -1,12 +1,8 @@
-import { chosen, dashboard, WINDOW } from "../dashboard.ts";
+import { chosen, dashboard } from "../dashboard.ts";
 import { bars, lines, tile } from "../panels.ts";
-import { REAL_ROUTES } from "../queries.ts";
+import { answered5xx, overALimit, perMinute, requests, total } from "../shared-panels.ts";
 
 const { of, counts } = chosen;
-const requests = (status?: string) =>
-  counts("http_server_request_duration_seconds", { route: REAL_ROUTES, ...(status ? { status } : {}) });
-const total = (selector: string) => `sum(increase(${selector}[$__range]))`;
-const perMinute = (selector: string, by: string) => `60 * sum by (${by}) (rate(${selector}[${WINDOW}]))`;
 
 export const errors = () =>
   dashboard({
@@ -14,14 +10,7 @@ export const errors = () =>
     title: "Errors",
     description: "Whatever did not work: requests, sign-ins, dependencies, jobs.",
     panels: [
-      tile({
-        title: "Answered 5xx (5 min)",
-        about: "http_server_request_duration_seconds",
-        alerts: ["ErrorRateHigh"],
-        unit: "percentunit",
-        worry: [0.01, 0.05],
-        query: `sum(increase(${requests("=~5..")}[5m])) / sum(increase(${requests()}[5m]))`,
-      }),
+      answered5xx(),
       tile({
         title: "Internal errors (500)",
         about: "http_server_request_duration_seconds",
@@ -86,14 +75,7 @@ export const errors = () =>
         legend: "{{status}} {{method}} {{route}}",
         query: `sort_desc(topk(10, sum by (status, method, route) (increase(${requests("=~4..")}[$__range])) > 0))`,
       }),
-      lines({
-        title: "Over a limit",
-        about: "primer_limits_hit_total",
-        alerts: ["LimitBreaches"],
-        unit: "opm",
-        stacked: true,
-        queries: { "{{limit}} ({{mode}})": perMinute(of("primer_limits_hit_total"), "limit, mode") },
-      }),
+      overALimit(),
       lines({
         title: "Failures of dependencies",
         about: "primer_dependency_failures_total",
