@@ -3,7 +3,7 @@ import { bars, lines, tile } from "../panels.ts";
 import { REAL_ROUTES } from "../queries.ts";
 import { answered5xx, requests } from "../shared-panels.ts";
 
-const { buckets, counts, sums } = chosen;
+const { buckets, sums } = chosen;
 const latency = (quantile: number, by = "", window = WINDOW) =>
   `histogram_quantile(${quantile}, sum by (${by}le) (rate(${buckets("http_server_request_duration_seconds", { route: REAL_ROUTES })}[${window}])))`;
 
