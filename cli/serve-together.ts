@@ -30,7 +30,7 @@ export interface Share {
 export function workersAsked({ workers }: Options, embedded: boolean): number | Share {
   const text = workers === undefined ? "1" : String(workers);
   const [, index, of] = /^(\d+)\/(\d+)$/.exec(text) ?? [];
-  const count = text === "auto" ? availableParallelism() : Number(of ?? text);
+  const count = text === "auto" ? Math.min(availableParallelism(), MOST_WORKERS) : Number(of ?? text);
   if (!Number.isInteger(count) || count < 1 || count > MOST_WORKERS)
     throw misused(`--workers: expected auto or a whole number from 1 to ${MOST_WORKERS}, not ${text}.`);
   if (count > 1 && embedded) {
@@ -84,18 +84,25 @@ export async function serveTogether(
   const pauses = new Map<number, Timer>();
   let isStopping = false;
   let everServed = false;
+  /** Those that listen for SIGHUP, which would end the others; they are told as soon as they do. */
+  const serving = new Set<number>();
+  let reloads = 0;
 
   function start(index: number, failures: number): void {
     pauses.delete(index);
     const began = performance.now();
+    const asOf = reloads;
     const child = Bun.spawn(commandOf(context, { index, of: count }, withWorker && index === 1), {
       env: context.environment as Record<string, string>,
       stdio: ["ignore", context.options.json ? "ignore" : "inherit", "inherit"],
       ipc() {
         everServed = true;
+        serving.add(index);
+        if (asOf !== reloads) child.kill("SIGHUP");
       },
       onExit(_, exitCode, signal) {
         children.delete(index);
+        serving.delete(index);
         if (isStopping) return;
         if (!everServed) return ended.resolve(exitCode ?? 1);
         const failed = performance.now() - began > IN_ORDER_AFTER_MS ? 0 : failures;
@@ -118,7 +125,10 @@ export async function serveTogether(
   const tellAll = (signal: NodeJS.Signals) => {
     for (const child of children.values()) child.kill(signal);
   };
-  process.on("SIGHUP", () => tellAll("SIGHUP"));
+  process.on("SIGHUP", () => {
+    reloads++;
+    for (const index of serving) children.get(index)?.kill("SIGHUP");
+  });
   for (let index = 1; index <= count; index++) start(index, 0);
   log.info("Serving with several processes", { event: "serve.together", processes: count, pid: process.pid });
   const exitCode = await Promise.race([stopped.then(() => 0), ended.promise]);

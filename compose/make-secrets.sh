@@ -13,7 +13,11 @@ umask 0333
 
 random() { openssl rand -base64 32 | tr '+/' '-_' | tr -d '=\n'; } # 256 bits in base64url
 put() { # put NAME: standard input becomes the file, unless it is there
-  if [ -e "$1" ]; then cat >/dev/null; else cat >"$1"; fi
+  if [ -s "$1" ]; then cat >/dev/null; return; fi
+  rm -f "$1" "$1.new"
+  cat >"$1.new"
+  [ -s "$1.new" ] || [ "$1" = smtp_url ] || { echo "$1 could not be made: is openssl there, and room on the disk?" >&2; exit 1; }
+  mv "$1.new" "$1"
 }
 
 for name in primer_master_key primer_pepper admin_password backup_passphrase grafana_admin_password grafana_database_password \

@@ -1,17 +1,26 @@
-import { createWriteStream, mkdirSync, readdirSync, rmSync, statSync, type WriteStream } from "node:fs";
+import { createWriteStream, mkdirSync, readdirSync, rmSync, type WriteStream } from "node:fs";
 import { join, resolve } from "node:path";
-import { failed, textOf } from "./errors.ts";
+import { codeOf, failed, textOf } from "./errors.ts";
 import type { LogSink } from "./log.ts";
 import type { Settings } from "./schema.ts";
 
 /** How much may wait for a slow disk before lines are left out of the file (bytes). */
 const MOST_WAITING_BYTES = 4 * 1024 * 1024;
+/** How long the last lines may take to get into the file when the process ends (milliseconds). */
+const LAST_WRITE_MS = 2000;
 /** After a file could not be written, the next one is begun no sooner than this (milliseconds). */
 const TRY_AGAIN_MS = 10_000;
 
+/** Where log lines go. */
+export interface LogFiles {
+  readonly sink: LogSink;
+  /** Resolves once everything is in the file, for the end of the process. */
+  close(): Promise<void>;
+}
+
 /**
  * Where log lines go: to `out`, and where `log.folder` names one to a file there as well. Each process has a file of its
- * own, and begins the next one where it has become too large; the oldest files of its kind are deleted. A disk that fails
+ * own, and begins the next one where it has become too large; its oldest files are deleted. A disk that fails
  * or is full costs the lines in the file, and nothing else.
  *
  * @param home what a relative folder starts from
@@ -24,8 +33,8 @@ export function openLogSink(
   kind: string,
   out: LogSink,
   now: () => Date,
-): LogSink {
-  if (settings.folder === "") return out;
+): LogFiles {
+  if (settings.folder === "") return { sink: out, async close() {} };
   const folder = resolve(home, settings.folder);
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
@@ -59,7 +68,7 @@ export function openLogSink(
     file.write(line);
     size += Buffer.byteLength(line);
   }
-  return {
+  const sink: LogSink = {
     write(line) {
       write(line);
       return out.write(line);
@@ -68,16 +77,42 @@ export function openLogSink(
       return out.writableLength ?? 0;
     },
   };
+  return {
+    sink,
+    async close() {
+      const last = file;
+      if (!last) return;
+      const written = new Promise<void>((resolve) => last.once("close", resolve).end());
+      await Promise.race([written, Bun.sleep(LAST_WRITE_MS)]);
+    },
+  };
 }
 
-/** Those that were written last are kept: as many as `keep` says, and the one that is written now. */
+/**
+ * Of its own files a process keeps as many as `keep` says beside the one that it writes, and of those of processes that are
+ * gone as many together. What cannot be deleted stays.
+ */
 function deleteOldest(folder: string, kind: string, keep: number): void {
-  const files = readdirSync(folder)
-    .filter((name) => name.startsWith(`${kind}-`) && name.endsWith(".log"))
-    .map((name) => ({
-      path: join(folder, name),
-      at: statSync(join(folder, name), { throwIfNoEntry: false })?.mtimeMs ?? 0,
-    }))
-    .sort((one, other) => other.at - one.at);
-  for (const { path } of files.slice(keep + 1)) rmSync(path, { force: true });
+  try {
+    const files = readdirSync(folder)
+      .flatMap((name) => {
+        const [, ofKind, began = "", pid] = /^(\w+)-(\d{8}T\d{9}Z)-(\d+)\.log$/.exec(name) ?? [];
+        return ofKind === kind ? [{ path: join(folder, name), began, pid: Number(pid) }] : [];
+      })
+      .sort((one, other) => (one.began < other.began ? 1 : -1));
+    const own = files.filter(({ pid }) => pid === process.pid).slice(keep + 1);
+    const gone = files.filter(({ pid }) => pid !== process.pid && !isThere(pid)).slice(keep);
+    for (const { path } of [...own, ...gone]) rmSync(path, { force: true });
+  } catch {
+    // The next file tries again.
+  }
+}
+
+function isThere(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return codeOf(error) === "EPERM";
+  }
 }

@@ -180,7 +180,10 @@ export const METRICS = {
     unit: "",
     sentence: "Requests that were over a rate limit; `shadow` ones were let through.",
     labels: {
-      limit: { boundedBy: "the names in rate_limits; `route` for those of single routes" },
+      limit: {
+        boundedBy:
+          "the names in rate_limits; `route` for those of single routes, `refused` for what is refused before those are looked at",
+      },
       mode: ["enforce", "shadow"],
     },
   },

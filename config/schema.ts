@@ -270,7 +270,7 @@ export const SETTINGS = {
     trace_ratio: setting(
       share,
       0.1,
-      "The share of requests that are traced, from 0 to 1; where a caller traces already, it decides. 0: none at all.",
+      "The share of requests that are traced, from 0 to 1, by the ids of their traces; those of callers count alike. 0: none at all.",
       { alias: "OTEL_TRACES_SAMPLER_ARG" },
     ),
     metrics_token: setting(
@@ -293,7 +293,11 @@ export const SETTINGS = {
       "A folder in which log lines are kept as well, one file for each process. A path in the home, or an absolute one. Empty: none.",
     ),
     max_bytes: setting(integer(65_536, 1_073_741_824), 16_777_216, "A file of the log that is larger is put aside."),
-    keep: setting(integer(1, 1000), 10, "As many files that were put aside are kept for each process."),
+    keep: setting(
+      integer(1, 1000),
+      10,
+      "As many files that were put aside are kept for each process that runs, and for all together that have ended.",
+    ),
   },
   docs: {
     enabled: setting(

@@ -119,9 +119,11 @@ async function openTracing(
         : import("@opentelemetry/exporter-trace-otlp-proto"),
     ]);
   const exporter = telling(new OTLPTraceExporter(exporterOptions(settings, url)), "spans", url, log);
+  const ratio = new sdk.TraceIdRatioBasedSampler(settings.trace_ratio);
   const provider = new sdk.TracerProvider({
     resource,
-    sampler: new sdk.ParentBasedSampler({ root: new sdk.TraceIdRatioBasedSampler(settings.trace_ratio) }),
+    // Also of the traces that callers begin: anybody may call, and say that everything or nothing is to be traced.
+    sampler: new sdk.ParentBasedSampler({ root: ratio, remoteParentSampled: ratio, remoteParentNotSampled: ratio }),
     spanProcessors: [
       new sdk.BatchSpanProcessor({
         exporter,

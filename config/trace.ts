@@ -1,7 +1,7 @@
 import { type Attributes, context, propagation, type Span, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
 
 /** What is handed on to whoever goes on with a trace (W3C Trace Context): empty where nothing is traced. */
-export type TraceCarrier = { traceparent?: string; tracestate?: string };
+export type TraceCarrier = { traceparent?: string };
 
 let isOn = false;
 /** From now on spans are made, by whatever provider was registered. */

@@ -138,7 +138,8 @@ export function boundedPool(
 
   function giveBack(own: Pool, connection: PooledConnection): void {
     if (!own.connections.has(connection)) return;
-    if (own.isOver || connection.isOld()) end(own, connection);
+    if (own.isOver || connection.isUsedUp())
+      end(own, connection, deadlineMs / 1000); // one that is being made is not cut off
     else {
       own.connections.set(connection, performance.now());
       own.idle.push(connection);
@@ -147,10 +148,10 @@ export function boundedPool(
     if (longest && performance.now() - (own.connections.get(longest) ?? 0) > MAX_IDLE_MS) end(own, longest);
   }
 
-  function end(own: Pool, connection: PooledConnection): void {
+  function end(own: Pool, connection: PooledConnection, timeoutSeconds = 0): void {
     own.connections.delete(connection);
     if (own.idle.includes(connection)) own.idle.splice(own.idle.indexOf(connection), 1);
-    connection.end(0).catch(() => {});
+    connection.end(timeoutSeconds).catch(() => {});
   }
 
   function endAll(own: Pool, timeoutSeconds: number): Promise<unknown> {
@@ -162,7 +163,10 @@ export function boundedPool(
     breaker.assertClosed(); // nobody waits for a connection only to be refused then
     const arrived = performance.now();
     const own = pool;
-    await own.slots.take(MAX_WAIT_MS);
+    await own.slots.take(MAX_WAIT_MS).catch((error) => {
+      giveUpIfSilent(own, 0);
+      throw error;
+    });
     try {
       breaker.assertClosed(); // it may have opened meanwhile
     } catch (error) {
@@ -196,17 +200,20 @@ export function boundedPool(
   }
 
   const unsafe = (...given: Parameters<postgres.Sql["unsafe"]>) => {
-    let query: ReturnType<PooledConnection["send"]> | undefined;
+    let sent: { readonly query: ReturnType<PooledConnection["send"]>; readonly over: PooledConnection } | undefined;
     let late = false;
     const onLate = () => {
       late = true;
-      if (query && !query.state) query.cancel(); // it still waits for a connection
+      if (!sent || sent.query.state) return;
+      sent.over.spoil();
+      sent.query.cancel(); // it still waits for its connection to be made
     };
     return rowsOf((asValues) =>
       inSpan("db.query", isTracing() ? spanOf(given[0]) : DATABASE_SPAN, () =>
-        bounded(async ({ send }) => {
+        bounded(async (connection) => {
           if (late) throw new DeadlineError(deadlineMs);
-          query = send(...given);
+          const query = connection.send(...given);
+          sent = { query, over: connection };
           return asValues ? query.values() : query;
         }, onLate),
       ),

@@ -1,6 +1,7 @@
 import postgres from "postgres";
 import { codeOf } from "../config/errors.ts";
 import type { Statement } from "./database.ts";
+import { isForgotten } from "./errors.ts";
 
 /** Longer texts are lists of rows, of which the server need not keep every length there is. */
 const LONGEST_PREPARED = 4096;
@@ -33,8 +34,10 @@ export interface PooledConnection {
    * COMMIT after the last of them. The server does them in their order, each by itself.
    */
   transaction<F extends Finished<unknown>>(work: (tx: Sends) => Promise<F>): Promise<F>;
-  /** Whether it has served its time. */
-  isOld(): boolean;
+  /** It is not to be used again: the driver would wait for ever for a query that was cancelled before it was sent. */
+  spoil(): void;
+  /** Whether it is not to be used again, for that or because it has served its time. */
+  isUsedUp(): boolean;
   end(timeoutSeconds: number): Promise<void>;
 }
 
@@ -42,6 +45,7 @@ export interface PooledConnection {
 export function openConnection(url: string, options: Options, like: Pick<postgres.Sql, "options">): PooledConnection {
   const madeAt = performance.now();
   let isOpen = false;
+  let isSpoilt = false;
   let onLost = () => {};
   const client = postgres(url, {
     ...options,
@@ -69,11 +73,13 @@ export function openConnection(url: string, options: Options, like: Pick<postgre
       // The driver would send what still waits over its next connection, where there is no transaction.
       onLost = () => {
         over = Object.assign(new Error("The connection was lost in a transaction"), { code: "CONNECTION_CLOSED" });
+        isSpoilt = true;
         for (const query of underWay) if (!query.state) query.cancel();
       };
       const within: Send = (...statement) => {
         if (over) throw over;
         const query = send(...statement);
+        forbidRetry(query);
         underWay.add(query);
         query
           .catch((error) => {
@@ -99,15 +105,33 @@ export function openConnection(url: string, options: Options, like: Pick<postgre
         return finished;
       } catch (error) {
         if (!over) await within("ROLLBACK").catch(() => {});
+        if (isForgotten(failure ?? error)) isSpoilt = true; // it forgets the other statements too
         throw isAborted(error) ? (failure ?? error) : error;
       } finally {
         over ??= new Error("The transaction has ended");
         onLost = () => {};
       }
     },
-    isOld: () => performance.now() - madeAt > MAX_AGE_MS,
+    spoil() {
+      isSpoilt = true;
+    },
+    isUsedUp: () => isSpoilt || performance.now() - madeAt > MAX_AGE_MS,
     end: (timeout) => client.end({ timeout }),
   };
+}
+
+/**
+ * The driver sends a prepared statement again that the server does not know any more: behind all that was sent meanwhile,
+ * the COMMIT included, where there is no transaction. Here it fails instead, and with it the transaction.
+ */
+function forbidRetry(query: Query): void {
+  Object.defineProperty(query, "retried", {
+    get: () => undefined,
+    set(this: { cancelled: unknown; reject(error: unknown): void }, error: unknown) {
+      this.cancelled = true;
+      this.reject(error);
+    },
+  });
 }
 
 const isAborted = (error: unknown): boolean =>

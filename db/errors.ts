@@ -30,6 +30,9 @@ const UNREACHABLE_STATES = /^08|^57P0[123]$|^53300$/;
 /** SQLSTATEs of a transaction that lost against another one, was undone, and may succeed if it is run again. */
 const LOST_STATES = new Set(["40001", "40P01"]);
 
+/** SQLSTATEs of a prepared statement that the server has forgotten (DISCARD ALL), or whose answer would be another one now. */
+const FORGOTTEN_STATES = new Set(["26000", "0A000"]);
+
 /** What the embedded database throws, without a code, once it is closed. */
 const EMBEDDED_GONE = /^PGlite is clos(ed|ing)/;
 
@@ -65,8 +68,15 @@ export const isUnreachable = (error: unknown): boolean =>
     (code) => CONNECTION_CODES.has(code) || CERTIFICATE_CODES.test(code) || UNREACHABLE_STATES.test(code),
   );
 
-/** Whether a transaction was undone for the sake of another one: a deadlock, or a failure to serialize. */
-export const isLostTransaction = (error: unknown): boolean => anyCause(error, (code) => LOST_STATES.has(code));
+/** Whether the server does not know a prepared statement any more, or not in the form in which it was prepared. */
+export const isForgotten = (error: unknown): boolean => anyCause(error, (code) => FORGOTTEN_STATES.has(code));
+
+/**
+ * Whether a transaction was undone and may succeed if it is run again: for the sake of another one (a deadlock, or a failure
+ * to serialize), or for a statement that was forgotten.
+ */
+export const isLostTransaction = (error: unknown): boolean =>
+  anyCause(error, (code) => LOST_STATES.has(code)) || isForgotten(error);
 
 /** Whether a statement waited too long for what another transaction holds. */
 export const isLockTimeout = (error: unknown): boolean => anyCause(error, (code) => code === "55P03");

@@ -114,7 +114,7 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
   const revocations = createRevocations(() => deps);
   const metrics = parts.metrics ?? createMetrics({ resource: resourceOf(settings.environment) });
   const isAlone = parts.metrics === undefined || db.kind === "pglite";
-  const nodeMetrics = isAlone ? aloneInHome(metrics) : await shareMetrics(parts.home, metrics, random);
+  const nodeMetrics = isAlone ? aloneInHome(metrics) : await sharedMetrics(parts, metrics);
   const deps: OpenDeps = {
     settings,
     get secrets() {
@@ -158,6 +158,17 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
   measureProcess({ metrics, home: parts.home, kind: parts.kind ?? "serve" });
   db.onQuery((ms) => metrics.record("primer_request_stage_duration_seconds", ms / 1000, { stage: "query" }));
   return deps;
+}
+
+/** Where nothing can be written into the home, such as in a container of its own, a process tells its own metrics alone. */
+async function sharedMetrics({ home, random, log }: Assembly & Pick<Deps, "random">, metrics: Metrics) {
+  try {
+    return await shareMetrics(home, metrics, random);
+  } catch (error) {
+    const fields = { event: "metrics.not_shared", error };
+    log.warn("The metrics of this process are told alone: no socket can be made in its home", fields);
+    return aloneInHome(metrics);
+  }
 }
 
 function redisOf(settings: Settings["redis"]) {

@@ -115,15 +115,20 @@ const tlsOptions = (ca?: string | null) => (ca === null || ca === undefined ? {}
 /** The version that primer tells of itself. */
 async function health(url: string, ca?: string | null): Promise<string> {
   const at = `${url}/api/v1/health`;
-  const response = await fetch(at, { signal: AbortSignal.timeout(ANSWER_WITHIN_MS), ...tlsOptions(ca) }).catch(
-    (error) => {
-      throw unreachable(
-        `${url} does not answer: ${textOf(error)}`,
-        "Is primer running there, and are host and port right? For a certificate of an own CA add --ca.",
-        error,
-      );
-    },
-  );
+  const response = await fetch(at, {
+    redirect: "manual",
+    signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
+    ...tlsOptions(ca),
+  }).catch((error) => {
+    throw unreachable(
+      `${url} does not answer: ${textOf(error)}`,
+      "Is primer running there, and are host and port right? For a certificate of an own CA add --ca.",
+      error,
+    );
+  });
+  const elsewhere = response.headers.get("location");
+  if (elsewhere !== null)
+    throw misused(`${at} sends on to ${elsewhere}.`, "Give --url the address that is meant: no other one is touched.");
   const body = (await response.json().catch(() => ({}))) as { status?: unknown; version?: unknown };
   if (body.status === "healthy" && typeof body.version === "string") return body.version;
   throw misused(`${at} answered ${response.status}, and not as primer does.`, "--url takes the address of a primer.");
@@ -131,7 +136,12 @@ async function health(url: string, ca?: string | null): Promise<string> {
 
 async function metricsOf(url: string, token: string, ca?: string | null): Promise<Sample[] | null> {
   const headers = { authorization: `Bearer ${token}` };
-  const options = { headers, signal: AbortSignal.timeout(ANSWER_WITHIN_MS), ...tlsOptions(ca) };
+  const options = {
+    headers,
+    redirect: "manual" as const,
+    signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
+    ...tlsOptions(ca),
+  };
   const response = await fetch(`${url}/metrics`, options).catch(() => undefined);
   return response?.status === 200 ? readSamples(await response.text()) : null;
 }

@@ -44,11 +44,13 @@ export async function run(context: CommandContext): Promise<Outcome> {
   const isWorker = worksToo(context.options, embedded);
   const current = { settings: loaded.settings };
   const out = context.options.json ? process.stderr : process.stdout;
-  const sink = batchLines(openLogSink(loaded.settings.log, context.home, "serve", out, systemClock.now));
+  const files = openLogSink(loaded.settings.log, context.home, "serve", out, systemClock.now);
+  const sink = batchLines(files.sink);
   const log = createLog(() => current.settings.log.level, sink, systemClock.now);
   if (typeof asked === "number" && asked > 1) {
     const outcome = await serveTogether(context, loaded, { count: asked, withWorker: isWorker, log });
     sink.flush();
+    await files.close();
     return outcome;
   }
   const telemetry = await openTelemetry(loaded.settings, log);
@@ -96,6 +98,7 @@ export async function run(context: CommandContext): Promise<Outcome> {
   });
   log.info("Stopped", { event: "process.stopped" });
   sink.flush();
+  await files.close();
   return { json: { stopped: true }, text: "" };
 }
 

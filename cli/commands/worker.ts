@@ -31,8 +31,8 @@ async function work(context: CommandContext): Promise<Outcome> {
   const loaded = loadSettings(home, context.environment);
   const { settings } = loaded;
   const out = context.options.json ? process.stderr : process.stdout;
-  const sink = openLogSink(settings.log, home, "worker", out, systemClock.now);
-  const log = createLog(() => settings.log.level, sink, systemClock.now);
+  const files = openLogSink(settings.log, home, "worker", out, systemClock.now);
+  const log = createLog(() => settings.log.level, files.sink, systemClock.now);
   const telemetry = await openTelemetry(settings, log);
   await context.workspace.withDatabase(settings, async (db) => {
     const secrets = await secretsOfInstallation(home, loaded, db);
@@ -54,6 +54,7 @@ async function work(context: CommandContext): Promise<Outcome> {
     }
   });
   log.info("Stopped", { event: "process.stopped" });
+  await files.close();
   return { json: { stopped: true }, text: "" };
 }
 

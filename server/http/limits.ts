@@ -91,7 +91,7 @@ export async function enforceLimitsOfRefused(
   const own = routes.get(route.name);
   const rate = own === undefined ? general : own;
   if (counted.has(request) || route.limits.length === 0 || rate === null) return {};
-  const which = own === undefined ? "refused" : `refused:${route.name}`;
+  const which = own === undefined ? "refused:" : `refused:route:${route.name}`;
   return takeAll(deps, [{ key: `${which} ip:${addressKey(contextOf(request).ip)}`, rate }], request);
 }
 

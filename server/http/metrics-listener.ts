@@ -2,8 +2,8 @@ import type { Log } from "../../config/log.ts";
 import type { Deps } from "../deps.ts";
 import { bearsToken, PROMETHEUS_TYPE, prometheusText } from "../features/monitoring/service.ts";
 
-/** What is waited for at most when it is read (milliseconds). */
-const ANSWER_WITHIN_S = 10;
+/** A connection on which nothing happens is closed after this long (seconds). */
+const IDLE_TIMEOUT_SECONDS = 10;
 
 type ListenerDeps = Pick<Deps, "settings" | "nodeMetrics"> & { readonly log: Log };
 
@@ -19,7 +19,7 @@ export function openMetricsListener({ settings, nodeMetrics, log }: ListenerDeps
     hostname: metrics_listen.slice(0, colon).replace(/^\[|\]$/g, ""),
     port: Number(metrics_listen.slice(colon + 1)),
     reusePort: true,
-    idleTimeout: ANSWER_WITHIN_S,
+    idleTimeout: IDLE_TIMEOUT_SECONDS,
     development: false,
     async fetch(request) {
       if (!/^\/metrics(\?.*)?$/.test(request.url.replace(/^https?:\/\/[^/]*/i, "")))

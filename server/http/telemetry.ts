@@ -64,7 +64,8 @@ export const traceRequest = (handle: (request: Request, ...more: unknown[]) => u
   };
 };
 
+/** The ids of the trace alone: `tracestate` is text of whoever sends it. */
 function carrierOf(headers: Headers): TraceCarrier {
-  const [traceparent, tracestate] = [headers.get("traceparent"), headers.get("tracestate")];
-  return { ...(traceparent ? { traceparent } : {}), ...(tracestate ? { tracestate } : {}) };
+  const traceparent = headers.get("traceparent");
+  return traceparent ? { traceparent } : {};
 }

@@ -93,6 +93,7 @@ describe("to a collector", () => {
     const server = await served(home, {
       OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
       OTEL_EXPORTER_OTLP_PROTOCOL: "http/json",
+      OTEL_TRACES_SAMPLER_ARG: "1",
       OTEL_EXPORTER_OTLP_HEADERS: "x-canary-header=canary-of-headers",
       OTEL_METRIC_EXPORT_INTERVAL: "1000",
       SMTP_URL: `smtp://127.0.0.1:${smtp.port}`,

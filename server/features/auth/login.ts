@@ -81,7 +81,11 @@ async function tryLogin(deps: Deps, input: LoginInput, caller: Caller): Promise<
     guess,
   } as const;
   const { correct, rehashed } = await checkGuess(deps, guess, input.password, account?.password ?? undefined);
-  const refusal = guess.isLocked ? LOCKED : await refusalOf(deps, account, correct);
+  const afterRight = async (error: unknown): Promise<never> => {
+    if (correct) await releaseGuess(deps, guess); // it was no guess, whatever came after it
+    throw error;
+  };
+  const refusal = guess.isLocked ? LOCKED : await refusalOf(deps, account, correct).catch(afterRight);
   if (!account || refusal) {
     if (correct) await releaseGuess(deps, guess);
     return recordRefusal(deps, attempt, refusal ?? UNKNOWN_ACCOUNT, caller);
@@ -100,10 +104,7 @@ async function tryLogin(deps: Deps, input: LoginInput, caller: Caller): Promise<
   };
   const outcome = await findReplaced(deps, input)
     .then((replaced) => completeLogin(deps, { ...proven, replaced }, caller))
-    .catch(async (error) => {
-      await releaseGuess(deps, guess); // the password was right
-      throw error;
-    });
+    .catch(afterRight);
   if (typeof outcome !== "string") return { tokens: outcome, fingerprint, deviceToken };
   if (outcome === "session_limit") await releaseGuess(deps, guess);
   return recordRefusal(deps, attempt, WITHHELD[outcome], caller);

@@ -11,6 +11,9 @@ const TELL_WITHIN_MS = 2000;
 /** What a socket says where the process that listened to it was killed. */
 const DEAD = new Set(["ECONNREFUSED", "FailedToOpenSocket", "ConnectionRefused"]);
 
+/** What follows the name of the machine, which may be the beginning of another one's. */
+const RANDOM_PART = /^\d+-[\w-]{6}\.sock$/;
+
 /** The metrics of all processes that work in one home on this machine. */
 export interface NodeMetrics {
   /** Together; without one that does not tell its own in time. */
@@ -47,7 +50,7 @@ export async function shareMetrics(home: string, metrics: Metrics, random: Rando
   return {
     async collect() {
       const others = readdirSync(home).filter(
-        (name) => name.startsWith(prefix) && name.endsWith(".sock") && name !== own,
+        (name) => name.startsWith(prefix) && RANDOM_PART.test(name.slice(prefix.length)) && name !== own,
       );
       return sumOf(await Promise.all([metrics.collect(), ...others.map(ask)]));
     },

@@ -1,5 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { createMetrics, resourceOf } from "../../../config/meter.ts";
 import { METRICS, type MetricName } from "../../../config/metrics.ts";
+import { openDeps } from "../../../server/start.ts";
+import { TEST_DATABASE } from "../../support/database.ts";
 import { until } from "../../worker/support/jobs.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 
@@ -170,3 +173,16 @@ describe("what is counted", () => {
     expect(hash.max).toBeGreaterThanOrEqual(hash.p99);
   });
 });
+
+// A container's home may be one that nothing can be written to: that ends no process.
+test.if(TEST_DATABASE === "postgres")(
+  "a process in whose home no socket can be made tells its own metrics alone",
+  async () => {
+    const { settings, secrets, db, log, clock, random } = app.deps;
+    const metrics = createMetrics({ resource: resourceOf("development") });
+    const deps = await openDeps({ home: "/nonexistent", settings, secrets, db, log, clock, random, metrics });
+    expect((await deps.nodeMetrics.collect()).map(({ descriptor }) => descriptor.name)).toContain("primer_info");
+    expect(app.logLines.some((line) => line.includes('"metrics.not_shared"'))).toBe(true);
+    await deps.close();
+  },
+);
