@@ -134,11 +134,12 @@ export async function mailQuietly(
   const { emailKey } = requireEmail(text);
   const rate = deps.settings.rate_limits.mail_address;
   const rooms = rate ? await deps.limiter.take([{ key: `mail_address:${hashSecret(emailKey)}`, rate }]) : [];
+  const hasRoom = rooms.every(({ waitMs }) => waitMs === 0);
   await deps.db.transaction(async (tx) => {
     const found = await findUser(tx, { emailKey });
-    const locked = found && (await lockUser(tx, found.user.id)); // before their tokens, as everywhere
-    const isTheirs = locked?.user.emailKey === emailKey;
-    if (isTheirs && rooms.every(({ waitMs }) => waitMs === 0)) await work(tx, locked.user, emailKey);
+    if (!found || !hasRoom) return;
+    const locked = await lockUser(tx, found.user.id); // before their tokens, as everywhere
+    if (locked?.user.emailKey === emailKey) await work(tx, locked.user, emailKey);
   });
   await waitForFloor(deps, arrived);
 }

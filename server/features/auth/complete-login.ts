@@ -82,7 +82,9 @@ export async function completeLogin(
   // Only then is something changed that processes have in their caches.
   const changes = deps.settings.sessions.max_per_user > 0 || returns || replaced;
   const commit = changes ? deps.db.change : deps.db.transaction;
-  const committed = commit(async (tx, withCommit) => {
+  const issued = issueTokens(deps, { ...account, session, family });
+  issued.catch(() => {}); // waited for below
+  const withheld = await commit(async (tx, withCommit) => {
     const userId = account.user.id;
     // In one piece, in this order: the others are read when the account is locked.
     const [isSame, counted, risk] = await Promise.all([
@@ -101,6 +103,7 @@ export async function completeLogin(
     if (!(await makeRoomForSession(tx, deps, userId, caller, staying))) return "session_limit";
     if (replaced) await endReplaced(tx, deps, replaced, userId, caller);
     await tellOfUnusual(tx, deps, userId, session.id, risk, caller);
+    await issued; // no session without its tokens
     withCommit(
       passGuess(tx, login.guess),
       ...(login.device.token === null ? [] : rememberDevice(tx, deps, userId, login.device.token, caller)),
@@ -133,12 +136,10 @@ export async function completeLogin(
     );
     return undefined;
   });
-  const [answer, withheld] = await Promise.all([
-    issueTokens(deps, { ...account, session, family }, "login"),
-    committed,
-  ]);
-  if (withheld === undefined) deps.metrics.count("primer_sign_ins_total", { outcome: "success", reason: "password" });
-  return withheld ?? answer;
+  if (withheld !== undefined) return withheld;
+  deps.metrics.count("primer_sign_ins_total", { outcome: "success", reason: "password" });
+  deps.metrics.count("primer_tokens_issued_total", { grant: "login" });
+  return issued;
 }
 
 const ACTIVE = { status: "active", deactivatedAt: null, reclaimableUntil: null } as const;

@@ -1,4 +1,3 @@
-import type { LabelsOf } from "../../../config/metrics.ts";
 import { inSpan } from "../../../config/trace.ts";
 import type { RefreshFamilyRow, SessionRow } from "../../../db/queries/sessions.ts";
 import type { UserRow } from "../../../db/queries/users.ts";
@@ -18,9 +17,6 @@ export interface TokenAnswer {
 /** An access token alone. Its lifetime in seconds. */
 export type AccessTokenAnswer = Pick<TokenAnswer, "access_token" | "token_type" | "expires_in">;
 
-/** What tokens are issued for. */
-export type Grant = LabelsOf<"primer_tokens_issued_total">["grant"];
-
 export interface IssueFor {
   readonly user: Pick<UserRow, "id" | "username">;
   readonly roles: readonly string[];
@@ -33,7 +29,6 @@ export interface IssueFor {
 export async function issueAccessToken(
   deps: Deps,
   { user, roles, permissions, session }: Omit<IssueFor, "family">,
-  grant: Grant,
 ): Promise<AccessTokenAnswer> {
   const began = deps.clock.elapsed();
   const subject = {
@@ -51,17 +46,16 @@ export async function issueAccessToken(
   const { token, expiresIn } = await inSpan("token.sign", {}, () => signAccessToken(deps, subject));
   const took = deps.clock.elapsed() - began;
   deps.metrics.record("primer_request_stage_duration_seconds", took / 1000, { stage: "sign" });
-  deps.metrics.count("primer_tokens_issued_total", { grant });
   return { access_token: token, token_type: "bearer", expires_in: expiresIn };
 }
 
 /** The tokens of a session at the generation that its family has. Writes nothing. */
-export async function issueTokens(deps: Deps, subject: IssueFor, grant: Grant): Promise<TokenAnswer> {
+export async function issueTokens(deps: Deps, subject: IssueFor): Promise<TokenAnswer> {
   const { session, family } = subject;
   const refreshKey = deps.keys.refreshById(family.keyId);
   if (!refreshKey) throw new Error(`The refresh key ${family.keyId} is not open`);
   const [access, refreshToken] = await Promise.all([
-    issueAccessToken(deps, subject, grant),
+    issueAccessToken(deps, subject),
     sealRefreshToken(refreshKey, family.id, family.generation),
   ]);
   const refreshUntil = Math.min(family.idleExpiresAt.getTime(), session.expiresAt.getTime());

@@ -43,7 +43,9 @@ export async function refresh(deps: Deps, input: RefreshInput, caller: Caller): 
     if (outcome === "AUTH_REFRESH_REUSED") await deps.changes.settled();
     if (typeof outcome === "string") throw new AppError(outcome);
     deps.metrics.count("primer_refreshes_total", { outcome: "accepted" });
-    return await issueTokens(deps, outcome, "refresh");
+    const answer = await issueTokens(deps, outcome);
+    deps.metrics.count("primer_tokens_issued_total", { grant: "refresh" });
+    return answer;
   } catch (error) {
     const outcome = error instanceof AppError ? REFUSED[error.errorCode] : undefined;
     if (outcome) deps.metrics.count("primer_refreshes_total", { outcome });

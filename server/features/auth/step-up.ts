@@ -81,7 +81,10 @@ export async function stepUp(
   if (sessionId === null) throw new AppError("AUTH_TOKEN_INVALID", { internal: "There is no session to prove it for" });
   const proven = await provePassword(deps, principal, input.password, "session.stepped_up", caller);
   const renewed = await withProof(deps, proven, () => renew(deps, proven, sessionId, caller));
-  return renewed ? issueAccessToken(deps, renewed, "step_up") : refuseChanged(deps, proven, caller);
+  if (!renewed) return refuseChanged(deps, proven, caller);
+  const answer = await issueAccessToken(deps, renewed);
+  deps.metrics.count("primer_tokens_issued_total", { grant: "step_up" });
+  return answer;
 }
 
 /** @returns the session as it is now; undefined where the password is not the account's any more */

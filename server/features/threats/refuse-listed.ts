@@ -6,6 +6,9 @@ import { auditRefusal } from "../audit/service.ts";
 /** What is refused to bad networks: whatever can be tried without being anybody. Sessions that are there go on. */
 export type GuardedAction = LabelsOf<"primer_threats_refused_total">["action"];
 
+/** Lists name thousands of addresses: so many refusals are recorded, of all together; log and metrics have every one. */
+const RECORDED = { limit: 60, windowMs: 60_000 };
+
 /**
  * Refuses whoever comes from a bad network, where `threats.action` says so, before anything else is looked at.
  *
@@ -22,7 +25,9 @@ export async function assertNotListed(deps: Deps, action: GuardedAction, caller:
     ip,
     request_id: caller.requestId,
   });
+  const [room] = await deps.limiter.take([{ key: "audit_refused:listed", rate: RECORDED }]);
   const details = { action, reason };
-  await auditRefusal(deps, { action: "access.refused", actor: { kind: "anonymous" }, caller, details });
+  if (!room || room.waitMs === 0)
+    await auditRefusal(deps, { action: "access.refused", actor: { kind: "anonymous" }, caller, details });
   throw new AppError("FORBIDDEN", { details: { reason } });
 }
