@@ -206,8 +206,7 @@ export const replaceHash = (tx: Tx, id: string, from: string, to: { secret: stri
     .set(to)
     .where(and(eq(credentials.id, id), eq(credentials.secret, from)));
 
-/** For a registration that nobody has confirmed: nothing was ever given out for it. */
-/** Deletes a registration that nobody has confirmed. @returns false where somebody has, by now */
+/** Deletes a registration that nobody has confirmed: nothing was ever given out for it. @returns false where somebody has, by now */
 export async function deleteUnconfirmed(tx: Tx, id: string): Promise<boolean> {
   const gone = await tx
     .delete(users)
