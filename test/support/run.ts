@@ -32,6 +32,8 @@ interface Counts {
   readonly passed: number;
   readonly failed: number;
   readonly skipped: number;
+  /** What failed, by its suite, file and name: said again at the end, where somebody looks first. */
+  readonly failures: readonly string[];
 }
 
 const say = (text: string) => process.stdout.write(`\n== ${text}\n`);
@@ -82,11 +84,15 @@ async function runSuite(suite: Suite): Promise<Counts> {
     printWith(suite.name, child.stdout),
     printWith(suite.name, child.stderr),
   ]);
-  const counts = await readCounts(report);
+  const counts = await readCounts(suite.name, report);
   const broke = exitCode !== 0 && counts.failed === 0;
   if (broke) say(`${suite.name} ended with exit code ${exitCode} although no test failed`);
   const shortfall = suite.coverage ? await coverageShortfall() : 0;
-  return { ...counts, failed: counts.failed + (broke ? 1 : 0) + shortfall };
+  const others = [
+    ...(broke ? [`${suite.name}: ended with exit code ${exitCode} although no test failed`] : []),
+    ...(shortfall > 0 ? [`${suite.name}: too few lines were run`] : []),
+  ];
+  return { ...counts, failed: counts.failed + others.length, failures: [...counts.failures, ...others] };
 }
 
 async function printWith(name: string, output: ReadableStream<Uint8Array>): Promise<void> {
@@ -104,14 +110,22 @@ async function coverageShortfall(): Promise<number> {
   return share >= LEAST_COVERAGE ? 0 : 1;
 }
 
-async function readCounts(report: string): Promise<Counts> {
-  const head = await Bun.file(report)
+async function readCounts(suite: string, report: string): Promise<Counts> {
+  const xml = await Bun.file(report)
     .text()
-    .then((xml) => /<testsuites[^>]*>/.exec(xml)?.[0] ?? "")
     .catch(() => "");
+  const head = /<testsuites[^>]*>/.exec(xml)?.[0] ?? "";
   const of = (name: string) => Number(new RegExp(`\\b${name}="(\\d+)"`).exec(head)?.[1] ?? 0);
   const [tests, failed, skipped] = [of("tests"), of("failures"), of("skipped")];
-  return { passed: tests - failed - skipped, failed, skipped };
+  const failures = [...xml.matchAll(/<testcase ([^>]*[^/])>\s*<failure ([^>]*)>/g)].map(
+    ([, test = "", failure = ""]) => {
+      const value = (attributes: string, name: string) =>
+        new RegExp(`\\b${name}="([^"]*)"`).exec(attributes)?.[1]?.replaceAll("&quot;", '"').replaceAll("&#10;", "\n") ??
+        "";
+      return `${suite}: ${value(test, "file")}:${value(test, "line")} ${value(test, "name")}\n${value(failure, "message")}`;
+    },
+  );
+  return { passed: tests - failed - skipped, failed, skipped, failures };
 }
 
 async function runLane(suites: readonly Suite[]): Promise<Counts[]> {
@@ -124,6 +138,7 @@ const sumOf = (one: Counts, other: Counts): Counts => ({
   passed: one.passed + other.passed,
   failed: one.failed + other.failed,
   skipped: one.skipped + other.skipped,
+  failures: [...one.failures, ...other.failures],
 });
 
 async function step(name: string, command: string[]): Promise<void> {
@@ -178,7 +193,12 @@ async function runAll(): Promise<Counts> {
     } else missing.push("PostgreSQL (no TEST_DATABASE_URL, no server binaries, no Docker engine)");
     const counted = await Promise.all((full ? [lanes.flat()] : lanes).map(runLane));
     for (const name of missing) say(`DID NOT RUN: the suites on ${name}`);
-    const nothing = { passed: 0, failed: inCi ? missing.length : 0, skipped: 0 };
+    const nothing: Counts = {
+      passed: 0,
+      failed: inCi ? missing.length : 0,
+      skipped: 0,
+      failures: inCi ? missing.map((name) => `the suites on ${name} did not run`) : [],
+    };
     return counted.flat().reduce(sumOf, nothing);
   } finally {
     await postgres?.stop();
@@ -186,6 +206,7 @@ async function runAll(): Promise<Counts> {
   }
 }
 
-const { passed, failed, skipped } = drillsAlone ? await runDrills() : await runAll();
+const { passed, failed, skipped, failures } = drillsAlone ? await runDrills() : await runAll();
+for (const failure of failures) process.stdout.write(`\nFAILED: ${failure}`);
 process.stdout.write(`\n${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}\n`);
 process.exit(failed === 0 && passed > 0 ? 0 : 1);
