@@ -3,7 +3,7 @@ import { type DrizzleTransactionLike, fromDrizzle, type JobWithMetadata, PgBoss,
 import bossPackage from "pg-boss/package.json";
 import { type Keyring, type RandomBytes, seal, unseal } from "../config/secrets.ts";
 import { isTracing, type TraceCarrier, traceCarrier } from "../config/trace.ts";
-import type { Connection, Database, Tx } from "./database.ts";
+import type { Connection, Database, Statement, Tx, WithCommit } from "./database.ts";
 
 const SCHEMA = "jobs";
 const MINUTE_SECONDS = 60;
@@ -145,6 +145,11 @@ export interface Claim {
  */
 export const SUSPECT_PRIORITY = -1;
 
+export interface EnqueueOptions extends Pick<SendOptions, "startAfter"> {
+  /** Of the same transaction: the job goes with the commit and is not waited for by itself. */
+  readonly withCommit?: WithCommit;
+}
+
 /** Puts jobs into the queue, always inside the transaction of what causes them, and takes them out. */
 export interface JobQueue {
   /** The job exists exactly if `tx` commits. @returns the job's id */
@@ -152,7 +157,7 @@ export interface JobQueue {
     tx: Tx,
     queue: Q,
     payload: WithoutSecrets<JobPayloads[Q]>,
-    options?: Pick<SendOptions, "startAfter">,
+    options?: EnqueueOptions,
   ): Promise<string>;
   /** Claims the oldest jobs of a queue that are due; never one that somebody else has. */
   claim(queue: QueueName, which: { limit: number; suspects: boolean }): Promise<Claim[]>;
@@ -234,7 +239,7 @@ export async function openJobQueue(database: Database, sealing: JobSealing): Pro
   const boss = createBoss(database, false);
   await boss.start();
   return {
-    async enqueue(tx, queue, payload, options = {}) {
+    async enqueue(tx, queue, payload, { withCommit, ...options } = {}) {
       const id = sealing.id();
       const traced = isTracing() ? { trace: traceCarrier() } : {};
       const sent = await boss.send(
@@ -248,7 +253,7 @@ export async function openJobQueue(database: Database, sealing: JobSealing): Pro
           expireInSeconds: JOB_DEADLINE_MS / 1000 + MINUTE_SECONDS,
           retentionSeconds: KEEP_WAITING_SECONDS,
           deleteAfterSeconds: KEEP_DEAD_SECONDS,
-          db: fromDrizzle(tx as DrizzleTransactionLike, sql),
+          db: withCommit ? sendingLater(tx, withCommit, id) : fromDrizzle(tx as DrizzleTransactionLike, sql),
         },
       );
       if (sent === null) throw new Error(`A job for ${queue} was not accepted.`);
@@ -268,6 +273,24 @@ export async function openJobQueue(database: Database, sealing: JobSealing): Pro
     close: () => boss.stop({ close: false, graceful: false }),
   };
 }
+
+/** What the library inserts a job by where that goes with the commit. It asks for the id, which it was given. */
+const sendingLater = (tx: Tx, withCommit: WithCommit, id: string) => ({
+  async executeSql(text: string, values: unknown[] = []) {
+    withCommit(statementOf(tx, text, values));
+    return { rows: [{ id }] };
+  },
+});
+
+/** A statement as the query builder makes them: sent by whoever waits for it, or from its text. */
+const statementOf = (tx: Tx, text: string, params: unknown[]): Statement => ({
+  toSQL: () => ({ sql: text, params }),
+  // biome-ignore lint/suspicious/noThenProperty: it is what makes a statement one that is sent by waiting for it
+  then: (...settled) =>
+    fromDrizzle(tx as DrizzleTransactionLike, sql)
+      .executeSql(text, params)
+      .then(...settled),
+});
 
 /** Sealed for this job alone: in another job's row it does not open. */
 function sealedRow(payload: { readonly sealed?: unknown }, id: string, { ring, bytes }: JobSealing): object {

@@ -142,8 +142,8 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
     version: VERSION,
     lifecycle: { draining: false },
     async close() {
+      await nodeMetrics.close();
       redis?.scripts.close();
-      nodeMetrics.close();
       deps.geo.close();
       deps.threats.close();
       await presence.close();
@@ -161,12 +161,12 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
 }
 
 /** Where nothing can be written into the home, such as in a container of its own, a process tells its own metrics alone. */
-async function sharedMetrics({ home, random, log }: Assembly & Pick<Deps, "random">, metrics: Metrics) {
+async function sharedMetrics(parts: Assembly & Pick<Deps, "clock" | "random">, metrics: Metrics) {
   try {
-    return await shareMetrics(home, metrics, random);
+    return await shareMetrics(parts.home, metrics, parts);
   } catch (error) {
     const fields = { event: "metrics.not_shared", error };
-    log.warn("The metrics of this process are told alone: no socket can be made in its home", fields);
+    parts.log.warn("The metrics of this process are told alone: no socket can be made in its home", fields);
     return aloneInHome(metrics);
   }
 }

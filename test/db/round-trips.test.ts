@@ -57,6 +57,16 @@ describe.if(onPostgres)("how often a request waits for the database", () => {
     expect(await tripsOf(() => login({ remember_device: true }))).toBe(3);
   });
 
+  test("a login that is told of by mail: to read, to lock, to count the mail, to commit", async () => {
+    const { settings } = node.deps;
+    Object.assign(node.deps, { settings: { ...settings, mail: { ...settings.mail, notify_login: "every" } } });
+    const jobs = () => app.db.query("SELECT id FROM jobs.job");
+    const before = await jobs();
+    expect(await tripsOf(login)).toBe(4);
+    expect(await jobs()).toHaveLength(before.length + 3);
+    Object.assign(node.deps, { settings });
+  });
+
   test("a login that is refused: to read, to record it", async () => {
     const wrong = { username: "ada", password: "not the right horse battery staple" };
     expect(await tripsOf(() => post("login", wrong, 401))).toBe(2);

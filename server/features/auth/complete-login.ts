@@ -1,4 +1,4 @@
-import type { Tx } from "../../../db/database.ts";
+import type { Tx, WithCommit } from "../../../db/database.ts";
 import { insertLoginRecord } from "../../../db/queries/logins.ts";
 import { insertRefreshFamily, insertSession, revokeSessions } from "../../../db/queries/sessions.ts";
 import { type LoginAccount, lockAccount, replaceHash, updateUser } from "../../../db/queries/users.ts";
@@ -102,7 +102,7 @@ export async function completeLogin(
     const staying = counted.filter((id) => id !== replaced?.sessionId);
     if (!(await makeRoomForSession(tx, deps, userId, caller, staying))) return "session_limit";
     if (replaced) await endReplaced(tx, deps, replaced, userId, caller);
-    await tellOfUnusual(tx, deps, userId, session.id, risk, caller);
+    await tellOfUnusual(tx, withCommit, deps, { userId, sessionId: session.id, risk }, caller);
     await issued; // no session without its tokens
     withCommit(
       passGuess(tx, login.guess),
@@ -163,12 +163,12 @@ async function endReplaced(tx: Tx, deps: Deps, replaced: Replaced, byUserId: str
 /** Tells the log of a sign-in that is not usual, and where it asks for that its owner and the audit log. */
 async function tellOfUnusual(
   tx: Tx,
+  withCommit: WithCommit,
   deps: Deps,
-  userId: string,
-  sessionId: string,
-  { signals, score, suspicious }: SignInRisk,
+  { userId, sessionId, risk }: { readonly userId: string; readonly sessionId: string; readonly risk: SignInRisk },
   caller: Caller,
 ): Promise<void> {
+  const { signals, score, suspicious } = risk;
   for (const signal of signals) deps.metrics.count("primer_unusual_sign_ins_total", { signal });
   if (signals.length > 0) {
     deps.log[suspicious ? "warn" : "info"]("A sign-in is unusual", {
@@ -184,20 +184,20 @@ async function tellOfUnusual(
   const isTold = notify_login === "every" || (notify_login === "new_device" && signals.includes("new_device"));
   if (!suspicious && !isTold) return;
   const mail = { user_id: userId, session_id: sessionId, request_id: caller.requestId };
-  const sealed = async () => ({ token: await issueEndSessionToken(tx, deps, userId, sessionId) });
+  // For the link with which its owner ends a session that somebody else has begun.
+  const link = { purpose: "end_session", userId, subject: sessionId, ttlMs: END_SESSION_LINK_MS } as const;
+  const sealed = async () => ({ token: await issueSingleUseToken(tx, deps, link, withCommit) });
   if (suspicious) {
-    await audit(tx, deps, {
-      action: "login.suspicious",
-      outcome: "success",
-      actor: { kind: "user", id: userId },
-      subject: { kind: "session", id: sessionId },
-      caller,
-      details: { score, signals },
-    });
-    await queueMail(tx, deps, { template: "suspicious_sign_in", signals, ...mail }, { sealed });
-  } else await queueMail(tx, deps, { template: "new_sign_in", ...mail }, { sealed });
+    withCommit(
+      auditStatement(tx, deps, {
+        action: "login.suspicious",
+        outcome: "success",
+        actor: { kind: "user", id: userId },
+        subject: { kind: "session", id: sessionId },
+        caller,
+        details: { score, signals },
+      }),
+    );
+    await queueMail(tx, deps, { template: "suspicious_sign_in", signals, ...mail }, { sealed, withCommit });
+  } else await queueMail(tx, deps, { template: "new_sign_in", ...mail }, { sealed, withCommit });
 }
-
-/** For the link with which its owner ends a session that somebody else has begun. */
-const issueEndSessionToken = (tx: Tx, deps: Deps, userId: string, sessionId: string) =>
-  issueSingleUseToken(tx, deps, { purpose: "end_session", userId, subject: sessionId, ttlMs: END_SESSION_LINK_MS });

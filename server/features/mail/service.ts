@@ -1,6 +1,6 @@
 import { createHmac } from "node:crypto";
 import { deriveKey } from "../../../config/secrets.ts";
-import type { Tx } from "../../../db/database.ts";
+import type { Tx, WithCommit } from "../../../db/database.ts";
 import type { MailPayload, SealedMail } from "../../../db/jobs.ts";
 import { type MailLimits, takeMailRoom } from "../../../db/queries/mail.ts";
 import type { Deps } from "../../deps.ts";
@@ -43,6 +43,8 @@ export interface QueuedMail {
   readonly causedBy?: string;
   /** Makes what only the mail may know, such as the token of a link. Not called where no mail is sent. */
   readonly sealed?: () => Promise<SealedMail>;
+  /** Of the same transaction: the mail goes with the commit and is not waited for by itself. */
+  readonly withCommit?: WithCommit;
 }
 
 /**
@@ -57,7 +59,7 @@ export async function queueMail(
   tx: Tx,
   deps: MailDeps,
   mail: MailToQueue,
-  { emailKey, causedBy, sealed }: QueuedMail = {},
+  { emailKey, causedBy, sealed, withCommit }: QueuedMail = {},
 ): Promise<boolean> {
   const { template, user_id } = mail;
   const now = deps.clock.now();
@@ -78,7 +80,10 @@ export async function queueMail(
     ...(standsForAll ? { several: true } : {}),
     ...(sealed ? { sealed: await sealed() } : {}),
   } as MailPayload;
-  const id = await deps.jobs.enqueue(tx, "send-mail", payload, standsForAll ? { startAfter: SHORTLY_MS / 1000 } : {});
+  const id = await deps.jobs.enqueue(tx, "send-mail", payload, {
+    ...(standsForAll ? { startAfter: SHORTLY_MS / 1000 } : {}),
+    ...(withCommit ? { withCommit } : {}),
+  });
   if (deps.settings.mail.smtp_url === "") {
     deps.log?.info("A mail is kept, since no mail server is set; `primer mail show` prints it", {
       event: "mail.kept",

@@ -1,13 +1,19 @@
 import { readdirSync, rmSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { DataPointType } from "@opentelemetry/sdk-metrics";
 import { codeOf } from "../../../config/errors.ts";
 import { type Collected, type Metrics, sumOf } from "../../../config/meter.ts";
 import { withSocketPath } from "../../../config/socket-path.ts";
-import type { Random } from "../../ports/random.ts";
+import type { Deps } from "../../deps.ts";
 
 /** How long another process of this node may take to tell its metrics (milliseconds). */
 const TELL_WITHIN_MS = 2000;
+/** How long one that ends waits for another to take over what it has counted (milliseconds). */
+const TAKE_OVER_WITHIN_MS = 500;
+/** Of so many processes that are not there any more the counts are kept: the longest gone leave the sum. */
+const MOST_GONE = 16;
+
 /** What a socket says where the process that listened to it was killed. */
 const DEAD = new Set(["ECONNREFUSED", "FailedToOpenSocket", "ConnectionRefused"]);
 
@@ -16,45 +22,110 @@ const RANDOM_PART = /^\d+-[\w-]{6}\.sock$/;
 
 /** The metrics of all processes that work in one home on this machine. */
 export interface NodeMetrics {
-  /** Together; without one that does not tell its own in time. */
+  /**
+   * Together. Of one that is gone, or does not tell its own in time, what it had counted when last heard of: a sum that
+   * falls looks to Prometheus as if all had begun anew.
+   */
   collect(): Promise<Collected>;
-  close(): void;
+  /** Hands over to the others what this process has counted. */
+  close(): Promise<void>;
 }
 
 /** Of a process that is alone in its home. */
-export const aloneInHome = (metrics: Metrics): NodeMetrics => ({ collect: () => metrics.collect(), close() {} });
+export const aloneInHome = (metrics: Metrics): NodeMetrics => ({
+  collect: () => metrics.collect(),
+  async close() {},
+});
+
+/** What a process had counted at some time (milliseconds since 1970). */
+interface LastHeard {
+  readonly at: number;
+  readonly counted: Collected;
+}
+
+/** What a process tells another one: its own metrics, and what it has last heard of all others, by their sockets. */
+interface Told {
+  readonly at: number;
+  readonly own: Collected;
+  readonly others: Readonly<Record<string, LastHeard>>;
+}
+
+/** Amounts go with their process; what it has counted stays. */
+const countedIn = (collected: Collected): Collected =>
+  collected.filter(({ dataPointType }) => dataPointType !== DataPointType.GAUGE);
 
 /**
  * Tells the metrics of this process to the others of its home, through a Unix socket that nobody else can open, and asks
- * them for theirs: whichever of them is asked for metrics has those of the whole node.
+ * them for theirs: whichever of them is asked for metrics has those of the whole node, the same ones.
  */
-export async function shareMetrics(home: string, metrics: Metrics, random: Random): Promise<NodeMetrics> {
+export async function shareMetrics(
+  home: string,
+  metrics: Metrics,
+  ports: Pick<Deps, "random" | "clock">,
+): Promise<NodeMetrics> {
+  const { random, clock } = ports;
   const prefix = `metrics-${hostname()}-`; // the home may lie on a disk that several machines share
   const own = `${prefix}${process.pid}-${random.token().slice(0, 6)}.sock`;
+  const heard = new Map<string, LastHeard>();
   const before = process.umask(0o177);
   const server = await withSocketPath(home, own, (unix) =>
-    Bun.serve({ unix, development: false, fetch: async () => Response.json(await metrics.collect()) }),
+    Bun.serve({ unix, development: false, fetch: answer }),
   ).finally(() => process.umask(before));
 
-  async function ask(name: string): Promise<Collected> {
+  async function answer(request: Request): Promise<Response> {
+    if (request.method === "PUT") {
+      for (const [name, last] of Object.entries((await request.json()) as Told["others"])) hear(name, last);
+      return new Response(null, { status: 204 });
+    }
+    const at = clock.now().getTime();
+    return Response.json({ at, own: await metrics.collect(), others: Object.fromEntries(heard) } satisfies Told);
+  }
+
+  /** The latest counts, and so those that every other process of this home has heard, too, once they are asked. */
+  function hear(name: string, last: LastHeard): void {
+    if (name === own || (heard.get(name)?.at ?? 0) > last.at) return;
+    heard.set(name, last);
+  }
+
+  const living = () =>
+    readdirSync(home).filter(
+      (name) => name.startsWith(prefix) && RANDOM_PART.test(name.slice(prefix.length)) && name !== own,
+    );
+
+  const send = (name: string, options: RequestInit, withinMs: number) =>
+    withSocketPath(home, name, (unix) =>
+      fetch("http://node/", { ...options, unix, signal: AbortSignal.timeout(withinMs) }),
+    );
+
+  async function ask(name: string): Promise<Collected | undefined> {
     try {
-      return await withSocketPath(home, name, async (unix) => {
-        const answer = await fetch("http://node/", { unix, signal: AbortSignal.timeout(TELL_WITHIN_MS) });
-        return (await answer.json()) as Collected;
-      });
+      const told = (await (await send(name, {}, TELL_WITHIN_MS)).json()) as Told;
+      for (const [other, last] of Object.entries(told.others)) hear(other, last);
+      hear(name, { at: told.at, counted: countedIn(told.own) });
+      return told.own;
     } catch (error) {
       if (DEAD.has(codeOf(error) ?? "")) rmSync(join(home, name), { force: true });
-      return [];
+      return undefined;
     }
   }
+
+  function forgetLongestGone(names: readonly string[]): void {
+    const gone = [...heard].filter(([name]) => !names.includes(name)).sort(([, one], [, other]) => other.at - one.at);
+    for (const [name] of gone.slice(MOST_GONE)) heard.delete(name);
+  }
+
   return {
     async collect() {
-      const others = readdirSync(home).filter(
-        (name) => name.startsWith(prefix) && RANDOM_PART.test(name.slice(prefix.length)) && name !== own,
-      );
-      return sumOf(await Promise.all([metrics.collect(), ...others.map(ask)]));
+      const names = living();
+      const told = new Map(await Promise.all(names.map(async (name) => [name, await ask(name)] as const)));
+      forgetLongestGone(names);
+      const others = [...heard].map(([name, { counted }]) => told.get(name) ?? counted);
+      return sumOf([await metrics.collect(), ...others]);
     },
-    close() {
+    async close() {
+      const last: LastHeard = { at: clock.now().getTime(), counted: countedIn(await metrics.collect()) };
+      const body = JSON.stringify({ [own]: last } satisfies Told["others"]);
+      await Promise.allSettled(living().map((name) => send(name, { method: "PUT", body }, TAKE_OVER_WITHIN_MS)));
       server.stop(true);
       rmSync(join(home, own), { force: true });
     },

@@ -1,4 +1,4 @@
-import type { Tx } from "../../../db/database.ts";
+import type { Tx, WithCommit } from "../../../db/database.ts";
 import {
   findLiveToken,
   replaceSingleUseToken,
@@ -30,15 +30,18 @@ export interface TokenRequest {
  * Makes a token of 256 bits that works once: for the link in a mail, or for a login that has to set a new password. Only
  * its hash is kept, and one for the same purpose and subject from before does not work any more once the transaction has
  * committed.
+ *
+ * @param withCommit of the same transaction: the row goes with the commit and is not waited for by itself
  */
 export async function issueSingleUseToken(
   tx: Tx,
   { clock, random }: Pick<Deps, "clock" | "random">,
   { purpose, userId, subject, ttlMs, details = {} }: TokenRequest,
+  withCommit?: WithCommit,
 ): Promise<string> {
   const now = clock.now();
   const token = random.token();
-  await replaceSingleUseToken(tx, {
+  const statement = replaceSingleUseToken(tx, {
     id: random.id(now),
     purpose,
     subject,
@@ -48,6 +51,8 @@ export async function issueSingleUseToken(
     createdAt: now,
     expiresAt: new Date(now.getTime() + ttlMs),
   });
+  if (withCommit) withCommit(statement);
+  else await statement;
   return token;
 }
 
