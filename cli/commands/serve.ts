@@ -92,8 +92,8 @@ export async function run(context: CommandContext): Promise<Outcome> {
       socket?.close();
       scraped?.stop();
       await background?.stop();
+      await deps.close(); // which still counts
       await telemetry.close();
-      await deps.close();
     }
   });
   log.info("Stopped", { event: "process.stopped" });

@@ -49,8 +49,8 @@ async function work(context: CommandContext): Promise<Outcome> {
       await background.stop();
       watcher.stop();
       scraped?.stop();
+      await deps.close(); // which still counts
       await telemetry.close();
-      await deps.close();
     }
   });
   log.info("Stopped", { event: "process.stopped" });

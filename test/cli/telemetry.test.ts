@@ -262,6 +262,15 @@ describe.if(url !== undefined)("of several processes in one home", () => {
     const sockets = () => readdirSync(home).filter((file) => file.endsWith(".sock"));
     for (const file of sockets()) expect(statSync(join(home, file)).mode & 0o777).toBe(0o600);
 
+    // What was counted stays, whoever is asked: a sum that falls would look as if all of them had begun anew.
+    const answered = async (from: string) =>
+      (await scrape(from))
+        .split("\n")
+        .filter((line) => /^http_server_request_duration_seconds_count.*"\/api\/v1\/health"/.test(line))
+        .reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
+    for (let count = 0; count < 7; count++) await fetch(`${other.url}/api/v1/health`);
+    await waitFor("they are counted", async () => (await answered(one.url)) === 7);
+
     await worker.kill();
     expect(await kinds(one.url)).toEqual([2, 0]);
     expect(sockets()).toHaveLength(2);
@@ -269,5 +278,12 @@ describe.if(url !== undefined)("of several processes in one home", () => {
     await other.finished;
     expect(await kinds(one.url)).toEqual([1, 0]);
     expect(sockets()).toHaveLength(1);
+    expect(await answered(one.url)).toBe(7);
+    const third = await served(home, variables);
+    expect(await answered(third.url)).toBe(7);
+    await fetch(`${third.url}/api/v1/health`);
+    await waitFor("it is counted too", async () => (await answered(one.url)) === 8);
+    await third.kill();
+    expect(await answered(one.url)).toBe(8);
   }, 60_000);
 });
