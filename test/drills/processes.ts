@@ -4,6 +4,7 @@ import { cpSync, existsSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { NO_LIMITS } from "../support/no-limits.ts";
+import { PRIMER } from "../support/server.ts";
 import { freePort } from "../support/services.ts";
 
 export const root = join(import.meta.dir, "../..");
@@ -46,18 +47,18 @@ export interface Finished {
 }
 
 /**
- * Starts `bun ...command` and collects what it writes; `input` is its standard input.
+ * Starts a program and collects what it writes; `input` is its standard input.
  *
  * @param maxFiles how many files it may have open; as many as this process where it is not given
  */
-export function start(
+function startProgram(
   command: readonly string[],
   variables: Record<string, string> = {},
   input = "",
   maxFiles?: number,
 ) {
   const limited = maxFiles === undefined ? [] : ["sh", "-c", `ulimit -n ${maxFiles} && exec "$@"`, "sh"];
-  const child = Bun.spawn([...limited, "bun", ...command], {
+  const child = Bun.spawn([...limited, ...command], {
     cwd: root,
     env: environmentOf(variables),
     stdin: new Blob([input]),
@@ -113,7 +114,11 @@ export function start(
   };
 }
 
-export type Child = ReturnType<typeof start>;
+export type Child = ReturnType<typeof startProgram>;
+
+/** Starts `bun ...script`. */
+export const start = (script: readonly string[], variables?: Record<string, string>, input?: string): Child =>
+  startProgram([process.execPath, ...script], variables, input);
 
 export const primer = (
   home: string,
@@ -121,7 +126,7 @@ export const primer = (
   variables?: Record<string, string>,
   input?: string,
   maxFiles?: number,
-) => start(["cli/main.ts", ...words, "--dir", home], variables, input, maxFiles);
+) => startProgram([...PRIMER, ...words, "--dir", home], variables, input, maxFiles);
 
 export const ADMIN_PASSWORD = "correct horse battery staple";
 

@@ -53,6 +53,7 @@ async function underLoad(work: () => Promise<void>, lived = false): Promise<Load
   const refused: string[] = [];
   const kids = new Set<string>();
   let checked = 0;
+  const refreshed = [0, 0, 0, 0];
   const remote = nodes.map(({ url }) =>
     createRemoteJWKSet(new URL(`${url}/.well-known/jwks.json`), { cacheMaxAge: 300_000, cooldownDuration: 0 }),
   );
@@ -74,7 +75,15 @@ async function underLoad(work: () => Promise<void>, lived = false): Promise<Load
       const answer = await refresh(urlOf(index + round), refresh_token);
       if (answer.status !== 200) return note(`refresh answered ${answer.status} ${answer.body?.error?.code}`);
       ({ access_token, refresh_token } = answer.body);
+      refreshed[index] = round + 1;
     }
+  }
+  /** For some time, and until every session has shown a token of that time. */
+  async function goOn(): Promise<void> {
+    const before = [...refreshed];
+    await Bun.sleep(LOAD_AROUND_MS);
+    const hasGoneOn = (times: number, index: number) => times > (before[index] ?? 0) + 1;
+    await waitFor("all sessions go on", () => refused.length > 0 || refreshed.every(hasGoneOn));
   }
   async function logins(): Promise<void> {
     for (let round = 0; running; round++) {
@@ -83,11 +92,11 @@ async function underLoad(work: () => Promise<void>, lived = false): Promise<Load
       await Bun.sleep(100);
     }
   }
-  const clients = [0, 1, 2, 3].map(session);
+  const clients = refreshed.map((_, index) => session(index));
   clients.push(logins());
-  await Bun.sleep(LOAD_AROUND_MS);
+  await goOn();
   await work();
-  await Bun.sleep(LOAD_AROUND_MS);
+  await goOn();
   running = false;
   await Promise.all(clients);
   return { refused, checked, kids };

@@ -16,20 +16,36 @@ export function postgresUrl(): string {
   return url;
 }
 
-/** A database of its own on the PostgreSQL of the tests; `drop` removes it. */
-export async function createPostgresDatabase(): Promise<{ url: string; drop(): Promise<void> }> {
+/** A database of its own on the PostgreSQL of the tests, empty or a copy of another one; `drop` removes it. */
+export async function createPostgresDatabase(template?: string): Promise<{ url: string; drop(): Promise<void> }> {
   const name = `primer_test_${crypto.randomUUID().replaceAll("-", "")}`;
   const admin = await openPostgresAt(postgresUrl());
-  await admin.query(`CREATE DATABASE ${name}`);
-  const url = new URL(postgresUrl());
-  url.pathname = `/${name}`;
+  await admin.query(`CREATE DATABASE ${name}${template ? ` TEMPLATE ${template}` : ""}`);
   return {
-    url: url.href,
+    url: databaseUrl(name),
     async drop() {
       await admin.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
       await admin.close();
     },
   };
+}
+
+function databaseUrl(name: string): string {
+  const url = new URL(postgresUrl());
+  url.pathname = `/${name}`;
+  return url.href;
+}
+
+/**
+ * A migrated database that others can be copied from, which takes a quarter of the time. A run makes one and tells its
+ * name to all by TEST_DATABASE_TEMPLATE.
+ */
+export async function createPostgresTemplate(): Promise<{ name: string; drop(): Promise<void> }> {
+  const { url, drop } = await createPostgresDatabase();
+  const database = await openPostgresAt(url);
+  await migrate(database, () => new Date());
+  await database.close(); // one that somebody is connected to cannot be copied
+  return { name: new URL(url).pathname.slice(1), drop };
 }
 
 export const openPostgresAt = (url: string): Promise<Database> =>
@@ -46,9 +62,10 @@ export async function openTestDatabase(): Promise<TestDatabase> {
     const database = await openPgliteInMemory(await migratedDump());
     return { ...database, again: async () => database };
   }
-  const { url, drop } = await createPostgresDatabase();
+  const template = process.env.TEST_DATABASE_TEMPLATE;
+  const { url, drop } = await createPostgresDatabase(template);
   const database = await openPostgresAt(url);
-  await migrate(database, () => new Date());
+  if (!template) await migrate(database, () => new Date());
   const others: Database[] = [];
   return {
     ...database,

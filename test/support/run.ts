@@ -5,10 +5,11 @@
  * "N passed, N failed".
  */
 import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { Readable } from "node:stream";
+import { createPostgresTemplate } from "./database.ts";
 import { migratedDump, sharedSigningKey } from "./fixtures.ts";
 import { startPostgres } from "./services.ts";
 
@@ -26,6 +27,8 @@ interface Suite {
   readonly coverage?: boolean;
   /** Each file with modules of its own. Those who share them are done in half the time. */
   readonly isolated?: boolean;
+  /** One file at a time, with nothing beside it: what is measured at length needs quiet. */
+  readonly alone?: boolean;
 }
 
 interface Counts {
@@ -39,8 +42,14 @@ interface Counts {
 const say = (text: string) => process.stdout.write(`\n== ${text}\n`);
 
 /** What starts processes of its own, and waits for them more than it works. */
-const COMMANDS = ["test/cli"];
-const WITH_PROCESSES = ["test/backup", "test/binary.test.ts", "test/browser", "test/observability"];
+const WITH_PROCESSES = [
+  "test/cli",
+  "test/drills",
+  "test/backup",
+  "test/binary.test.ts",
+  "test/browser",
+  "test/observability",
+];
 const DRILLS = ["test/drills"];
 /** What looks at behaviour through the database, and so must hold on both. */
 const ON_BOTH = ["test/http", "test/db", "test/flows", "test/worker"];
@@ -59,7 +68,8 @@ async function runSuite(suite: Suite): Promise<Counts> {
     [
       process.execPath,
       "test",
-      ...(suite.isolated ? ["--isolate"] : []),
+      ...(suite.alone ? [] : [`--parallel=${availableParallelism() + 1}`]),
+      suite.isolated ? "--isolate" : "--no-isolate",
       "--timeout=120000",
       "--reporter=junit",
       `--reporter-outfile=${report}`,
@@ -68,7 +78,6 @@ async function runSuite(suite: Suite): Promise<Counts> {
     ],
     {
       cwd: root,
-      // Suites run at the same time, so each line says whose it is.
       stdio: ["ignore", "pipe", "pipe"],
       env: {
         ...process.env,
@@ -128,12 +137,6 @@ async function readCounts(suite: string, report: string): Promise<Counts> {
   return { passed: tests - failed - skipped, failed, skipped, failures };
 }
 
-async function runLane(suites: readonly Suite[]): Promise<Counts[]> {
-  const counts: Counts[] = [];
-  for (const suite of suites) counts.push(await runSuite(suite));
-  return counts;
-}
-
 const sumOf = (one: Counts, other: Counts): Counts => ({
   passed: one.passed + other.passed,
   failed: one.failed + other.failed,
@@ -152,7 +155,8 @@ async function runDrills(): Promise<Counts> {
   const table = join(scratch, "drills.md");
   const named = process.argv.slice(2).filter((word) => !word.startsWith("--"));
   const paths = named.length > 0 ? named : DRILLS;
-  const counts = await runSuite({ name: "drills", paths, environment: { TEST_DRILL_TABLE: table }, isolated: true });
+  const environment = { TEST_DRILL_TABLE: table };
+  const counts = await runSuite({ name: "drills", paths, environment, isolated: true, alone: true });
   const rows = await Bun.file(table)
     .text()
     .catch(() => "");
@@ -165,33 +169,28 @@ async function runAll(): Promise<Counts> {
   await step("Build the binary", [process.execPath, "run", "build"]);
   await Promise.all([migratedDump(), sharedSigningKey()]);
   const postgres = await startPostgres();
+  if (postgres) process.env.TEST_DATABASE_URL = postgres.url;
+  const template = postgres && (await createPostgresTemplate());
+  if (template) process.env.TEST_DATABASE_TEMPLATE = template.name;
   const missing: string[] = [];
   try {
-    const environment: Record<string, string> = postgres ? { TEST_DATABASE_URL: postgres.url } : {};
-    // Three lanes at a time: two wait for processes while one computes. What is measured at length needs quiet.
     const isShort = postgres !== undefined && !full;
     if (isShort) say("Short form: of test/http only auth and accounts run on the embedded database as well");
     const onEmbedded = isShort ? ON_EMBEDDED_IN_SHORT : ON_BOTH;
-    const databases: Suite[] = [
-      { name: "embedded database", paths: [...onEmbedded, ...ELSEWHERE], environment, coverage: !isShort },
-    ];
-    const lanes: Suite[][] = [
-      [{ name: "commands", paths: COMMANDS, environment, isolated: true }],
-      [
-        { name: "drills", paths: DRILLS, environment, isolated: true },
-        { name: "processes", paths: WITH_PROCESSES, environment, isolated: true },
-      ],
-      databases,
+    const suites: Suite[] = [
+      { name: "processes", paths: WITH_PROCESSES, isolated: true, alone: full },
+      { name: "embedded database", paths: [...onEmbedded, ...ELSEWHERE], coverage: !isShort },
     ];
     if (postgres) {
-      databases.push({
+      suites.push({
         name: "PostgreSQL",
         paths: ON_BOTH,
-        environment: { ...environment, TEST_DATABASE: "postgres" },
+        environment: { TEST_DATABASE: "postgres" },
         coverage: isShort,
       });
     } else missing.push("PostgreSQL (no TEST_DATABASE_URL, no server binaries, no Docker engine)");
-    const counted = await Promise.all((full ? [lanes.flat()] : lanes).map(runLane));
+    const counted: Counts[] = [];
+    for (const suite of suites) counted.push(await runSuite(suite));
     for (const name of missing) say(`DID NOT RUN: the suites on ${name}`);
     const nothing: Counts = {
       passed: 0,
@@ -199,8 +198,9 @@ async function runAll(): Promise<Counts> {
       skipped: 0,
       failures: inCi ? missing.map((name) => `the suites on ${name} did not run`) : [],
     };
-    return counted.flat().reduce(sumOf, nothing);
+    return counted.reduce(sumOf, nothing);
   } finally {
+    await template?.drop();
     await postgres?.stop();
     rmSync(scratch, { recursive: true, force: true });
   }
