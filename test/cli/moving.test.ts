@@ -10,7 +10,7 @@ import { login, type Serving, serve } from "./support/serve.ts";
 
 const FULL = when(
   process.env.TEST_FULL && process.env.TEST_DATABASE_URL,
-  "importing 1,000,000 users into PostgreSQL, with its time and memory (TEST_FULL and TEST_DATABASE_URL); the short form imports 20,000",
+  "importing 1,000,000 users into PostgreSQL, with its time and memory (TEST_FULL and TEST_DATABASE_URL); the short form imports 8,000",
 );
 const scratch = openScratch();
 afterAll(() => scratch.remove());
@@ -281,10 +281,10 @@ describe("many users", () => {
 
   // Interrupted or killed at any moment, an import leaves whole users, and the same command brings the others in; its memory
   // does not grow with their number. It runs beside the server, so that the memory is its own.
-  test("20,000: interrupted, killed with kill -9, then run to the end within bounded memory", async () => {
+  test("8,000: interrupted, killed with kill -9, then run to the end within bounded memory", async () => {
     const serving = await serve(await scratch.home());
     try {
-      const path = await realmOf(20_000);
+      const path = await realmOf(8_000);
       const underWay = async () => {
         const child = spawnImport(path, serving.home);
         await child.stderr.getReader().read(); // the first word on how far it is
@@ -301,10 +301,10 @@ describe("many users", () => {
       killed.kill("SIGKILL");
       await killed.exited;
       const { exitCode, json, peak } = await measured(path, serving.home);
-      expect({ exitCode, json }).toMatchObject({ exitCode: 0, json: { read: 20_000, rejected: 0 } });
-      expect(json.imported + json.existing).toBe(20_000);
+      expect({ exitCode, json }).toMatchObject({ exitCode: 0, json: { read: 8_000, rejected: 0 } });
+      expect(json.imported + json.existing).toBe(8_000);
       expect(Math.min(json.imported, json.existing)).toBeGreaterThan(0);
-      process.stdout.write(`20,000 users: ${json.seconds} s for the rest, at most ${Math.round(peak / MB)} MB\n`);
+      process.stdout.write(`8,000 users: ${json.seconds} s for the rest, at most ${Math.round(peak / MB)} MB\n`);
       expect(peak).toBeLessThan(MOST_MEMORY);
       const exported = await runPrimer(["users", "export", "--dir", serving.home]);
       const lines = exported.stdout.trim().split("\n");

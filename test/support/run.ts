@@ -18,6 +18,7 @@ const drillsAlone = process.argv.includes("--drills");
 const full = drillsAlone || process.argv.includes("--full");
 const inCi = Boolean(process.env.CI);
 const LEAST_COVERAGE = 0.8;
+const cores = availableParallelism();
 const scratch = mkdtempSync(join(tmpdir(), "primer-test-run-"));
 
 interface Suite {
@@ -27,8 +28,8 @@ interface Suite {
   readonly coverage?: boolean;
   /** Each file with modules of its own. Those who share them are done in half the time. */
   readonly isolated?: boolean;
-  /** One file at a time, with nothing beside it: what is measured at length needs quiet. */
-  readonly alone?: boolean;
+  /** How many files are run at a time; a few more than there are cores, since tests wait, too. */
+  readonly filesAtATime: number;
 }
 
 interface Counts {
@@ -54,7 +55,7 @@ const DRILLS = ["test/drills"];
 /** What looks at behaviour through the database, and so must hold on both. */
 const ON_BOTH = ["test/http", "test/db", "test/flows", "test/worker"];
 /** What of that is looked at on the embedded database where there is another one, too, and time is short. */
-const ON_EMBEDDED_IN_SHORT = ["test/http/auth", "test/http/accounts", "test/db", "test/flows", "test/worker"];
+const ON_EMBEDDED_IN_SHORT = ["test/http/auth", "test/db", "test/flows"];
 /** The rest. */
 const ELSEWHERE = ["test/architecture.test.ts", "test/compose", "test/config", "test/ports"];
 
@@ -68,7 +69,7 @@ async function runSuite(suite: Suite): Promise<Counts> {
     [
       process.execPath,
       "test",
-      ...(suite.alone ? [] : [`--parallel=${availableParallelism() + 1}`]),
+      ...(suite.filesAtATime > 1 ? [`--parallel=${suite.filesAtATime}`] : []),
       suite.isolated ? "--isolate" : "--no-isolate",
       "--timeout=120000",
       "--reporter=junit",
@@ -156,7 +157,7 @@ async function runDrills(): Promise<Counts> {
   const named = process.argv.slice(2).filter((word) => !word.startsWith("--"));
   const paths = named.length > 0 ? named : DRILLS;
   const environment = { TEST_DRILL_TABLE: table };
-  const counts = await runSuite({ name: "drills", paths, environment, isolated: true, alone: true });
+  const counts = await runSuite({ name: "drills", paths, environment, isolated: true, filesAtATime: 1 });
   const rows = await Bun.file(table)
     .text()
     .catch(() => "");
@@ -175,11 +176,15 @@ async function runAll(): Promise<Counts> {
   const missing: string[] = [];
   try {
     const isShort = postgres !== undefined && !full;
-    if (isShort) say("Short form: of test/http only auth and accounts run on the embedded database as well");
+    if (isShort)
+      say(
+        `Short form: on the embedded database run ${ON_EMBEDDED_IN_SHORT.join(", ")}; the others on PostgreSQL alone`,
+      );
     const onEmbedded = isShort ? ON_EMBEDDED_IN_SHORT : ON_BOTH;
     const suites: Suite[] = [
-      { name: "processes", paths: WITH_PROCESSES, isolated: true, alone: full },
-      { name: "embedded database", paths: [...onEmbedded, ...ELSEWHERE], coverage: !isShort },
+      // What is measured at length needs quiet.
+      { name: "processes", paths: WITH_PROCESSES, isolated: true, filesAtATime: full ? 1 : cores * 2 },
+      { name: "embedded database", paths: [...onEmbedded, ...ELSEWHERE], coverage: !isShort, filesAtATime: cores + 1 },
     ];
     if (postgres) {
       suites.push({
@@ -187,6 +192,7 @@ async function runAll(): Promise<Counts> {
         paths: ON_BOTH,
         environment: { TEST_DATABASE: "postgres" },
         coverage: isShort,
+        filesAtATime: cores + 1,
       });
     } else missing.push("PostgreSQL (no TEST_DATABASE_URL, no server binaries, no Docker engine)");
     const counted: Counts[] = [];
