@@ -27,7 +27,7 @@ const acknowledged = (out: string) => [...out.matchAll(/^ack (\d+)\n/gm)].map((m
 /** Ends a writer in the middle of its work, opens the database again, and answers which acknowledged rows are gone. */
 async function endedBy(home: string, signal: "SIGKILL" | "SIGTERM", first: number) {
   const child = writer(home, first);
-  await child.until((out) => out.includes("ack open"));
+  await child.until((out) => acknowledged(out).length >= 2);
   await Bun.sleep(Math.random() * 300);
   child.signal(signal);
   const { out } = await child.finished;
