@@ -21,7 +21,7 @@ import { sessionRoutes } from "./features/sessions/routes.ts";
 import { userRoutes } from "./features/users/routes.ts";
 import { auditRefused } from "./http/audit-refused.ts";
 import { readJsonBody } from "./http/body.ts";
-import { contextOf, loggedPathOf, openContext, pathOf } from "./http/context.ts";
+import { openContext, pathOf } from "./http/context.ts";
 import { answerError, type ErrorAnswer } from "./http/error-handler.ts";
 import { readFormBody } from "./http/form.ts";
 import { corsHeaders, preflightHeaders, securityHeaders } from "./http/headers.ts";
@@ -36,7 +36,7 @@ import {
 import { isOauthRequest } from "./http/oauth.ts";
 import { assertPlainQuery } from "./http/query.ts";
 import { createRouteTable } from "./http/route-table.ts";
-import { countRequest, inStage, nameSpan, traceRequest } from "./http/telemetry.ts";
+import { countAnswers, inStage, nameSpan, traceRequest } from "./http/telemetry.ts";
 
 /** Every feature of the API, one line each. */
 const features = (deps: Deps): AnyElysia[] => [
@@ -83,6 +83,7 @@ export function assertRoutesKnown({ rate_limits }: Settings, routes: readonly st
  * of Elysia's counts only for what comes after it.
  */
 export function createApp(deps: Deps): AnyElysia {
+  const answered = countAnswers(deps);
   const app = new Elysia({ normalize: false, aot: true, nativeStaticResponse: false, strictPath: true })
     .onRequest(({ request, server, set }) => {
       const { requestId } = openContext(deps, request, server?.requestIP(request)?.address ?? null);
@@ -97,10 +98,14 @@ export function createApp(deps: Deps): AnyElysia {
     .onError(async ({ error, request, route, set }) => {
       nameSpan(request, route);
       const thrown = error instanceof NotFoundError ? notFound(request, set) : error;
-      if (thrown === undefined) return new Response(null, { status: 204 });
+      if (thrown === undefined) {
+        answered(request, route, 204);
+        return new Response(null, { status: 204 });
+      }
       const answer = await refuse(thrown, request, route);
       Object.assign(set.headers, answer.headers);
       set.status = answer.status;
+      answered(request, route, answer.status);
       return answer.body;
     })
     .onParse(({ request }) => {
@@ -111,18 +116,7 @@ export function createApp(deps: Deps): AnyElysia {
       nameSpan(request, route);
       Object.assign(set.headers, await enforceLimits(deps, limited(request.method, route), { request, body }));
     })
-    .onAfterHandle(({ request }) => {
-      contextOf(request).answeredAt = deps.clock.elapsed();
-    })
-    .onAfterResponse({ as: "global" }, ({ request, route, set }) => {
-      try {
-        const status = Number(set.status ?? 200);
-        countRequest(deps, request, route, status);
-        logRequest(deps, request, status);
-      } catch (error) {
-        deps.log.error("A request could not be logged", { event: "request.not_logged", error });
-      }
-    });
+    .onAfterHandle(({ request, route, set }) => answered(request, route, Number(set.status ?? 200)));
 
   if (isTracing()) app.wrap(traceRequest as never);
   for (const feature of features(deps)) app.use(feature);
@@ -164,18 +158,3 @@ export function createApp(deps: Deps): AnyElysia {
 
 const limitsIn = (hooks: unknown) =>
   (hooks as { detail?: Record<string, readonly RouteLimit[]> } | undefined)?.detail?.[LIMITS_FIELD] ?? GENERAL;
-
-function logRequest(deps: Deps, request: Request, status: number): void {
-  const { requestId, ip, userAgent, startedAt, trace } = contextOf(request);
-  deps.log.info("A request was answered", {
-    event: "request.answered",
-    request_id: requestId,
-    method: request.method,
-    path: loggedPathOf(request),
-    status,
-    duration_ms: Math.round((deps.clock.elapsed() - startedAt) * 10) / 10,
-    ip,
-    user_agent: userAgent,
-    ...trace,
-  });
-}

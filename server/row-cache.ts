@@ -18,6 +18,8 @@ export interface RowCache<T> {
    * One that is known to have changed never does
    */
   find(id: string, read: () => Promise<T | undefined>, staleMs?: number): Promise<T | undefined>;
+  /** The row as {@link find} would answer it without reading; undefined where it would read. */
+  known(id: string): T | undefined;
   forget(id: string): void;
   forgetWhere(isMeant: (row: T) => boolean): void;
   forgetAll(): void;
@@ -45,10 +47,17 @@ export function createRowCache<T extends object>(
     return row;
   }
 
+  function fresh(id: string): T | undefined {
+    const known = remembered.get(id);
+    return known && changes.age(known.readAt) < MAX_AGE_MS ? known.row : undefined;
+  }
+
   return {
+    known: fresh,
     async find(id, read, staleMs = 0) {
+      const row = fresh(id);
+      if (row) return row;
       const known = remembered.get(id);
-      if (known && changes.age(known.readAt) < MAX_AGE_MS) return known.row;
       const reading = readAgain(id, read);
       try {
         const row = await (known && staleMs > 0 ? withinDeadline(reading, PATIENCE_MS) : reading);

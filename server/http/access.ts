@@ -5,12 +5,13 @@ import {
   type Authenticated,
   assertSteppedUp,
   authenticate,
+  authenticateAtOnce,
   authenticateLegacy,
   bearerToken,
 } from "../features/auth/service.ts";
 import { can, type Principal } from "../features/rights/service.ts";
 import type { Actor } from "../features/users/service.ts";
-import { callerOf, contextOf } from "./context.ts";
+import { callerOf, contextOf, remember } from "./context.ts";
 import { cookieOf } from "./cookies.ts";
 import { isLegacyToken, verifyLegacyToken } from "./legacy-tokens.ts";
 
@@ -27,16 +28,6 @@ export type Access =
       readonly evenStale?: boolean;
     };
 
-const admitted = new WeakMap<Request, Authenticated>();
-
-/** Whoever a request was found to come from; undefined on a route that is public. */
-export const admittedTo = (request: Request): Authenticated | undefined => admitted.get(request);
-
-const recognised = new WeakMap<Request, Principal>();
-
-/** Whoever a request came from, admitted or not; undefined where that was not asked or not found. */
-export const principalOf = (request: Request): Principal | undefined => recognised.get(request);
-
 /** Whoever is logged in, as who changes something. */
 export const actorOf = (principal: Principal, request: Request): Actor => ({
   actor: { kind: principal.kind, id: principal.id },
@@ -50,13 +41,16 @@ export const actorOf = (principal: Principal, request: Request): Actor => ({
  */
 export const access = (deps: Deps) => {
   return new Elysia({ name: "access" }).macro("access", (who: Access) => ({
-    transform: async ({ request }) => {
-      admitted.set(request, await admit(deps, who, request));
+    transform: ({ request }) => {
+      // Almost all tokens have been seen before, and every wait takes longer than to look one of those up.
+      const known = knownAtOnce(deps, request);
+      if (known) assertMay(deps, who, request, known);
+      else return admit(deps, who, request).then(() => {});
     },
     resolve: ({ request }): Authenticated => {
-      const authenticated = admitted.get(request);
-      if (!authenticated) throw new Error("The access of a route was not looked at");
-      return authenticated;
+      const { admitted } = contextOf(request);
+      if (!admitted) throw new Error("The access of a route was not looked at");
+      return admitted;
     },
   }));
 };
@@ -67,15 +61,34 @@ export const access = (deps: Deps) => {
  * @throws AppError for a token that does not count, FORBIDDEN, AUTH_STEP_UP_REQUIRED
  */
 export async function admit(deps: Deps, who: Access, request: Request): Promise<Authenticated> {
-  const { permission, stepUp = false, evenStale = false }: Exclude<Access, "user"> = who === "user" ? {} : who;
-  const staleMs = evenStale ? deps.settings.resilience.verify_stale : 0;
-  const authenticated = await authenticateRequest(deps, request, staleMs);
-  recognised.set(request, authenticated.principal);
+  const staleMs = who !== "user" && who.evenStale ? deps.settings.resilience.verify_stale : 0;
+  return assertMay(deps, who, request, await authenticateRequest(deps, request, staleMs));
+}
+
+function assertMay(deps: Deps, who: Access, request: Request, authenticated: Authenticated): Authenticated {
+  const { permission, stepUp = false }: Exclude<Access, "user"> = who === "user" ? {} : who;
+  remember(request, { principal: authenticated.principal });
   if (permission !== undefined && !can(authenticated.principal, permission)) {
     throw new AppError("FORBIDDEN", { details: { permission } });
   }
   if (stepUp) assertSteppedUp(deps, authenticated.claims);
+  remember(request, { admitted: authenticated });
   return authenticated;
+}
+
+function knownAtOnce(deps: Deps, request: Request): Authenticated | undefined {
+  const { settings, clock } = deps;
+  const authorization = request.headers.get("authorization");
+  if (!authorization) return undefined;
+  const began = clock.elapsed();
+  const known = authenticateAtOnce(deps, { authorization, fingerprint: cookieOf(settings, request, "fp") });
+  if (known) countAccepted(deps, "own", began);
+  return known;
+}
+
+function countAccepted({ metrics, clock }: Deps, issuer: "own" | "legacy", began: number): void {
+  metrics.count("primer_tokens_verified_total", { issuer, outcome: "accepted" });
+  metrics.record("primer_token_verification_duration_seconds", (clock.elapsed() - began) / 1000, {});
 }
 
 async function authenticateRequest(deps: Deps, request: Request, staleMs: number): Promise<Authenticated> {
@@ -89,8 +102,7 @@ async function authenticateRequest(deps: Deps, request: Request, staleMs: number
       issuer === "legacy"
         ? await authenticateLegacy(deps, await verifyLegacyToken(settings, clock, token), contextOf(request).requestId)
         : await authenticate(deps, { authorization, fingerprint: cookieOf(settings, request, "fp") }, staleMs);
-    deps.metrics.count("primer_tokens_verified_total", { issuer, outcome: "accepted" });
-    deps.metrics.record("primer_token_verification_duration_seconds", (clock.elapsed() - began) / 1000, {});
+    countAccepted(deps, issuer, began);
     return authenticated;
   } catch (error) {
     // Where the database is away nothing was found out about the token.

@@ -1,8 +1,7 @@
 import type { Deps } from "../deps.ts";
 import { AppError } from "../errors.ts";
 import { auditRefusal } from "../features/audit/service.ts";
-import { principalOf } from "./access.ts";
-import { callerOf } from "./context.ts";
+import { callerOf, contextOf } from "./context.ts";
 
 /** Of one user so many are recorded, whatever they try; the log has a line of every request. */
 const RECORDED = { limit: 30, windowMs: 60_000 };
@@ -12,7 +11,7 @@ const ANSWERS_GATEWAYS = "/api/v1/auth/verify";
 /** Records that somebody who is known asked for what they may not do. */
 export async function auditRefused(deps: Deps, thrown: unknown, request: Request, route: string): Promise<void> {
   if (!(thrown instanceof AppError) || thrown.errorCode !== "FORBIDDEN" || route === ANSWERS_GATEWAYS) return;
-  const principal = principalOf(request);
+  const { principal } = contextOf(request);
   if (!principal) return;
   const [room] = await deps.limiter.take([{ key: `audit_refused:user:${principal.id}`, rate: RECORDED }]);
   if (room && room.waitMs > 0) return;

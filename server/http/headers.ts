@@ -5,8 +5,18 @@ const CONTENT_SECURITY_POLICY =
 const PERMISSIONS_POLICY = "camera=(), geolocation=(), microphone=(), payment=(), usb=()";
 const ONE_YEAR_SECONDS = 31_536_000;
 
+const headersBySettings = new WeakMap<Settings, Readonly<Record<string, string>>>();
+
 /** The headers of every answer. `no-store` is the rule; what may be cached says so itself. */
 export function securityHeaders(settings: Settings): Readonly<Record<string, string>> {
+  const known = headersBySettings.get(settings);
+  if (known) return known;
+  const made = makeSecurityHeaders(settings);
+  headersBySettings.set(settings, made);
+  return made;
+}
+
+function makeSecurityHeaders(settings: Settings): Readonly<Record<string, string>> {
   const https = settings.server.public_url.startsWith("https://");
   return {
     "cache-control": "no-store",

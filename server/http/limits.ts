@@ -6,8 +6,7 @@ import { rateLimited } from "../errors.ts";
 import { hashSecret } from "../features/tokens/service.ts";
 import { parseIdentifier } from "../features/users/service.ts";
 import type { Check, Room } from "../ports/limiter.ts";
-import { admittedTo } from "./access.ts";
-import { contextOf } from "./context.ts";
+import { contextOf, remember } from "./context.ts";
 
 /** What routes are limited by. A route declares its own; "general" is what every other one has. */
 export type RouteLimit = "general" | "login_ip" | "login_ip_account" | "login_service" | "register_ip";
@@ -37,7 +36,7 @@ const nameIn = (body: unknown) => {
 /** Whose share of each limit a request takes. */
 const SUBJECTS: Record<RouteLimit, (limited: Limited) => string> = {
   general: ({ request }) => {
-    const principal = admittedTo(request)?.principal;
+    const principal = contextOf(request).admitted?.principal;
     return principal ? `user:${principal.id}` : `ip:${addressKey(contextOf(request).ip)}`;
   },
   login_ip: ({ request }) => addressKey(contextOf(request).ip),
@@ -58,9 +57,6 @@ function checksOf({ rate_limits }: Settings, { name: route, limits }: LimitedRou
   return own ? [...checks, { key: `route:${route} ${SUBJECTS.general(limited)}`, rate: own }] : checks;
 }
 
-/** Requests that were counted; one that failed before it could be is counted when it is answered. */
-const counted = new WeakSet<Request>();
-
 /**
  * Counts a request under every limit of its route at once, or under none where one of them has no room.
  *
@@ -72,7 +68,7 @@ export async function enforceLimits(
   route: LimitedRoute,
   limited: Limited,
 ): Promise<Readonly<Record<string, string>>> {
-  counted.add(limited.request);
+  remember(limited.request, { isCounted: true }); // one that fails before this is counted when it is answered
   return takeAll(deps, checksOf(deps.settings, route, limited), limited.request);
 }
 
@@ -90,7 +86,7 @@ export async function enforceLimitsOfRefused(
   const { general, routes } = deps.settings.rate_limits;
   const own = routes.get(route.name);
   const rate = own === undefined ? general : own;
-  if (counted.has(request) || route.limits.length === 0 || rate === null) return {};
+  if (contextOf(request).isCounted || route.limits.length === 0 || rate === null) return {};
   const which = own === undefined ? "refused:" : `refused:route:${route.name}`;
   return takeAll(deps, [{ key: `${which} ip:${addressKey(contextOf(request).ip)}`, rate }], request);
 }

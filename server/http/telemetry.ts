@@ -2,7 +2,7 @@ import type { Span } from "@opentelemetry/api";
 import type { LabelsOf, Stage } from "../../config/metrics.ts";
 import { inSpan, isTracing, type TraceCarrier } from "../../config/trace.ts";
 import type { Deps } from "../deps.ts";
-import { contextOf } from "./context.ts";
+import { contextOf, loggedPathOf, remember } from "./context.ts";
 
 type Method = LabelsOf<"http_server_request_duration_seconds">["method"];
 const METHODS: ReadonlySet<string> = new Set(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]);
@@ -25,20 +25,57 @@ export async function inStage<T>(
   return result;
 }
 
-/** Counts an answered request. @param route as it is declared; empty where there is none */
-export function countRequest(
-  { metrics, clock }: Deps,
-  request: Request,
-  route: string | undefined,
-  status: number,
-): void {
-  const { startedAt, answeredAt } = contextOf(request);
+/**
+ * Counts and logs requests when their answers have been handed to the system: all of a turn of the event loop together,
+ * since a turn for each of them would take longer than what is done in it.
+ *
+ * @returns to be told of each answer: the route as it is declared, empty where there is none
+ */
+export function countAnswers(deps: Deps): (request: Request, route: string | undefined, status: number) => void {
+  let waiting: Request[] = [];
+  function look(): void {
+    const answered = waiting;
+    waiting = [];
+    for (const request of answered) {
+      try {
+        countRequest(deps, request);
+        logRequest(deps, request);
+      } catch (error) {
+        deps.log.error("A request could not be logged", { event: "request.not_logged", error });
+      }
+    }
+  }
+  return (request, route, status) => {
+    if (contextOf(request).answeredAt === undefined) {
+      if (waiting.length === 0) setImmediate(look);
+      waiting.push(request);
+    }
+    remember(request, { answeredAt: deps.clock.elapsed(), status, route });
+  };
+}
+
+function countRequest({ metrics, clock }: Deps, request: Request): void {
+  const { startedAt, answeredAt = startedAt, status, route } = contextOf(request);
   const now = clock.elapsed();
   const method = (METHODS.has(request.method) ? request.method : "other") as Method;
   const labels = { method, route: route || NO_ROUTE, status: String(status) };
   metrics.record("http_server_request_duration_seconds", (now - startedAt) / 1000, labels);
-  if (answeredAt !== undefined)
-    metrics.record("primer_request_stage_duration_seconds", (now - answeredAt) / 1000, { stage: "write" });
+  metrics.record("primer_request_stage_duration_seconds", (now - answeredAt) / 1000, { stage: "write" });
+}
+
+function logRequest({ log, clock }: Deps, request: Request): void {
+  const { requestId, ip, userAgent, startedAt, status, trace } = contextOf(request);
+  log.info("A request was answered", {
+    event: "request.answered",
+    request_id: requestId,
+    method: request.method,
+    path: loggedPathOf(request),
+    status,
+    duration_ms: Math.round((clock.elapsed() - startedAt) * 10) / 10,
+    ip,
+    user_agent: userAgent,
+    ...trace,
+  });
 }
 
 /** The span of a request is named as soon as its route is known: it ends before the request is counted. */

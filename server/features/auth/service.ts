@@ -1,6 +1,7 @@
 export {
   type Authenticated,
   authenticate,
+  authenticateAtOnce,
   authenticateLegacy,
   bearerToken,
   findLiveSession,

@@ -8,6 +8,8 @@ const MAX_SESSIONS = 10_000;
 export interface SessionStates {
   /** @param staleMs how old it may be where the database cannot be reached */
   find(tx: Tx, id: string, staleMs?: number): Promise<SessionWithUser | undefined>;
+  /** What {@link find} would answer without reading; undefined where it would read. */
+  known(id: string): SessionWithUser | undefined;
   /** Something has changed; undefined is anything. */
   forget(change: Change | undefined): void;
 }
@@ -16,6 +18,7 @@ export interface SessionStates {
 export function createSessionStates(changes: ChangeFeed, onRead: (isStale: boolean) => void = () => {}): SessionStates {
   const rows = createRowCache<SessionWithUser>(changes, MAX_SESSIONS, onRead);
   return {
+    known: rows.known,
     find: (tx, id, staleMs) => rows.find(id, () => findSession(tx, id), staleMs),
     forget(change) {
       if (change?.kind === "session") rows.forget(change.id);

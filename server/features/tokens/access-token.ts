@@ -105,13 +105,26 @@ export async function verifyAccessToken(
   token: string,
   options: { acceptExpired?: boolean } = {},
 ): Promise<AccessTokenClaims> {
+  const claims = claimsOnceVerified(deps, token);
+  if (!claims) return verifyAnew(deps, token, options.acceptExpired ?? false);
+  if (isOver(deps, claims) && !options.acceptExpired) throw new AppError("AUTH_TOKEN_EXPIRED");
+  return claims;
+}
+
+/** The claims of a token that was verified before and still holds; undefined where {@link verifyAccessToken} has to look. */
+export function knownClaims(deps: VerifyDeps, token: string): AccessTokenClaims | undefined {
+  const claims = claimsOnceVerified(deps, token);
+  return claims && !isOver(deps, claims) ? claims : undefined;
+}
+
+function claimsOnceVerified(deps: VerifyDeps, token: string): AccessTokenClaims | undefined {
   const known = deps.verifiedTokens.get(token);
   const stillFits = known?.settings === deps.settings && deps.keys.verification(known.key.kid) === known.key;
-  if (!known || !stillFits) return verifyAnew(deps, token, options.acceptExpired ?? false);
-  const endsAt = known.claims.exp * 1000 + deps.settings.tokens.clock_skew;
-  if (deps.clock.now().getTime() >= endsAt && !options.acceptExpired) throw new AppError("AUTH_TOKEN_EXPIRED");
-  return known.claims;
+  return stillFits ? known.claims : undefined;
 }
+
+const isOver = ({ clock, settings }: VerifyDeps, { exp }: AccessTokenClaims): boolean =>
+  clock.now().getTime() >= exp * 1000 + settings.tokens.clock_skew;
 
 async function verifyAnew(deps: VerifyDeps, token: string, acceptExpired: boolean): Promise<AccessTokenClaims> {
   const kid = kidOf(token);

@@ -2,6 +2,7 @@ export {
   type AccessTokenClaims,
   type AccessTokenSubject,
   createVerifiedTokens,
+  knownClaims,
   signAccessToken,
   type VerifiedTokens,
   verifyAccessToken,
