@@ -186,6 +186,10 @@ export const COMMANDS: readonly CommandSpec[] = [
       { flags: "--compare <file>", description: "The JSON of an earlier run; exit 4 where something is slower" },
       { flags: "--out <files...>", description: "Write the report to a .json, .html or .md file" },
       { flags: "--users <n>", description: "Users that its own server has (default 1000)" },
+      {
+        flags: "--workers <n>",
+        description: "Processes that its own server serves with, or auto; over 1 on PostgreSQL",
+      },
       { flags: "--database-url <url>", description: "PostgreSQL in which its own server makes, and drops, a database" },
       { flags: "--redis-url <url>", description: "Redis of its own server" },
       { flags: "--username <name>", description: "With --url: whose account logs in" },

@@ -25,9 +25,14 @@ export interface Share {
  * What --workers asks for: how many processes, or in the form "2/4" which one of them this is; by that a parent starts its
  * children.
  *
+ * @param otherDatabase how to have one that several processes can get at
  * @throws OperatorError exit 2
  */
-export function workersAsked({ workers }: Options, embedded: boolean): number | Share {
+export function workersAsked(
+  { workers }: Options,
+  embedded: boolean,
+  otherDatabase = "set DATABASE_URL to a PostgreSQL",
+): number | Share {
   const text = workers === undefined ? "1" : String(workers);
   const [, index, of] = /^(\d+)\/(\d+)$/.exec(text) ?? [];
   const count = text === "auto" ? Math.min(availableParallelism(), MOST_WORKERS) : Number(of ?? text);
@@ -38,7 +43,7 @@ export function workersAsked({ workers }: Options, embedded: boolean): number | 
     if (text === "auto") return 1;
     throw misused(
       "--workers over 1 does not go with the embedded database: one process has it.",
-      "Leave the flag out, or set DATABASE_URL to a PostgreSQL.",
+      `Leave the flag out, or ${otherDatabase}.`,
     );
   }
   return index === undefined ? count : { index: Number(index), of: count };

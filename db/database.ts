@@ -36,9 +36,12 @@ export type Row = Record<string, unknown>;
 /** What takes statements as they are written. */
 export type Connection = Pick<Database, "query">;
 
-/** What may have changed for whoever has it in a cache: one session, one user, a role, a key, a client. */
+/**
+ * What may have changed for whoever has it in a cache: one session, one user (or their password), a role, a key, a client,
+ * or from when on tokens count.
+ */
 export interface Change {
-  readonly kind: "session" | "user" | "role" | "key" | "client";
+  readonly kind: "session" | "user" | "role" | "key" | "client" | "installation";
   readonly id: string;
 }
 

@@ -5,6 +5,7 @@ import type { Secrets } from "../config/secrets.ts";
 import type { ChangeFeed, Database } from "../db/database.ts";
 import type { JobQueue } from "../db/jobs.ts";
 import type { Dependencies } from "./dependencies.ts";
+import type { LegacyUsers } from "./features/auth/service.ts";
 import type { ClientStates } from "./features/clients/service.ts";
 import type { KeyRing } from "./features/keys/service.ts";
 import type { NodeMetrics } from "./features/monitoring/service.ts";
@@ -38,6 +39,7 @@ export interface Deps {
   readonly keys: KeyRing;
   readonly sessions: SessionStates;
   readonly verifiedTokens: VerifiedTokens;
+  readonly legacyUsers: LegacyUsers;
   readonly clients: ClientStates;
   readonly limiter: Limiter;
   /** Tells where addresses are. */

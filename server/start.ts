@@ -12,6 +12,7 @@ import { openRedis } from "../db/redis.ts";
 import { createApp } from "./app.ts";
 import { createDependencies, type Dependency } from "./dependencies.ts";
 import type { Deps } from "./deps.ts";
+import { createLegacyUsers } from "./features/auth/service.ts";
 import { createClientStates } from "./features/clients/service.ts";
 import { measureJobs } from "./features/jobs/service.ts";
 import { keepKeys, openKeyRing } from "./features/keys/service.ts";
@@ -76,6 +77,7 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
   const changes = db.watch({
     changed(change) {
       sessions.forget(change);
+      legacyUsers.forget(change);
       clients.forget(change);
       revocations.changed(change);
       if (change && change.kind !== "key") return;
@@ -90,6 +92,7 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
   const redis = settings.redis.url === "" ? undefined : redisOf(settings.redis);
   const onRead = staleReadsTold(log);
   const sessions = createSessionStates(changes, onRead);
+  const legacyUsers = createLegacyUsers(changes, onRead);
   const clients = createClientStates(changes, onRead);
   const dependencies = createDependencies(log);
   dependencies.add("database", databaseOf(db));
@@ -128,6 +131,7 @@ async function openPresent(parts: Assembly & Pick<Deps, "clock" | "random">, pre
     changes,
     sessions,
     verifiedTokens: createVerifiedTokens(),
+    legacyUsers,
     clients,
     limiter: redis ? createRedisLimiter(redis.scripts, ownLimiter, redis.breaker) : ownLimiter,
     geo: openGeo({ home: parts.home, file: () => deps.settings.accounts.geoip_file, log }),

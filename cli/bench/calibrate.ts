@@ -133,7 +133,9 @@ export async function calibrate({ home, environment, options, io }: CommandConte
   const loginsPerSecond = numberFlag(options, "loginsPerSecond", null, 1, 1_000_000);
   const hashMs = durationFlag(options, "hashTime", 250, 20, 5000);
   const durationMs = durationFlag(options, "duration", 1500, 100, 60_000);
-  const stray = ["url", "scenario", "rate", "assert", "compare", "out"].find((name) => options[name] !== undefined);
+  const stray = ["url", "scenario", "rate", "workers", "assert", "compare", "out"].find(
+    (name) => options[name] !== undefined,
+  );
   if (stray) throw misused(`--${stray} does not go with --calibrate, which runs no load.`);
   const { settings } = settingsOf({ home, environment });
   io.note(`Making a key (${signatureOf(settings)}) and measuring signatures\n`);

@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { misused, textOf } from "../../config/errors.ts";
 import { integer, parseDuration, url as urlKind } from "../../config/kinds.ts";
 import type { CommandContext, Options } from "../command.ts";
+import { workersAsked } from "../serve-together.ts";
 import { type Assertion, parseAssertion } from "./assertions.ts";
 import type { Account } from "./requests.ts";
 import { SCENARIOS, type Scenario } from "./scenarios.ts";
@@ -14,6 +15,8 @@ export type TargetWanted =
       readonly databaseUrl: string | null;
       readonly redisUrl: string | null;
       readonly users: number;
+      /** How many processes serve. */
+      readonly workers: number;
     }
   | {
       readonly kind: "url";
@@ -41,7 +44,7 @@ export interface BenchOptions {
 
 const DEFAULT_ROUNDS_TO_COMPARE = 5;
 /** What belongs to the server that the bench starts, and what to one that is there already. */
-const OF_OWN = ["users", "databaseUrl", "redisUrl"] as const;
+const OF_OWN = ["users", "workers", "databaseUrl", "redisUrl"] as const;
 const OF_URL = [
   "username",
   "passwordStdin",
@@ -81,12 +84,20 @@ function refuse(options: Options, names: readonly string[], why: string): void {
 
 function ownTarget(options: Options): TargetWanted {
   refuse(options, OF_URL, "goes with --url: the bench's own server has accounts of its own.");
+  const databaseUrl = urlFlag(options, "databaseUrl", "postgres", "postgresql");
   return {
     kind: "own",
-    databaseUrl: urlFlag(options, "databaseUrl", "postgres", "postgresql"),
+    databaseUrl,
     redisUrl: urlFlag(options, "redisUrl", "redis", "rediss"),
     users: numberFlag(options, "users", 1000, 1, 10_000_000) ?? 1000,
+    workers: workersFlag(options, databaseUrl),
   };
+}
+
+function workersFlag(options: Options, databaseUrl: string | null): number {
+  const asked = workersAsked(options, databaseUrl === null, "give a PostgreSQL with --database-url");
+  if (typeof asked === "number") return asked;
+  throw misused(`--workers: expected auto or a whole number, not ${options.workers}.`);
 }
 
 async function urlTarget(options: Options, input: () => Promise<string>): Promise<TargetWanted> {

@@ -27,13 +27,14 @@ export function machineLine({ machine }: Pick<BenchReport, "machine">): string {
 }
 
 export function targetLine({ target }: Pick<BenchReport, "target">): string {
-  const { kind, url, version, database, redis, users, password_hash, signature, processes } = target;
+  const { kind, url, version, database, redis, users, workers, password_hash, signature, processes } = target;
   const own = [
     database === "embedded" ? "embedded database" : "PostgreSQL",
     redis ? "Redis" : "",
     users === null ? "" : `${number(users)} users`,
     password_hash ?? "",
     signature ?? "",
+    workers !== null && workers > 1 ? `--workers ${workers}` : "",
     processes !== null && processes > 1 ? `${processes} processes` : "",
   ].filter((part) => part !== "");
   return kind === "own" ? `primer ${version}, own server: ${own.join(", ")}` : `primer ${version} at ${url}`;

@@ -87,6 +87,9 @@ export interface BenchReport {
     readonly database: "embedded" | "postgresql" | null;
     readonly redis: boolean | null;
     readonly users: number | null;
+    /** How many processes it was made to serve with; null where the server is not the bench's own. */
+    readonly workers: number | null;
+    /** All that it consists of. */
     readonly processes: number | null;
     /** Of the own server; of another one they are not known. */
     readonly password_hash: string | null;

@@ -2,7 +2,7 @@
  * A server of the bench's own in a scratch home, kept by a process that outlives the bench for as long as it takes to put
  * everything away: it ends with its standard input, so also when the bench is killed.
  */
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -19,6 +19,8 @@ export interface ScratchWanted {
   /** Null: the embedded database. */
   readonly databaseUrl: string | null;
   readonly users: number;
+  /** How many processes serve. */
+  readonly workers: number;
 }
 
 export interface ScratchServer {
@@ -32,8 +34,10 @@ type Environment = Record<string, string>;
 type Tell = (doing: string) => void;
 
 const READY_WITHIN_MS = 60_000;
-/** How long it may take to stop before it is ended. */
-const STOP_WITHIN_MS = 10_000;
+/** How long what is under way may take when it stops. */
+const STOP_TIMEOUT = { PRIMER_SERVER__STOP_TIMEOUT: "5s" };
+/** How long it may take to stop before it is ended: longer than it waits before it ends processes of its own. */
+const STOP_WITHIN_MS = 20_000;
 
 /** The handlers of the process that keeps it; `end` stops the server and removes all that was made. */
 export function scratchServer(given: Variables): { handlers: Handlers; end(): Promise<void> } {
@@ -62,7 +66,7 @@ export function scratchServer(given: Variables): { handlers: Handlers; end(): Pr
   async function begin(wanted: ScratchWanted, tell: Tell): Promise<ScratchServer> {
     const folder = mkdtempSync(join(tmpdir(), "primer-bench-"));
     undo.push(async () => rmSync(folder, { recursive: true, force: true }));
-    const environment: Environment = { ...base, ...wanted.settings };
+    const environment: Environment = { ...base, ...wanted.settings, ...STOP_TIMEOUT };
     const database = wanted.databaseUrl === null ? null : await createDatabase(folder, wanted.databaseUrl, base, undo);
     if (database !== null) environment.DATABASE_URL = database;
     tell("Setting up a scratch home");
@@ -71,7 +75,7 @@ export function scratchServer(given: Variables): { handlers: Handlers; end(): Pr
     await primer(["init", "--yes", "--admin-password-stdin", "--dir", home], environment, password);
     tell(`Making ${wanted.users} users`);
     const { client } = await seedHome(folder, environment, wanted.users, password);
-    const { url, pid } = await serve(home, environment);
+    const { url, pid } = await serve(home, environment, wanted.workers);
     return { url, pid, password, client };
   }
 
@@ -83,14 +87,15 @@ export function scratchServer(given: Variables): { handlers: Handlers; end(): Pr
     return seeded;
   }
 
-  async function serve(home: string, environment: Environment): Promise<{ url: string; pid: number }> {
+  async function serve(home: string, environment: Environment, workers: number): Promise<{ url: string; pid: number }> {
     const port = await freePort();
     const url = `http://127.0.0.1:${port}`;
-    const child = start(["serve", "--dir", home, "--port", String(port)], environment);
+    const words = ["serve", "--dir", home, "--port", String(port), "--workers", String(workers)];
+    const child = start(words, environment);
     const ended = child.exited.then(async () => {
       throw failed(`The bench's own server ended: ${(await child.notes).trim()}`);
     });
-    await Promise.race([untilReady(url), ended]);
+    await Promise.race([untilReady(url, port, workers), ended]);
     return { url, pid: child.pid };
   }
 
@@ -120,17 +125,28 @@ async function stopped(child: Bun.Subprocess): Promise<void> {
   clearTimeout(timer);
 }
 
-async function untilReady(url: string): Promise<void> {
+/** Until all of its processes listen: connections that are made before are not shared among them. */
+async function untilReady(url: string, port: number, workers: number): Promise<void> {
   const deadline = performance.now() + READY_WITHIN_MS;
   while (performance.now() < deadline) {
     const status = await fetch(`${url}/readyz`).then(
       (response) => response.status,
       () => 0,
     );
-    if (status === 200) return;
+    if (status === 200 && (listenersAt(port) ?? workers) >= workers) return;
     await Bun.sleep(20);
   }
   throw failed(`The bench's own server was not ready within ${READY_WITHIN_MS / 1000} s.`);
+}
+
+/** How many sockets listen at a port of 127.0.0.1, which several processes may share; undefined where Linux does not tell. */
+function listenersAt(port: number): number | undefined {
+  const table = "/proc/net/tcp";
+  if (!existsSync(table)) return undefined;
+  const local = `0100007F:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  const listening = "0A";
+  const rows = readFileSync(table, "utf8").split("\n");
+  return rows.map((row) => row.trim().split(/\s+/)).filter((row) => row[1] === local && row[3] === listening).length;
 }
 
 function freePort(): Promise<number> {

@@ -17,7 +17,7 @@ export interface BenchTarget {
   readonly destination: Destination;
   /** Whether it runs on this machine, so that what the machine can do is its ceiling. */
   readonly isHere: boolean;
-  readonly about: Pick<BenchReport["target"], "version" | "database" | "redis" | "users">;
+  readonly about: Pick<BenchReport["target"], "version" | "database" | "redis" | "users" | "workers">;
   /** What it counts; null where it does not tell us. */
   readMetrics(): Promise<Sample[] | null>;
   close(): Promise<void>;
@@ -55,10 +55,10 @@ export function startOwn(
 ): { keeper: ChildProcess; begin(tell: (doing: string) => void): Promise<BenchTarget> } {
   const keeper = startChild("server", environment);
   const redis = wanted.redisUrl === null ? {} : { REDIS_URL: wanted.redisUrl };
-  const { databaseUrl, users } = wanted;
+  const { databaseUrl, users, workers } = wanted;
   const token = systemRandom.token();
   const own = { ...settings, ...NO_LIMITS, ...redis, PRIMER_TELEMETRY__METRICS_TOKEN: token };
-  const scratch: ScratchWanted = { settings: own, databaseUrl, users };
+  const scratch: ScratchWanted = { settings: own, databaseUrl, users, workers };
   return {
     keeper,
     async begin(tell) {
@@ -81,6 +81,7 @@ export function startOwn(
           database: databaseUrl === null ? "embedded" : "postgresql",
           redis: wanted.redisUrl !== null,
           users,
+          workers,
         },
         readMetrics: () => metricsOf(url, token),
         close: () => keeper.close(),
@@ -104,7 +105,7 @@ export async function openUrl(wanted: Extract<TargetWanted, { kind: "url" }>, pr
       client,
       prefix,
     },
-    about: { version, database: null, redis: null, users: null },
+    about: { version, database: null, redis: null, users: null, workers: null },
     readMetrics: async () => (metricsToken === null ? null : metricsOf(url, metricsToken, ca)),
     close: async () => {},
   };

@@ -1,5 +1,6 @@
 import { and, eq, gt, inArray, isNull, lte, or, type SQL, sql } from "drizzle-orm";
 import type { Reader, Tx } from "../database.ts";
+import { installation } from "../schema/installation.ts";
 import { invitations } from "../schema/invitations.ts";
 import { knownDevices, loginRecords } from "../schema/logins.ts";
 import { sessions, singleUseTokens } from "../schema/sessions.ts";
@@ -90,6 +91,27 @@ export async function findUserWithPassword(tx: Tx, by: UserKey) {
 }
 
 export type LoginAccount = NonNullable<Awaited<ReturnType<typeof findUserWithPassword>>>;
+
+/**
+ * A user with all that they may do, when their password was set, and from when on tokens count here, in one indexed read:
+ * what a token that names nothing but its user is held against. Not the password's hash, so that it may be remembered.
+ */
+export async function findUserAsOfNow(tx: Tx, by: UserKey) {
+  const [row] = await tx
+    .select({
+      ...withRights,
+      grants: grantsOfUser,
+      password: { createdAt: credentials.createdAt, updatedAt: credentials.updatedAt },
+      notBefore: installation.notBefore,
+    })
+    .from(users)
+    .leftJoin(credentials, isPasswordOf(users.id))
+    .leftJoin(installation, eq(installation.only, 1)) // by its key: the planner would expect many, and compile for them
+    .where(isKeyOf(by));
+  return row;
+}
+
+export type UserAsOfNow = NonNullable<Awaited<ReturnType<typeof findUserAsOfNow>>>;
 
 /** A user by id, user name or e-mail key. */
 export async function findUser(tx: Tx, by: { id?: string; username?: string; emailKey?: string }) {

@@ -1,21 +1,30 @@
 import { jwt } from "@elysiajs/jwt";
 import { decodeProtectedHeader, type JWTPayload } from "jose";
+import { LRUCache } from "lru-cache";
 import type { Settings } from "../../config/schema.ts";
 import { AppError } from "../errors.ts";
 import type { Clock } from "../ports/clock.ts";
 
 const MAX_TOKEN_LENGTH = 8192;
 
-type Verifier = (token: string, options: object) => Promise<JWTPayload | false>;
+const MAX_VERIFIED = 5000;
+
+interface Verifier {
+  readonly verify: (token: string, options: object) => Promise<JWTPayload | false>;
+  /** What tokens say that were found to be good, so that their signature is not computed again at each request. */
+  readonly verified: LRUCache<string, JWTPayload>;
+}
+/** With other settings everything is verified again. */
 const verifiers = new WeakMap<Settings, Verifier>();
 
 function verifierOf(settings: Settings): Verifier {
   const known = verifiers.get(settings);
   if (known) return known;
   const { decorator } = jwt({ name: "legacy", secret: settings.tokens.legacy_secret, alg: "HS256" });
-  const verify = decorator.legacy.verify as unknown as Verifier;
-  verifiers.set(settings, verify);
-  return verify;
+  const verify = decorator.legacy.verify as unknown as Verifier["verify"];
+  const verifier: Verifier = { verify, verified: new LRUCache({ max: MAX_VERIFIED }) };
+  verifiers.set(settings, verifier);
+  return verifier;
 }
 
 /** Whether a token says of itself that it is one of the earlier service's, and such are taken now. */
@@ -42,9 +51,12 @@ export async function verifyLegacyToken(
   settings: Settings,
   clock: Pick<Clock, "now">,
   token: string,
-): Promise<JWTPayload> {
+): Promise<Readonly<JWTPayload>> {
   const { legacy_issuer, legacy_audience, legacy_user_claim, clock_skew } = settings.tokens;
-  const claims = await verifierOf(settings)(token, {
+  const { verify, verified } = verifierOf(settings);
+  const known = verified.get(token);
+  if (known?.exp !== undefined && clock.now().getTime() < known.exp * 1000 + clock_skew) return known;
+  const claims = await verify(token, {
     algorithms: ["HS256"],
     issuer: legacy_issuer,
     audience: legacy_audience,
@@ -53,5 +65,6 @@ export async function verifyLegacyToken(
     requiredClaims: ["iat", "exp", legacy_user_claim],
   });
   if (!claims) throw new AppError("AUTH_TOKEN_INVALID", { internal: "A token of the earlier service did not verify" });
+  verified.set(token, claims);
   return claims;
 }

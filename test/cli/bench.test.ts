@@ -320,6 +320,10 @@ describe("exit codes", () => {
     [["--username", "ada"]],
     [["--url", "ftp://127.0.0.1"]],
     [["--url", "http://127.0.0.1:1", "--users", "5"]],
+    [["--url", "http://127.0.0.1:1", "--workers", "2"]],
+    [["--workers", "2"]],
+    [["--workers", "none"]],
+    [["--workers", "1/2", "--database-url", "postgres://127.0.0.1/x"]],
     [["--url", "http://127.0.0.1:1", "--database-url", "postgres://127.0.0.1/x"]],
     [["--url", "http://127.0.0.1:1", "--username", "ada"]],
     [["--url", "http://127.0.0.1:1", "--client", "orders"]],
@@ -361,6 +365,44 @@ test.if(when(database, "a bench on PostgreSQL needs TEST_DATABASE_URL"))("on Pos
     expect(server.stages.map(({ stage }: { stage: string }) => stage)).toContain("sign");
   }
   expect(await databases()).toBe(before);
+});
+
+// What several processes cost is what they cost together, and none of them outlives the bench.
+describe("with --workers", () => {
+  const isPossible = when(database, "a bench of several processes needs TEST_DATABASE_URL");
+  const flags = ["--workers", "2", "--database-url", database, "--scenario", "verify"];
+
+  test.if(isPossible)("all of its processes are measured together", async () => {
+    const [before, folder] = [await databases(), folderOf("workers")];
+    const ran = await bench([...QUICK, ...flags, "--json"], { folder });
+    expect({ exitCode: ran.exitCode, stderr: ran.exitCode === 0 ? "" : ran.stderr }).toEqual({
+      exitCode: 0,
+      stderr: "",
+    });
+    const { target, scenarios } = jsonOf(ran);
+    expect(target).toMatchObject({ kind: "own", database: "postgresql", workers: 2, processes: 3 });
+    expect(scenarios).toMatchObject([{ scenario: "verify", errors: {} }]);
+    expect(scenarios[0].server.cpu_seconds_per_operation).toBeGreaterThan(0);
+    expectWhole(folder);
+    expect(await databases()).toBe(before);
+  });
+
+  test.if(isPossible)("all of them go, also where the bench ends by SIGKILL", async () => {
+    const [before, folder] = [await databases(), folderOf("workers-killed")];
+    const serving = () => processesOf(folder).filter((line) => / serve .*--workers [12]\/2/.test(line));
+    const child = Bun.spawn([...PRIMER, "bench", "--dir", scratch.path("none"), ...flags, "--duration", "5m"], {
+      env: plainEnvironment(environmentIn(folder)),
+      stdin: "ignore",
+      stdout: "ignore",
+      stderr: "ignore",
+    });
+    await untilHolds("its server", () => serving().length === 2);
+    child.kill("SIGKILL");
+    await child.exited;
+    await untilHolds("everything away", () => processesOf(folder).length === 0);
+    expectWhole(folder);
+    expect(await databases()).toBe(before);
+  });
 });
 
 describe("init", () => {

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
+import { SignJWT } from "jose";
 import type { Database, Tx } from "../../db/database.ts";
 import { violatedUniqueness } from "../../db/errors.ts";
 import { roles } from "../../db/schema/users.ts";
@@ -10,13 +11,21 @@ import { type CountingWay, countingWay } from "../support/round-trips.ts";
 const onPostgres = TEST_DATABASE === "postgres";
 if (!onPostgres) console.log("Left out: round trips to the database, to which the embedded one has no way");
 
+const LEGACY_SECRET = "the secret of the service before, long enough";
+const LEGACY = {
+  PRIMER_TOKENS__LEGACY_SECRET: LEGACY_SECRET,
+  PRIMER_TOKENS__LEGACY_ISSUER: "https://old.example.test",
+  PRIMER_TOKENS__LEGACY_AUDIENCE: "shop",
+  PRIMER_TOKENS__LEGACY_UNTIL: "2027-01-01T00:00:00Z",
+};
+
 let app: TestApp;
 let way: CountingWay;
 let db: Database;
 let node: TestNode;
 beforeAll(async () => {
   if (!onPostgres) return;
-  app = await openTestApp();
+  app = await openTestApp(LEGACY);
   await app.createUser({ username: "ada" });
   const url = new URL(postgresUrl());
   url.pathname = new URL(app.db.address).pathname;
@@ -87,6 +96,24 @@ describe.if(onPostgres)("how often a request waits for the database", () => {
       expect(status).toBe(200);
     };
     expect(await tripsOf(verify)).toBe(0);
+  });
+
+  test("a verify of a token of the service before: to read its user once, then not at all", async () => {
+    const now = Math.floor(node.deps.clock.now().getTime() / 1000);
+    const { PRIMER_TOKENS__LEGACY_ISSUER: iss, PRIMER_TOKENS__LEGACY_AUDIENCE: aud } = LEGACY;
+    const token = await new SignJWT({ iss, aud, sub: "ada", iat: now, exp: now + 3600 })
+      .setProtectedHeader({ alg: "HS256" })
+      .sign(new TextEncoder().encode(LEGACY_SECRET));
+    const verify = async () => {
+      const { status } = await node.request("GET", "/api/v1/auth/verify", { token });
+      expect(status).toBe(200);
+    };
+    expect(await tripsOf(verify)).toBe(0);
+    const readAgain = async () => {
+      node.deps.legacyUsers.forget(undefined);
+      await verify();
+    };
+    expect(await tripsOf(readAgain)).toBe(1);
   });
 });
 

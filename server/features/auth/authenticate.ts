@@ -1,6 +1,5 @@
 import { findNotBefore } from "../../../db/queries/installation.ts";
 import type { SessionWithUser } from "../../../db/queries/sessions.ts";
-import { findUserWithPassword, listGrants } from "../../../db/queries/users.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
@@ -125,14 +124,13 @@ export async function authenticateLegacy(
   if (typeof name !== "string" || typeof iat !== "number" || typeof exp !== "number") {
     throw new AppError("AUTH_TOKEN_INVALID", { internal: "A claim of the earlier service's token is malformed" });
   }
-  const [found, notBefore] = await Promise.all([
-    findUserWithPassword(deps.db.orm, userKeyOf(name)),
-    findNotBefore(deps.db.orm),
-  ]);
+  const found = await deps.legacyUsers.find(deps.db.orm, userKeyOf(name));
+  // A token from before a restore is refused as such also where nobody has the name: they may be gone with it.
+  const notBefore = found ? found.notBefore : await findNotBefore(deps.db.orm);
   if (notBefore && iat * 1000 < notBefore.getTime())
     throw new AppError("AUTH_TOKEN_REVOKED", { internal: "The earlier service's token is from before a restore" });
   if (!found) throw new AppError("AUTH_TOKEN_INVALID", { internal: "The earlier service's user is not here" });
-  const { user, roles, permissions, password } = found;
+  const { user, roles, permissions, grants, password } = found;
   // Only the password that came with the account may be known to the token's service; any later one ends the token.
   const changed = password && password.updatedAt > password.createdAt && iat * 1000 < password.updatedAt.getTime();
   if (user.status !== "active" || user.passwordChangeRequired || changed)
@@ -151,7 +149,7 @@ export async function authenticateLegacy(
       sessionId: null,
       roles,
       permissions,
-      grants: await listGrants(deps.db.orm, user.id),
+      grants,
       amr: [],
       authTime: new Date(iat * 1000),
     },

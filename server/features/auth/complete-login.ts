@@ -84,7 +84,7 @@ export async function completeLogin(
   const commit = changes ? deps.db.change : deps.db.transaction;
   const issued = issueTokens(deps, { ...account, session, family });
   issued.catch(() => {}); // waited for below
-  const withheld = await commit(async (tx, withCommit) => {
+  const outcome = await commit(async (tx, withCommit) => {
     const userId = account.user.id;
     // In one piece, in this order: the others are read when the account is locked.
     const [isSame, counted, risk] = await Promise.all([
@@ -102,7 +102,7 @@ export async function completeLogin(
     const staying = counted.filter((id) => id !== replaced?.sessionId);
     if (!(await makeRoomForSession(tx, deps, userId, caller, staying))) return "session_limit";
     if (replaced) await endReplaced(tx, deps, replaced, userId, caller);
-    await tellOfUnusual(tx, withCommit, deps, { userId, sessionId: session.id, risk }, caller);
+    await tellOwner(tx, withCommit, deps, { userId, sessionId: session.id, risk }, caller);
     await issued; // no session without its tokens
     withCommit(
       passGuess(tx, login.guess),
@@ -134,9 +134,10 @@ export async function completeLogin(
         caller,
       }),
     );
-    return undefined;
+    return risk;
   });
-  if (withheld !== undefined) return withheld;
+  if (typeof outcome === "string") return outcome;
+  countUnusual(deps, { userId: account.user.id, sessionId: session.id, risk: outcome }, caller);
   deps.metrics.count("primer_sign_ins_total", { outcome: "success", reason: "password" });
   deps.metrics.count("primer_tokens_issued_total", { grant: "login" });
   return issued;
@@ -160,26 +161,36 @@ async function endReplaced(tx: Tx, deps: Deps, replaced: Replaced, byUserId: str
   });
 }
 
-/** Tells the log of a sign-in that is not usual, and where it asks for that its owner and the audit log. */
-async function tellOfUnusual(
+interface SignIn {
+  readonly userId: string;
+  readonly sessionId: string;
+  readonly risk: SignInRisk;
+}
+
+/** Tells log and metrics of a sign-in that is not usual: after the commit, since until then it may be run a second time. */
+function countUnusual(deps: Deps, { userId, sessionId, risk }: SignIn, caller: Caller): void {
+  const { signals, score, suspicious } = risk;
+  for (const signal of signals) deps.metrics.count("primer_unusual_sign_ins_total", { signal });
+  if (signals.length === 0) return;
+  deps.log[suspicious ? "warn" : "info"]("A sign-in is unusual", {
+    event: suspicious ? "login.suspicious" : "login.unusual",
+    user_id: userId,
+    session_id: sessionId,
+    request_id: caller.requestId,
+    score,
+    signals,
+  });
+}
+
+/** Tells the owner of a sign-in by mail where it is suspicious (the audit log too), or where the settings ask for that. */
+async function tellOwner(
   tx: Tx,
   withCommit: WithCommit,
   deps: Deps,
-  { userId, sessionId, risk }: { readonly userId: string; readonly sessionId: string; readonly risk: SignInRisk },
+  { userId, sessionId, risk }: SignIn,
   caller: Caller,
 ): Promise<void> {
   const { signals, score, suspicious } = risk;
-  for (const signal of signals) deps.metrics.count("primer_unusual_sign_ins_total", { signal });
-  if (signals.length > 0) {
-    deps.log[suspicious ? "warn" : "info"]("A sign-in is unusual", {
-      event: suspicious ? "login.suspicious" : "login.unusual",
-      user_id: userId,
-      session_id: sessionId,
-      request_id: caller.requestId,
-      score,
-      signals,
-    });
-  }
   const { notify_login } = deps.settings.mail;
   const isTold = notify_login === "every" || (notify_login === "new_device" && signals.includes("new_device"));
   if (!suspicious && !isTold) return;

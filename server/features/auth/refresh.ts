@@ -40,8 +40,11 @@ export async function refresh(deps: Deps, input: RefreshInput, caller: Caller): 
   try {
     const pointer = await openRefreshToken(deps, input.refresh_token);
     const outcome = await deps.db.transaction((tx, withCommit) => spend(tx, withCommit, deps, pointer, input, caller));
-    if (outcome === "AUTH_REFRESH_REUSED") await deps.changes.settled();
-    if (typeof outcome === "string") throw new AppError(outcome);
+    if ("refused" in outcome) {
+      if (outcome.refused === "AUTH_REFRESH_REUSED") await deps.changes.settled();
+      if (outcome.ended) logReuse(deps, outcome.ended, caller);
+      throw new AppError(outcome.refused);
+    }
     deps.metrics.count("primer_refreshes_total", { outcome: "accepted" });
     const answer = await issueTokens(deps, outcome);
     deps.metrics.count("primer_tokens_issued_total", { grant: "refresh" });
@@ -51,6 +54,12 @@ export async function refresh(deps: Deps, input: RefreshInput, caller: Caller): 
     if (outcome) deps.metrics.count("primer_refreshes_total", { outcome });
     throw error;
   }
+}
+
+/** Why there are no new tokens, and what has ended for it: for the log, once that has committed. */
+interface Refusal {
+  readonly refused: ErrorCode;
+  readonly ended?: Family;
 }
 
 /**
@@ -64,14 +73,17 @@ async function spend(
   pointer: RefreshPointer,
   { fingerprint }: RefreshInput,
   caller: Caller,
-): Promise<Family | ErrorCode> {
+): Promise<Family | Refusal> {
   const found = await lockRefreshFamily(tx, pointer.familyId);
-  if (!found) return "AUTH_TOKEN_INVALID";
+  if (!found) return { refused: "AUTH_TOKEN_INVALID" };
   const decision = decide(deps, found, pointer);
-  if (decision === "AUTH_REFRESH_REUSED") await revokeReused(tx, deps, found, caller);
+  if (decision === "AUTH_REFRESH_REUSED") {
+    const ends = await revokeReused(tx, deps, found, caller);
+    return { refused: decision, ...(ends ? { ended: found } : {}) };
+  }
   if (decision === "rotate" || decision === "repeat") assertFingerprint(found.session.fingerprintHash, fingerprint);
   if (decision === "repeat") return found;
-  if (decision !== "rotate") return decision;
+  if (decision !== "rotate") return { refused: decision };
 
   // What the grace repeats was counted already, and what is refused takes nothing.
   await takeRoom(deps, "refresh", pointer.familyId);
@@ -115,9 +127,10 @@ function rotate(tx: Tx, deps: Deps, found: Family): { rotated: Family; statement
   return { rotated, statements: advanceRefreshFamily(tx, family, next) };
 }
 
-async function revokeReused(tx: Tx, deps: Deps, { session, user }: Family, caller: Caller): Promise<void> {
+/** @returns false where it had ended already, and was told of then */
+async function revokeReused(tx: Tx, deps: Deps, { session, user }: Family, caller: Caller): Promise<boolean> {
   const ended = await revokeSessions(tx, { id: session.id }, "refresh_reused", deps.clock.now());
-  if (ended.length === 0) return; // it has ended already, and was told of then
+  if (ended.length === 0) return false;
   await audit(tx, deps, {
     action: "refresh.reused",
     outcome: "failure",
@@ -132,6 +145,10 @@ async function revokeReused(tx: Tx, deps: Deps, { session, user }: Family, calle
     session_id: session.id,
     request_id: caller.requestId,
   });
+  return true;
+}
+
+function logReuse(deps: Deps, { session, user }: Family, caller: Caller): void {
   deps.log.warn("A refresh token was used a second time; its session has ended", {
     event: "refresh.reused",
     session_id: session.id,

@@ -4,10 +4,9 @@ import { createSessionStates } from "../../../server/features/sessions/service.t
 import { changeUser, setPassword, setRoles } from "../../../server/features/users/service.ts";
 import { PASSWORD, type TestApp, type TestNode } from "../../support/app.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
+import { untilAnswered, WITHIN_MS } from "../support/until-answered.ts";
 
 const OPERATOR = { actor: { kind: "operator" } } as const;
-/** How soon what one node ends is refused by every other one (milliseconds). */
-const WITHIN_MS = 1000;
 const MINE = "/api/v1/users/me/sessions";
 
 type Tokens = Awaited<ReturnType<HttpApp["login"]>>;
@@ -27,18 +26,6 @@ const newUser = (roles = ["user"]) => app.createUser({ username: `user-${++made}
 const codeOf = async (answer: ReturnType<Node["request"]>) => (await answer).body?.error?.code ?? "ok";
 const verify = (on: Node, { access_token }: Tokens) =>
   codeOf(on.request("GET", "/api/v1/auth/verify", { token: access_token }));
-
-/** Asks again and again until the answer is the one expected. @returns how long that took (milliseconds) */
-async function untilAnswered(expected: string, ask: () => Promise<string>): Promise<number> {
-  const began = performance.now();
-  for (;;) {
-    const answer = await ask();
-    const took = performance.now() - began;
-    if (answer === expected) return took;
-    if (took > 10 * WITHIN_MS) throw new Error(`After ${Math.round(took)} ms it is still ${answer}`);
-    await Bun.sleep(5); // both nodes are in this process: what one hears is heard between the questions
-  }
-}
 
 /** Everything that takes a token of a session, and what it answers once that has ended. */
 const ENDPOINTS: Readonly<Record<string, (on: Node, tokens: Tokens) => Promise<string>>> = {

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { sql } from "drizzle-orm";
 import { exportSPKI, importJWK, type JWTPayload, SignJWT } from "jose";
 import { changeUser, setPassword } from "../../../server/features/users/service.ts";
 import { PASSWORD } from "../../support/app.ts";
@@ -189,11 +190,14 @@ describe("a token of the service before", () => {
   // What ended a token may be gone with what came after a backup: a restore ends them all, those made since count.
   test("ends with a restore", async () => {
     const [token, later] = [await sign(), await sign({ iat: seconds() + 5 })];
-    await app.db.query("UPDATE installation SET not_before = $1", [app.clock.now().toISOString()]);
+    const count = (from: string | null) =>
+      app.deps.db.change((tx) => tx.execute(sql`UPDATE installation SET not_before = ${from}`));
+    expect([await codeOf(token), await codeOf(later)]).toEqual(["ok", "ok"]);
+    await count(app.clock.now().toISOString());
     expect(await codeOf(token)).toBe("401 AUTH_TOKEN_REVOKED");
     expect(await codeOf(await sign({ user_name: "grace" }))).toBe("401 AUTH_TOKEN_REVOKED");
     expect(await codeOf(later)).toBe("ok");
-    await app.db.query("UPDATE installation SET not_before = NULL");
+    await count(null);
     expect(await codeOf(token)).toBe("ok");
   });
 
@@ -206,6 +210,29 @@ describe("a token of the service before", () => {
     expect(await codeOf(token)).toBe(INVALID);
     restore();
     expect(await codeOf(token)).toBe("ok");
+  });
+
+  // A signature that was checked counts for what it was checked with, and no longer than the token says.
+  test("found to be good before, it is refused with other settings and once it is over", async () => {
+    const token = await sign({ exp: seconds() + 60 });
+    expect(await codeOf(token)).toBe("ok");
+    const { settings } = app.deps;
+    for (const tokens of [
+      { legacy_secret: "y".repeat(40) },
+      { legacy_issuer: "https://older.example.test" },
+      { legacy_audience: "shopping" },
+      { legacy_user_claim: "sub" },
+    ]) {
+      const changed = { ...settings, tokens: { ...settings.tokens, ...tokens } };
+      const restore = replaceDeps(app.deps, { settings: changed });
+      expect([tokens, await codeOf(token)]).toEqual([tokens, INVALID]);
+      restore();
+    }
+    expect(await codeOf(token)).toBe("ok");
+    app.clock.advance(60_000 + settings.tokens.clock_skew - 1);
+    expect(await codeOf(token)).toBe("ok");
+    app.clock.advance(1);
+    expect(await codeOf(token)).toBe(INVALID);
   });
 
   test("from the date on it is refused, however long it says it is good", async () => {
