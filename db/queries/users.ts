@@ -1,5 +1,5 @@
 import { and, eq, gt, inArray, isNull, lte, or, type SQL, sql } from "drizzle-orm";
-import type { Reader, Tx } from "../database.ts";
+import type { Reader, Statement, Tx } from "../database.ts";
 import { installation } from "../schema/installation.ts";
 import { invitations } from "../schema/invitations.ts";
 import { knownDevices, loginRecords } from "../schema/logins.ts";
@@ -274,9 +274,14 @@ export const listRoleNames = async (tx: Tx): Promise<string[]> =>
 
 /** Gives a user exactly these roles. */
 export async function replaceUserRoles(tx: Tx, userId: string, names: readonly string[], at: Date): Promise<void> {
-  await tx.delete(userRoles).where(eq(userRoles.userId, userId));
-  if (names.length > 0) await tx.insert(userRoles).values(names.map((role) => ({ userId, role, grantedAt: at })));
+  for (const statement of roleReplacement(tx, userId, names, at)) await statement;
 }
+
+/** The same as statements, for whoever sends them with the commit. */
+export const roleReplacement = (tx: Tx, userId: string, names: readonly string[], at: Date): Statement[] => [
+  tx.delete(userRoles).where(eq(userRoles.userId, userId)),
+  ...(names.length > 0 ? [tx.insert(userRoles).values(names.map((role) => ({ userId, role, grantedAt: at })))] : []),
+];
 
 /**
  * How many active users hold a role. Locks the role until the transaction ends, so that two changes at once cannot each

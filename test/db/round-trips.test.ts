@@ -81,6 +81,20 @@ describe.if(onPostgres)("how often a request waits for the database", () => {
     expect(await tripsOf(() => post("login", wrong, 401))).toBe(2);
   });
 
+  test("a registration: to hold the name, to read, to count the mail, to commit", async () => {
+    const { settings } = node.deps;
+    Object.assign(node.deps, {
+      settings: { ...settings, rate_limits: { ...settings.rate_limits, register_ip: null } },
+    });
+    let count = 0;
+    const register = () => {
+      const username = `new${count++}`;
+      return post("register", { username, email: `${username}@example.test`, password: PASSWORD }, 202);
+    };
+    expect(await tripsOf(register)).toBe(4);
+    Object.assign(node.deps, { settings });
+  });
+
   test("a refresh: to lock, to commit", async () => {
     let { refresh_token } = await login();
     const refresh = async () => {

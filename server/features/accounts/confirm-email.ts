@@ -1,4 +1,4 @@
-import type { Tx } from "../../../db/database.ts";
+import type { Tx, WithCommit } from "../../../db/database.ts";
 import { violatedUniqueness } from "../../../db/errors.ts";
 import { findUser, lockUser, type UserRow, updateUser } from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
@@ -23,19 +23,23 @@ const CHANGE_LINK_MS = 24 * 3_600_000;
 /**
  * Sends the link that proves the address of a new account, and works as long as the account waits for it: sent again, it
  * keeps neither the account nor its user name any longer. Any link from before is dead.
+ *
+ * @param withCommit of the same transaction: the mail goes with the commit
  */
 export async function sendVerification(
   tx: Tx,
   deps: Deps,
   { id: userId, createdAt, emailKey }: Pick<UserRow, "id" | "createdAt" | "emailKey">,
   caller: Caller,
+  withCommit?: WithCommit,
 ): Promise<void> {
   const ttlMs = createdAt.getTime() + UNVERIFIED_KEPT_MS - deps.clock.now().getTime();
   if (ttlMs <= 0) return; // it is about to be erased
   const subject = `account:${userId}`;
-  const token = () => issueSingleUseToken(tx, deps, { purpose: "verify_email", userId, subject, ttlMs });
+  const link = { purpose: "verify_email", userId, subject, ttlMs } as const;
+  const sealed = async () => ({ token: await issueSingleUseToken(tx, deps, link, withCommit) });
   const mail = { template: "verify_email", user_id: userId, request_id: caller.requestId } as const;
-  await queueMail(tx, deps, mail, { emailKey, sealed: async () => ({ token: await token() }) });
+  await queueMail(tx, deps, mail, { emailKey, sealed, ...(withCommit ? { withCommit } : {}) });
 }
 
 /** The token that makes an address a user's, once whoever reads there has confirmed it. */

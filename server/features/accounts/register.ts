@@ -1,23 +1,31 @@
 import { createHmac } from "node:crypto";
 import { deriveKey } from "../../../config/secrets.ts";
-import type { Tx } from "../../../db/database.ts";
+import type { Tx, WithCommit } from "../../../db/database.ts";
 import { violatedUniqueness } from "../../../db/errors.ts";
 import { holdName } from "../../../db/queries/held-names.ts";
 import { deleteTokensOf } from "../../../db/queries/single-use-tokens.ts";
-import { findUser, insertUser, lockUser, replaceUserRoles, updateUser } from "../../../db/queries/users.ts";
+import {
+  findUser,
+  insertUser,
+  lockUser,
+  roleReplacement,
+  type UserWithRights,
+  updateUser,
+} from "../../../db/queries/users.ts";
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { waitForFloor } from "../auth/service.ts";
 import { spendInvitation } from "../invitations/service.ts";
 import { queueMail } from "../mail/service.ts";
-import { recordApproval } from "../passwords/service.ts";
+import { approvalRecord } from "../passwords/service.ts";
 import { assertNotListed } from "../threats/service.ts";
 import {
   keepPassword,
   type PreparedUser,
   prepareUser,
-  record,
+  recordStatement,
   removeUnconfirmed,
+  requireUser,
   UNVERIFIED_KEPT_MS,
   type UserView,
   viewOf,
@@ -53,28 +61,31 @@ export async function register(deps: Deps, input: Registration, caller: Caller):
     throw new AppError("FORBIDDEN", { details: { reason } });
   }
   const prepared = await prepareUser(deps, { ...input, roles: DEFAULT_ROLES });
-  const attempt = () => deps.db.change((tx) => registerIn(tx, deps, prepared, input.invitation, caller));
+  const attempt = () =>
+    deps.db.change((tx, withCommit) => registerIn(tx, withCommit, deps, prepared, input.invitation, caller));
   // Of two at the same moment with one address or name the second looks again, and finds the first.
   const made = await attempt().catch((error) => (isTaken(error) ? attempt() : Promise.reject(error)));
-  if (made === undefined && verify_email) await waitForFloor(deps, arrived);
-  return made;
+  if (made !== undefined) return viewOf(await requireUser(deps.db.orm, made));
+  if (verify_email) await waitForFloor(deps, arrived);
+  return undefined;
 }
 
 const isTaken = (error: unknown) => ["users_username_key", "users_email_key"].includes(violatedUniqueness(error) ?? "");
 
+/** @returns the id of the user where nothing is left to verify */
 async function registerIn(
   tx: Tx,
+  withCommit: WithCommit,
   deps: Deps,
   prepared: PreparedUser,
   invitationToken: string | undefined,
   caller: Caller,
-): Promise<UserView | undefined> {
+): Promise<string | undefined> {
   const { username, email } = prepared;
   // Before anything is known of the address: a wrong invitation is wrong, and a name held, for every address alike.
   const invitation =
     invitationToken === undefined ? undefined : await spendInvitation(tx, deps, invitationToken, email.emailKey);
-  await claimName(tx, deps, username, email.emailKey);
-  const known = await findUser(tx, { emailKey: email.emailKey });
+  const known = await claimName(tx, deps, username, email.emailKey);
   const before = known && (await lockUser(tx, known.user.id));
   if (before && before.user.status !== "pending") {
     if (!deps.settings.registration.verify_email) throw new AppError("CONFLICT", { details: { field: "email" } });
@@ -94,28 +105,28 @@ async function registerIn(
     createdAt: now,
     updatedAt: now,
   };
-  await (before ? updateUser(tx, id, row) : insertUser(tx, row));
-  await keepPassword(tx, deps, id, prepared.password, now, now);
-  // A link that was sent for another attempt makes nothing of this one valid, also where no other can be sent.
-  await deleteTokensOf(tx, id, ["verify_email"]);
-  await replaceUserRoles(tx, id, invitation?.roles ?? prepared.roles, now);
   const by = { actor: { kind: "system" }, caller } as const;
-  await record(tx, deps, "user.registered", id, by, { invited: isProven });
-  await recordApproval(tx, deps, prepared.approval, { subject: { kind: "user", id }, ...by });
-  if (!isActive) {
-    await sendVerification(tx, deps, row, caller);
-    return undefined;
-  }
-  const made = await findUser(tx, { id });
-  return made && viewOf(made);
+  withCommit(
+    before ? updateUser(tx, id, row) : insertUser(tx, row),
+    keepPassword(tx, deps, id, prepared.password, now, now),
+    // A link that was sent for another attempt makes nothing of this one valid, also where no other can be sent.
+    deleteTokensOf(tx, id, ["verify_email"]),
+    ...roleReplacement(tx, id, invitation?.roles ?? prepared.roles, now),
+    recordStatement(tx, deps, "user.registered", id, by, { invited: isProven }),
+    ...approvalRecord(tx, deps, prepared.approval, { subject: { kind: "user", id }, ...by }),
+  );
+  if (isActive) return id;
+  await sendVerification(tx, deps, row, caller, withCommit);
+  return undefined;
 }
 
 /**
  * Holds a user name for an address for a day, as an unconfirmed registration does; also where the address has an account.
  *
+ * @returns who has the address
  * @throws AppError CONFLICT where somebody else has the name, or has asked for it within the last day
  */
-async function claimName(tx: Tx, deps: Deps, username: string, emailKey: string): Promise<void> {
+async function claimName(tx: Tx, deps: Deps, username: string, emailKey: string): Promise<UserWithRights | undefined> {
   const now = deps.clock.now();
   const holder = {
     username,
@@ -123,11 +134,12 @@ async function claimName(tx: Tx, deps: Deps, username: string, emailKey: string)
     heldUntil: new Date(now.getTime() + UNVERIFIED_KEPT_MS),
   };
   const isHeld = await holdName(tx, holder, now);
-  const has = await findUser(tx, { username });
+  const [has, known] = await Promise.all([findUser(tx, { username }), findUser(tx, { emailKey })]);
   const isFree = has === undefined || has.user.status === "pending";
   if (!isHeld || !isFree) throw new AppError("CONFLICT", { details: { field: "username" } });
   // Somebody asked for it more than a day ago and has not come back, or it is this address's own.
   if (has && has.user.emailKey !== emailKey) await removeUnconfirmed(tx, deps, has.user.id);
+  return known;
 }
 
 /** Nobody reads from the table who has asked for a name. */

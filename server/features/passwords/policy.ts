@@ -1,8 +1,8 @@
 import type { CharacterClass, Settings } from "../../../config/schema.ts";
-import type { Tx } from "../../../db/database.ts";
+import type { Statement, Tx } from "../../../db/database.ts";
 import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
-import { type AuditEvent, audit } from "../audit/service.ts";
+import { type AuditEvent, auditStatement } from "../audit/service.ts";
 import type { Degradation } from "./breach-check.ts";
 import { isCommon } from "./common-passwords.ts";
 import { contextWords, isContextual, type PasswordOwner } from "./context-words.ts";
@@ -119,17 +119,18 @@ const classMissing = (missing: readonly CharacterClass[]): Weakness => ({
 });
 
 /** Records, in the transaction that keeps a password, that it was allowed without the list of breached ones. */
-export async function recordApproval(
+export async function recordApproval(...approved: Parameters<typeof approvalRecord>): Promise<void> {
+  for (const statement of approvalRecord(...approved)) await statement;
+}
+
+/** The same as statements, for whoever sends them with the commit. */
+export function approvalRecord(
   tx: Tx,
   deps: Pick<Deps, "clock" | "random">,
   { degraded }: Approval,
   about: Pick<AuditEvent, "actor" | "subject" | "caller">,
-): Promise<void> {
-  if (degraded === undefined) return;
-  await audit(tx, deps, {
-    action: "breach_check_degraded",
-    outcome: "failure",
-    details: { reason: degraded },
-    ...about,
-  });
+): Statement[] {
+  if (degraded === undefined) return [];
+  const details = { reason: degraded };
+  return [auditStatement(tx, deps, { action: "breach_check_degraded", outcome: "failure", details, ...about })];
 }

@@ -10,7 +10,14 @@ export { computeHash, type ReadableHash, readHash } from "./formats.ts";
 export { HashRefused } from "./hashes/format.ts";
 export { type FirebaseParameters, firebaseHash } from "./hashes/scrypt.ts";
 export { MAX_PASSWORD_BYTES } from "./normalise.ts";
-export { type Approval, assertPasswordAllowed, recordApproval, unchangedPassword, weaknessesOf } from "./policy.ts";
+export {
+  type Approval,
+  approvalRecord,
+  assertPasswordAllowed,
+  recordApproval,
+  unchangedPassword,
+  weaknessesOf,
+} from "./policy.ts";
 
 /** A hash as the database keeps it, and the pepper under it (null for hashes that came from elsewhere). */
 export interface StoredPassword {

@@ -21,6 +21,7 @@ export {
   endLinks,
   explainConflict,
   record,
+  recordStatement,
   removeUnconfirmed,
   requireLocked,
   requireUser,

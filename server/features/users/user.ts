@@ -14,7 +14,7 @@ import {
 import type { Caller, Deps } from "../../deps.ts";
 import { AppError, invalidField } from "../../errors.ts";
 import { isId } from "../../ports/random.ts";
-import { type AuditAction, audit, forgetFirst } from "../audit/service.ts";
+import { type AuditAction, auditStatement, forgetFirst } from "../audit/service.ts";
 import type { Rights } from "../rights/service.ts";
 import { assertMayGive } from "../roles/service.ts";
 
@@ -123,8 +123,20 @@ export async function recordErasure(tx: Tx, deps: UserDeps, userId: string, by: 
   await forgetFirst(tx, userId);
 }
 
-export const record = (tx: Tx, deps: UserDeps, action: AuditAction, userId: string, by: Actor, details: object) =>
-  audit(tx, deps, {
+export const record = async (...recorded: Parameters<typeof recordStatement>): Promise<void> => {
+  await recordStatement(...recorded);
+};
+
+/** The same as a statement, for whoever sends it with the commit. */
+export const recordStatement = (
+  tx: Tx,
+  deps: UserDeps,
+  action: AuditAction,
+  userId: string,
+  by: Actor,
+  details: object,
+) =>
+  auditStatement(tx, deps, {
     action,
     outcome: "success",
     subject: { kind: "user", id: userId },
