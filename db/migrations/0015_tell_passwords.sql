@@ -6,8 +6,12 @@ BEGIN
 END $$;
 --> statement-breakpoint
 -- Not of another hash of the same password, which leaves the time as it is.
-CREATE TRIGGER "credentials_tell_change" AFTER INSERT OR DELETE OR UPDATE OF "created_at", "updated_at" ON "credentials"
+CREATE TRIGGER "credentials_tell_change" AFTER DELETE OR UPDATE OF "created_at", "updated_at" ON "credentials"
 	FOR EACH ROW EXECUTE FUNCTION "tell_password"();
+--> statement-breakpoint
+-- Nor of one that came with its account, of which an import makes a million.
+CREATE TRIGGER "credentials_tell_first" AFTER INSERT ON "credentials" FOR EACH ROW
+	WHEN (NEW.updated_at > NEW.created_at) EXECUTE FUNCTION "tell_password"();
 --> statement-breakpoint
 CREATE OR REPLACE TRIGGER "users_tell_change" AFTER UPDATE ON "users" FOR EACH ROW
 	WHEN (OLD.status IS DISTINCT FROM NEW.status OR OLD.username IS DISTINCT FROM NEW.username
