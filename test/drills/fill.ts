@@ -143,7 +143,7 @@ export const fill = (db: Fillable, size: Size, tokens: number, key: SecretKey): 
  * Adds what is over: half of the sessions were ended and half not used any more, a day after they began.
  *
  * @param days so many days ago the last of them was over, and the last of the logins was made `loginDays` ago; the others
- * within the `spreadDays` before
+ * one after the other within the `spreadDays` before
  */
 export const addOver = (
   db: Fillable,
@@ -153,10 +153,11 @@ export const addOver = (
 ): Promise<void> =>
   db.exclusively("drill", async (connection) => {
     const now = Date.now();
-    const at = (days: number) => `${now - days * DAY_MS} - n % 10000 * ${(over.spreadDays * DAY_MS) / 10_000}`;
+    const at = (days: number, count: number) =>
+      `${now - days * DAY_MS} - (${count} - n) * ${Math.floor((over.spreadDays * DAY_MS) / count)}`;
     const sessions = `(SELECT *, at + 3600000 AS used, CASE WHEN n % 2 = 0 THEN at + ${DAY_MS} END AS ended
-      FROM ${numbers(at(over.days + 2))}) AS over`;
+      FROM ${numbers(at(over.days + 2, over.sessions))}) AS over`;
     await insert(connection, insertSessions(size, now, key.id, sessions), over.sessions);
-    await insert(connection, [insertLogins(size, now, numbers(at(over.loginDays)))], over.logins);
+    await insert(connection, [insertLogins(size, now, numbers(at(over.loginDays, over.logins)))], over.logins);
     await settle(connection);
   });

@@ -9,7 +9,7 @@ import { openKeyRing } from "../../server/features/keys/service.ts";
 import { systemClock } from "../../server/ports/clock.ts";
 import { openPostgresAt } from "../support/database.ts";
 import { addOver, fill, type Size, TABLES } from "./fill.ts";
-import { generateLoad, type Kind, percentile, type Report, type Session, startLoad } from "./load.ts";
+import { type Kind, percentile, type Report, type Session, startLoad } from "./load.ts";
 import { type OwnPostgres, ownPostgres, whyNoPostgres } from "./own-postgres.ts";
 import { canRun, FULL, initHome, inShort, primer, type Server, scratchFolder, serve } from "./processes.ts";
 import { tableRow } from "./table.ts";
@@ -118,7 +118,8 @@ function expectAnswered({ kinds }: Report): void {
 
 const times = ({ kinds }: Report, kind: Kind) => kinds[kind].latencies[200] ?? [];
 const median = (values: readonly number[]) => percentile(values, 50);
-const shown = (values: readonly number[]) => `${percentile(values, 50).toFixed(1)}/${percentile(values, 99).toFixed(1)}`;
+const shown = (values: readonly number[]) =>
+  `${percentile(values, 50).toFixed(1)}/${percentile(values, 99).toFixed(1)}`;
 const ofAll = (reports: readonly Report[], kind: Kind) => reports.flatMap((report) => times(report, kind));
 
 /** What PostgreSQL has counted of a table that was filled. */
@@ -182,7 +183,17 @@ test.if(possible && FULL)(
       const ratios = pairs.map((pair) => median(times(pair.many, kind)) / median(times(pair.few, kind)));
       const alone = pairs.map((pair) => median(times(pair.few, kind)));
       const text = [
-        `${kind} ${shown(ofAll(pairs.map((pair) => pair.few), kind))} and ${shown(ofAll(pairs.map((pair) => pair.many), kind))} ms`,
+        `${kind} ${shown(
+          ofAll(
+            pairs.map((pair) => pair.few),
+            kind,
+          ),
+        )} and ${shown(
+          ofAll(
+            pairs.map((pair) => pair.many),
+            kind,
+          ),
+        )} ms`,
         `ratio of medians ${median(ratios).toFixed(2)} (${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)})`,
         `few alone vary by ${((Math.max(...alone) / Math.min(...alone) - 1) * 100).toFixed(0)} %`,
       ].join(", ");
