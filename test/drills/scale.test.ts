@@ -135,7 +135,7 @@ async function tableUse({ server, db }: Installation): Promise<TableUse[]> {
   server.signal("SIGTERM");
   await server.finished;
   return db.query<TableUse>(
-    `SELECT relname AS name, seq_scan::int AS scans, (seq_tup_read + coalesce(idx_tup_fetch, 0))::int AS read
+    `SELECT relname AS name, seq_scan::int AS scans, (seq_tup_read + coalesce(idx_tup_fetch, 0))::float8 AS read
      FROM pg_stat_user_tables WHERE relname IN (${TABLES.map((name) => `'${name}'`).join(", ")}) ORDER BY relname`,
   );
 }
