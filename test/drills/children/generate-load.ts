@@ -39,12 +39,14 @@ const post = (path: string, body: unknown) =>
 
 /** Takes out the session that was refreshed the longest time ago; where all wait for an answer, the first that has it. */
 async function takeSession(isFree: (session: Session) => boolean): Promise<Session> {
-  for (;;) {
+  const until = performance.now() + DEADLINE_MS;
+  while (performance.now() < until) {
     const free = sessions.findIndex((session) => !busy.has(session) && isFree(session));
     const [session] = free < 0 ? [] : sessions.splice(free, 1);
     if (session) return session;
     await Bun.sleep(1);
   }
+  throw new Error(`No session was free within ${DEADLINE_MS} ms`);
 }
 
 /** A request with the access token of one session after the other; none of them is ended meanwhile. */
