@@ -15,6 +15,7 @@ import m12 from "./0012_audit_chain.sql" with { type: "text" };
 import m13 from "./0013_audit_strays.sql" with { type: "text" };
 import m14 from "./0014_sign_in_insight.sql" with { type: "text" };
 import m15 from "./0015_tell_passwords.sql" with { type: "text" };
+import m16 from "./0016_quiet_clean_up.sql" with { type: "text" };
 
 export interface Migration {
   readonly name: string;
@@ -39,4 +40,5 @@ export const MIGRATIONS: readonly Migration[] = [
   { name: "0013_audit_strays", sql: m13 },
   { name: "0014_sign_in_insight", sql: m14 },
   { name: "0015_tell_passwords", sql: m15 },
+  { name: "0016_quiet_clean_up", sql: m16 },
 ];

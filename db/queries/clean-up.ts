@@ -22,6 +22,12 @@ export interface Doomed {
 /** Deletes rows; those that somebody has locked are left for another time. @returns the times of those deleted */
 export type DeleteOld = (tx: Tx, doomed: Doomed) => Promise<Date[]>;
 
+/**
+ * Until the transaction ends, no process is told of the sessions that are deleted. For those alone that have been over for
+ * days: nobody remembers them, and to read about millions of them would hold up every process.
+ */
+export const tellNobody = (tx: Tx) => tx.execute(sql`SELECT set_config('primer.long_over', 'on', true)`);
+
 /** By a column that has an index. Where many go, each statement begins where the last one ended and not at what is dead. */
 async function deleteByTime(
   tx: Tx,

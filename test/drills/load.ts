@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { Database } from "../../db/database.ts";
 import { ADMIN_PASSWORD, root, start } from "./processes.ts";
 
-export type Kind = "login" | "refresh" | "verify" | "livez";
+export type Kind = "login" | "refresh" | "verify" | "livez" | "introspect" | "logout";
 
 export interface Session {
   access_token: string;
@@ -20,6 +20,8 @@ export interface Load {
   readonly sessions: readonly Session[];
   /** Whether those that logins bring are used as well. */
   readonly keepSessions?: boolean;
+  /** The service that introspects. */
+  readonly client?: { readonly id: string; readonly client_secret: string };
   /** How many of each are sent in a second, whatever becomes of them. */
   readonly perSecond: Partial<Record<Kind, number>>;
   /** Besides, so many logins at a time, each as soon as the one before it was answered. */

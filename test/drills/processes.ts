@@ -159,9 +159,14 @@ export interface Server extends Child {
 }
 
 /** Runs `primer serve` on a free port until it is ready. */
-export async function serve(home: string, variables?: Record<string, string>, maxFiles?: number): Promise<Server> {
+export async function serve(
+  home: string,
+  variables?: Record<string, string>,
+  maxFiles?: number,
+  flags: readonly string[] = [],
+): Promise<Server> {
   const began = performance.now();
-  const child = primer(home, ["serve", "--port", String(await freePort())], variables, "", maxFiles);
+  const child = primer(home, ["serve", "--port", String(await freePort()), ...flags], variables, "", maxFiles);
   const url = await child.until((out) => /"event":"server.started","url":"([^"]+)"/.exec(out)?.[1]);
   await waitFor("readiness", async () => (await fetch(`${url}/readyz`)).status === 200);
   return { ...child, url, readyAfterMs: performance.now() - began };

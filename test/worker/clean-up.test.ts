@@ -11,7 +11,7 @@ import { secretKeys, signingKeys } from "../../db/schema/keys.ts";
 import { failureCounters, loginRecords } from "../../db/schema/logins.ts";
 import { mailCounters } from "../../db/schema/mail.ts";
 import { processes } from "../../db/schema/processes.ts";
-import { singleUseTokens } from "../../db/schema/sessions.ts";
+import { sessions, singleUseTokens } from "../../db/schema/sessions.ts";
 import { newBaseline } from "../../server/features/protection/service.ts";
 import { ERASED_KEPT_MS } from "../../worker/schedules/clean-up.ts";
 import { insertSessionRows, newId, secretKeyRow, sessionRows, signingKeyRow, userRow } from "../db/rows.ts";
@@ -318,6 +318,26 @@ describe("clean-up", () => {
     expect(ERASED_KEPT_MS).toBeGreaterThan(longest + skew + signedLate);
     expect(SETTINGS.retention.sessions.kind.parse("7d")).toBeGreaterThan(longest + skew + signedLate);
     expect(SETTINGS.retention.sessions.kind.parse("6d")).toBeUndefined();
+  });
+
+  // A process hears of every session whose token it might still take; of millions that nobody remembers it has nothing to read.
+  test("no process is told of sessions that go because they were over for long, but of any other one", async () => {
+    const told: (string | undefined)[] = [];
+    const feed = app.db.watch({ changed: (change) => void told.push(change?.id), feeding() {} });
+    try {
+      await feed.settled();
+      const over = await session({ expiresAt: ago(11 * DAY_MS) });
+      const idle = await session({}, { idleExpiresAt: ago(11 * DAY_MS) });
+      const { details } = await runSchedule(app, "clean-up");
+      expect(details.sessions).toBe(2);
+      const live = await session({});
+      await app.db.orm.delete(sessions).where(eq(sessions.id, live)); // whoever does
+      await feed.settled(); // they are told in the order in which they went
+      expect(told).toContain(live);
+      expect([told.includes(over), told.includes(idle)]).toEqual([false, false]);
+    } finally {
+      await feed.close();
+    }
   });
 
   test("deletes far more than one statement does, and what is locked the next time", async () => {

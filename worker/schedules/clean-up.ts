@@ -18,6 +18,7 @@ import {
   deleteOldNetworkBaselines,
   deleteRetiredSecretKeys,
   deleteRetiredSigningKeys,
+  tellNobody,
 } from "../../db/queries/clean-up.ts";
 import { vacuumTables } from "../../db/vacuum.ts";
 import { dropAuditMonths, forgetErased, makeAuditMonths } from "../../server/features/audit/service.ts";
@@ -133,7 +134,10 @@ async function deleteUntil(
   for (let from = new Date(0); ; ) {
     signal.throwIfAborted();
     const began = performance.now();
-    const times = await deleteOld(deps.db.orm, { from, until, limit });
+    const times = await deps.db.transaction(async (tx) => {
+      await tellNobody(tx); // sessions are kept for a week at least
+      return deleteOld(tx, { from, until, limit });
+    });
     const took = performance.now() - began;
     count += times.length;
     if (times.length < limit) return count;

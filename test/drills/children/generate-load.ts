@@ -9,9 +9,18 @@ const load: Load = await Bun.stdin.json();
 const { url, durationMs, usernames, password } = load;
 const DEADLINE_MS = 10_000;
 
-const kinds: Record<Kind, Seen> = { login: nothing(), refresh: nothing(), verify: nothing(), livez: nothing() };
+const kinds: Record<Kind, Seen> = {
+  login: nothing(),
+  refresh: nothing(),
+  verify: nothing(),
+  livez: nothing(),
+  introspect: nothing(),
+  logout: nothing(),
+};
 const sessions: Session[] = [...load.sessions];
 const busy = new Set<Session>();
+/** How many requests are under way that show a session's access token. */
+const shown = new Map<Session, number>();
 let requests = 0;
 
 function nothing(): Seen {
@@ -19,25 +28,38 @@ function nothing(): Seen {
 }
 
 const json = { "content-type": "application/json" };
+const form = { "content-type": "application/x-www-form-urlencoded" };
 const post = (path: string, body: unknown) =>
   fetch(url + path, {
     method: "POST",
-    headers: json,
-    body: JSON.stringify(body),
+    headers: body instanceof URLSearchParams ? form : json,
+    body: body instanceof URLSearchParams ? body.toString() : JSON.stringify(body),
     signal: AbortSignal.timeout(DEADLINE_MS),
   });
 
-/** The session that was refreshed the longest time ago; where all wait for an answer, the first that has it. */
-async function nextSession(): Promise<Session> {
-  for (;;) {
-    const free = sessions.findIndex((session) => !busy.has(session));
+/** Takes out the session that was refreshed the longest time ago; where all wait for an answer, the first that has it. */
+async function takeSession(isFree: (session: Session) => boolean): Promise<Session> {
+  const until = performance.now() + DEADLINE_MS;
+  while (performance.now() < until) {
+    const free = sessions.findIndex((session) => !busy.has(session) && isFree(session));
     const [session] = free < 0 ? [] : sessions.splice(free, 1);
-    if (session) {
-      sessions.push(session);
-      busy.add(session);
-      return session;
-    }
+    if (session) return session;
     await Bun.sleep(1);
+  }
+  throw new Error(`No session was free within ${DEADLINE_MS} ms`);
+}
+
+/** A request with the access token of one session after the other; none of them is ended meanwhile. */
+async function showToken(ask: (accessToken: string) => Promise<Response>): Promise<Response> {
+  const session = sessions[requests++ % sessions.length];
+  if (!session) throw new Error("There is no session to ask with");
+  shown.set(session, (shown.get(session) ?? 0) + 1);
+  try {
+    return await ask(session.access_token);
+  } finally {
+    const left = (shown.get(session) ?? 1) - 1;
+    if (left > 0) shown.set(session, left);
+    else shown.delete(session);
   }
 }
 
@@ -49,7 +71,9 @@ const SEND: Record<Kind, () => Promise<Response>> = {
     return response;
   },
   async refresh() {
-    const session = await nextSession();
+    const session = await takeSession(() => true);
+    sessions.push(session);
+    busy.add(session);
     try {
       const response = await post("/api/v1/auth/refresh", { refresh_token: session.refresh_token });
       if (response.status === 200) Object.assign(session, await response.clone().json());
@@ -58,12 +82,21 @@ const SEND: Record<Kind, () => Promise<Response>> = {
       busy.delete(session);
     }
   },
-  async verify() {
-    const authorization = `Bearer ${sessions[requests++ % sessions.length]?.access_token}`;
-    return fetch(`${url}/api/v1/auth/verify`, {
-      headers: { authorization },
-      signal: AbortSignal.timeout(DEADLINE_MS),
-    });
+  verify: () =>
+    showToken((token) =>
+      fetch(`${url}/api/v1/auth/verify`, {
+        headers: { authorization: `Bearer ${token}` },
+        signal: AbortSignal.timeout(DEADLINE_MS),
+      }),
+    ),
+  introspect: () =>
+    showToken((token) => {
+      const { id = "", client_secret = "" } = load.client ?? {};
+      return post("/oauth2/introspect", new URLSearchParams({ token, client_id: id, client_secret }));
+    }),
+  async logout() {
+    const { refresh_token } = await takeSession((session) => !shown.has(session));
+    return post("/api/v1/auth/logout", { refresh_token });
   },
   livez: () => fetch(`${url}/livez`, { signal: AbortSignal.timeout(DEADLINE_MS) }),
 };
