@@ -88,7 +88,14 @@ interface Seen {
 
 /** Holds connections open and uses them. @param everyMs each of them once in this time */
 async function hold(connections: number, everyMs: number, own: readonly HeldSession[]): Promise<Seen> {
-  const held: Held = { url: server.url, connections, everyMs, durationMs: DURATION_MS, sessions: own };
+  const held: Held = {
+    url: server.url,
+    connections,
+    everyMs,
+    durationMs: DURATION_MS,
+    sessions: own,
+    sharesMachine: !FULL,
+  };
   const child = start([join(root, "test/drills/children/hold-connections.ts")], {}, JSON.stringify(held));
   try {
     const lines = await child.until((out) => out.split("\n").length > 2 && out.split("\n"), DURATION_MS + 120_000);

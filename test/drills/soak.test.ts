@@ -6,7 +6,7 @@ import { openPglite } from "../../db/pglite.ts";
 import { openPostgresAt } from "../support/database.ts";
 import { addUsers, generateLoad, type Kind, type Load, type Report, startLoad } from "./load.ts";
 import { ownPostgres, whyNoPostgres } from "./own-postgres.ts";
-import { canRun, FULL, initHome, inShort, primer, type Server, scratchFolder, serve } from "./processes.ts";
+import { canRun, FULL, initHome, inShort, isServed, primer, type Server, scratchFolder, serve } from "./processes.ts";
 import { tableRow } from "./table.ts";
 
 inShort("5 s on PostgreSQL, 20 minutes on each database with TEST_FULL; memory is looked at, and not judged");
@@ -82,7 +82,7 @@ function slopeOf(samples: readonly Sample[]): number {
 
 function expectAnswered({ kinds }: Report): void {
   for (const [kind, seen] of Object.entries(kinds)) {
-    const others = Object.keys(seen.latencies).filter((status) => status !== "200" && status !== "204");
+    const others = Object.keys(seen.latencies).filter((status) => !isServed(status));
     expect([kind, others, seen.failures]).toEqual([kind, [], []]);
   }
 }

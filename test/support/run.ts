@@ -183,7 +183,7 @@ async function runAll(): Promise<Counts> {
     const onEmbedded = isShort ? ON_EMBEDDED_IN_SHORT : ON_BOTH;
     const suites: Suite[] = [
       // What is measured at length needs quiet.
-      { name: "processes", paths: WITH_PROCESSES, isolated: true, filesAtATime: full ? 1 : cores * 2 },
+      { name: "processes", paths: WITH_PROCESSES, isolated: true, filesAtATime: full ? 1 : cores + 1 },
       { name: "embedded database", paths: [...onEmbedded, ...ELSEWHERE], coverage: !isShort, filesAtATime: cores + 1 },
     ];
     if (postgres) {
