@@ -134,9 +134,12 @@ describe("a run", () => {
     });
     await due(schedule, async () => {
       for (const [nth, pause] of PAUSES_MS.entries()) {
-        await until("the pause", async () => (await state()) === "retry" && runs === nth + 1);
-        const waiting = await row();
-        expect(waiting?.claimableAt?.getTime()).toBe(app.clock.now().getTime() + pause);
+        const again = app.clock.now().getTime() + pause;
+        await until(`the pause until ${again}`, async () => {
+          const waiting = await row();
+          return waiting?.state === "retry" && waiting.claimableAt?.getTime() === again;
+        });
+        expect(runs).toBe(nth + 1);
         app.clock.advance(pause - 1);
         await Bun.sleep(50);
         expect(runs).toBe(nth + 1);
