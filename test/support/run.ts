@@ -43,15 +43,9 @@ interface Counts {
 const say = (text: string) => process.stdout.write(`\n== ${text}\n`);
 
 /** What starts processes of its own, and waits for them more than it works. */
-const WITH_PROCESSES = [
-  "test/cli",
-  "test/drills",
-  "test/backup",
-  "test/binary.test.ts",
-  "test/browser",
-  "test/observability",
-];
-const DRILLS = ["test/drills"];
+const COMMANDS = ["test/cli", "test/backup", "test/binary.test.ts", "test/browser"];
+/** What looks at how long something takes while something else is broken, and so wants a calm machine. */
+const DRILLS = ["test/drills", "test/observability"];
 /** What looks at behaviour through the database, and so must hold on both. */
 const ON_BOTH = ["test/http", "test/db", "test/flows", "test/worker"];
 /** What of that is looked at on the embedded database where there is another one, too, and time is short. */
@@ -155,7 +149,7 @@ async function step(name: string, command: string[]): Promise<void> {
 async function runDrills(): Promise<Counts> {
   const table = join(scratch, "drills.md");
   const named = process.argv.slice(2).filter((word) => !word.startsWith("--"));
-  const paths = named.length > 0 ? named : DRILLS;
+  const paths = named.length > 0 ? named : ["test/drills"];
   const environment = { TEST_DRILL_TABLE: table };
   const counts = await runSuite({ name: "drills", paths, environment, isolated: true, filesAtATime: 1 });
   const rows = await Bun.file(table)
@@ -183,7 +177,8 @@ async function runAll(): Promise<Counts> {
     const onEmbedded = isShort ? ON_EMBEDDED_IN_SHORT : ON_BOTH;
     const suites: Suite[] = [
       // What is measured at length needs quiet.
-      { name: "processes", paths: WITH_PROCESSES, isolated: true, filesAtATime: full ? 1 : cores + 1 },
+      { name: "commands", paths: COMMANDS, isolated: true, filesAtATime: full ? 1 : cores + 1 },
+      { name: "drills", paths: DRILLS, isolated: true, filesAtATime: full ? 1 : cores },
       { name: "embedded database", paths: [...onEmbedded, ...ELSEWHERE], coverage: !isShort, filesAtATime: cores + 1 },
     ];
     if (postgres) {
