@@ -6,18 +6,11 @@ import { violatedUniqueness } from "../../db/errors.ts";
 import { roles } from "../../db/schema/users.ts";
 import { openTestApp, PASSWORD, type TestApp, type TestNode } from "../support/app.ts";
 import { openPostgresAt, postgresUrl, TEST_DATABASE } from "../support/database.ts";
+import { LEGACY_SECRET, LEGACY_SETTINGS } from "../support/legacy.ts";
 import { type CountingWay, countingWay } from "../support/round-trips.ts";
 
 const onPostgres = TEST_DATABASE === "postgres";
 if (!onPostgres) console.log("Left out: round trips to the database, to which the embedded one has no way");
-
-const LEGACY_SECRET = "the secret of the service before, long enough";
-const LEGACY = {
-  PRIMER_TOKENS__LEGACY_SECRET: LEGACY_SECRET,
-  PRIMER_TOKENS__LEGACY_ISSUER: "https://old.example.test",
-  PRIMER_TOKENS__LEGACY_AUDIENCE: "shop",
-  PRIMER_TOKENS__LEGACY_UNTIL: "2027-01-01T00:00:00Z",
-};
 
 let app: TestApp;
 let way: CountingWay;
@@ -25,7 +18,7 @@ let db: Database;
 let node: TestNode;
 beforeAll(async () => {
   if (!onPostgres) return;
-  app = await openTestApp(LEGACY);
+  app = await openTestApp(LEGACY_SETTINGS);
   await app.createUser({ username: "ada" });
   const url = new URL(postgresUrl());
   url.pathname = new URL(app.db.address).pathname;
@@ -114,7 +107,7 @@ describe.if(onPostgres)("how often a request waits for the database", () => {
 
   test("a verify of a token of the service before: to read its user once, then not at all", async () => {
     const now = Math.floor(node.deps.clock.now().getTime() / 1000);
-    const { PRIMER_TOKENS__LEGACY_ISSUER: iss, PRIMER_TOKENS__LEGACY_AUDIENCE: aud } = LEGACY;
+    const { PRIMER_TOKENS__LEGACY_ISSUER: iss, PRIMER_TOKENS__LEGACY_AUDIENCE: aud } = LEGACY_SETTINGS;
     const token = await new SignJWT({ iss, aud, sub: "ada", iat: now, exp: now + 3600 })
       .setProtectedHeader({ alg: "HS256" })
       .sign(new TextEncoder().encode(LEGACY_SECRET));

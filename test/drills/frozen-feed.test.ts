@@ -1,13 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { openPostgresAt } from "../support/database.ts";
 import { whyNoPostgres } from "./own-postgres.ts";
-import { canRun, login, primer, type Server, serve, waitFor, withinMs } from "./processes.ts";
+import { canRun, login, primer, type Server, serve, waitFor } from "./processes.ts";
 import { tableRow } from "./table.ts";
 import { serveTwoNodes, type TwoNodes } from "./two-nodes.ts";
 
 const possible = canRun(whyNoPostgres(), "drill of a feed of changes that hangs");
-const PICKED_UP_WITHIN_MS = withinMs(1500);
-const REVOKED_WITHIN_MS = withinMs(1500); // a second, and what two processes on a busy machine take
+const PICKED_UP_WITHIN_MS = 1500;
+const REVOKED_WITHIN_MS = 1500; // a second, and what two processes on a busy machine take
 
 let installation: TwoNodes;
 beforeAll(async () => {

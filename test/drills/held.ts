@@ -11,8 +11,6 @@ export interface Held {
   readonly connections: number;
   /** Each is used once in this time. */
   readonly everyMs: number;
-  /** Whether other loads are on the machine, so that 503 is an answer like any other. */
-  readonly sharesMachine: boolean;
   readonly durationMs: number;
   /** At least one for each ten connections: two that refreshed one at once would get in each other's way. */
   readonly sessions: readonly HeldSession[];

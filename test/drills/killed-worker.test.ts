@@ -16,7 +16,7 @@ const KILLS = FULL ? 60 : 5;
 const KILL_EVERY_MS = FULL ? 2000 : 700;
 /** In the long form as it is in production. */
 const PACE: Partial<Pace> = FULL ? {} : { poll: 100, beat: 300, silence: 1500 };
-const RESUMED_WITHIN_MS = FULL ? 60_000 : 30_000;
+const RESUMED_WITHIN_MS = FULL ? 60_000 : 10_000;
 inShort(
   `${JOBS} jobs, ${KILLS} kills and quick heartbeats; 1000 jobs, 60 kills and a job that kills its worker with TEST_FULL`,
 );

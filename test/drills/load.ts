@@ -1,7 +1,10 @@
 /** A load on a server, sent from a process of its own, and what was seen of it. */
 import { join } from "node:path";
 import type { Database } from "../../db/database.ts";
-import { ADMIN_PASSWORD, root, start } from "./processes.ts";
+import { openPglite } from "../../db/pglite.ts";
+import { openPostgresAt } from "../support/database.ts";
+import { ownPostgres } from "./own-postgres.ts";
+import { ADMIN_PASSWORD, initHome, root, scratchFolder, start } from "./processes.ts";
 
 export type Kind = "login" | "refresh" | "verify" | "livez" | "introspect" | "logout";
 
@@ -71,6 +74,42 @@ export const generateLoad = (load: Omit<Load, "password">): Promise<Report> => s
 export function percentile(values: readonly number[], percent: number): number {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor((sorted.length * percent) / 100))] ?? 0;
+}
+
+export interface FilledHome {
+  readonly home: string;
+  readonly variables: Record<string, string>;
+  readonly usernames: string[];
+  /** Its database, while nobody else has it. */
+  open(): Promise<Database>;
+  remove(): Promise<void>;
+}
+
+/** A home with so many accounts to log in to, on a database of its own. */
+export async function homeWithUsers(
+  kind: "PostgreSQL" | "the embedded database",
+  count: number,
+  algorithm?: string,
+): Promise<FilledHome> {
+  const scratch = scratchFolder();
+  const home = join(scratch.path, "home");
+  const postgres = kind === "PostgreSQL" ? await ownPostgres() : undefined;
+  const variables: Record<string, string> = postgres ? { DATABASE_URL: postgres.url } : {};
+  const open = () => (postgres ? openPostgresAt(postgres.url) : openPglite(home));
+  await initHome(home, variables, algorithm);
+  const db = await open();
+  const usernames = await addUsers(db, count);
+  await db.close();
+  return {
+    home,
+    variables,
+    usernames,
+    open,
+    async remove() {
+      await postgres?.remove();
+      scratch.remove();
+    },
+  };
 }
 
 /** Adds accounts with the administrator's password: many, so that no login waits for the row of another. */

@@ -94,7 +94,6 @@ async function hold(connections: number, everyMs: number, own: readonly HeldSess
     everyMs,
     durationMs: DURATION_MS,
     sessions: own,
-    sharesMachine: !FULL,
   };
   const child = start([join(root, "test/drills/children/hold-connections.ts")], {}, JSON.stringify(held));
   try {

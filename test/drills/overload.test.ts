@@ -1,23 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { availableParallelism, loadavg } from "node:os";
-import { join } from "node:path";
-import { openPglite } from "../../db/pglite.ts";
-import { openPostgresAt } from "../support/database.ts";
-import { addUsers, generateLoad, type Kind, percentile, type Report, type Seen } from "./load.ts";
-import { ownPostgres, whyNoPostgres } from "./own-postgres.ts";
-import {
-  canRun,
-  FULL,
-  initHome,
-  inShort,
-  login,
-  logLines,
-  residentMiB,
-  type Server,
-  scratchFolder,
-  serve,
-  withinMs,
-} from "./processes.ts";
+import { generateLoad, homeWithUsers, type Kind, percentile, type Report, type Seen } from "./load.ts";
+import { whyNoPostgres } from "./own-postgres.ts";
+import { canRun, FULL, inShort, login, logLines, residentMiB, type Server, serve } from "./processes.ts";
 import { tableRow } from "./table.ts";
 
 const SECONDS = FULL ? 60 : 5;
@@ -55,31 +40,22 @@ interface Installation {
 }
 
 async function install(kind: "PostgreSQL" | "the embedded database"): Promise<Installation> {
-  const scratch = scratchFolder();
-  const home = join(scratch.path, "home");
-  const postgres = kind === "PostgreSQL" ? await ownPostgres() : undefined;
-  const variables: Record<string, string> = postgres ? { DATABASE_URL: postgres.url } : {};
-  const open = () => (postgres ? openPostgresAt(postgres.url) : openPglite(home));
-  await initHome(home, variables, FULL ? "RS256" : "ES256");
-  const db = await open();
-  const usernames = await addUsers(db, USERS);
-  await db.close();
-  const server = await serve(home, variables);
+  const filled = await homeWithUsers(kind, USERS, FULL ? "RS256" : "ES256");
+  const server = await serve(filled.home, filled.variables);
   return {
     server,
-    usernames,
+    usernames: filled.usernames,
     async counted() {
       server.signal("SIGTERM");
       await server.finished;
-      const after = await open();
+      const after = await filled.open();
       const [row] = await after.query<{ count: number }>("SELECT count(*)::int AS count FROM failure_counters");
       await after.close();
       return row?.count ?? 0;
     },
     async remove() {
       await server.kill();
-      await postgres?.remove();
-      scratch.remove();
+      await filled.remove();
     },
   };
 }
@@ -210,11 +186,11 @@ function outcomeOf({ capacity, base, over, before, grownMiB, backMs }: Measured)
 function expectKept(outcome: ReturnType<typeof outcomeOf>): void {
   const { capacity, served, refused, base, over, before, grownMiB, backMs, latencies } = outcome;
   expect(refused.length).toBeGreaterThan(latencies(over, "login").length);
-  expect(backMs).toBeLessThan(withinMs(5000));
+  expect(backMs).toBeLessThan(5000);
   if (!FULL) {
-    // Whatever else this machine is doing, also meanwhile: it does not collapse, whoever is refused waits for no hash, and whoever needs
+    // Whatever else this machine is doing: a good part is served, whoever is refused waits for no hash, and whoever needs
     // none is answered before those who do.
-    expect(served).toBeGreaterThan(capacity * 0.1);
+    expect(served).toBeGreaterThan(capacity * 0.4);
     expect(p50(refused)).toBeLessThan(p50(latencies(over, "login")) / 2);
     for (const kind of ["refresh", "verify", "livez"] as const) {
       expect(latencies(over, kind).length).toBeGreaterThan(over.kinds[kind].scheduled * 0.8);

@@ -13,13 +13,6 @@ export const FULL = Boolean(process.env.TEST_FULL);
 
 if (FULL) setDefaultTimeout(20 * 60_000);
 
-/** How long something may take: in the short form three times as long, since other tests keep the machine busy. */
-export const withinMs = (promised: number): number => (FULL ? promised : promised * 3);
-
-/** Whether an answer is one that a server may give under this load: the short form shares its machine with other loads. */
-export const isServed = (status: string | number): boolean =>
-  ["200", "204", ...(FULL ? [] : ["503"])].includes(String(status));
-
 /** Says what the short form leaves out. */
 export function inShort(what: string): void {
   if (!FULL) process.stderr.write(`short form of a drill: ${what}\n`);

@@ -28,7 +28,7 @@ inShort(`Redis hangs for ${AWAY_MS / 1000} s, 60 with TEST_FULL`);
 const SLOWER_AT_FIRST_MS = 250;
 const SLOWER_MS = 50;
 /** What a machine that does other things as well adds to that. */
-const NOISE_MS = FULL ? 0 : 1000;
+const NOISE_MS = FULL ? 0 : 200;
 /** How many wrong passwords are looked at before an account has to wait. */
 const GUESSES = 5;
 

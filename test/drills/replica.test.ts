@@ -6,7 +6,7 @@ import type { Database } from "../../db/database.ts";
 import { openPostgres } from "../../db/postgres.ts";
 import { openPostgresAt } from "../support/database.ts";
 import { type OwnPostgres, ownPostgres, whyNoPostgres } from "./own-postgres.ts";
-import { canRun, initHome, login, scratchFolder, send, serve, waitFor, withinMs } from "./processes.ts";
+import { canRun, initHome, login, scratchFolder, send, serve, waitFor } from "./processes.ts";
 import { tableRow } from "./table.ts";
 
 const possible = canRun(whyNoPostgres(), "drill of a replica");
@@ -114,7 +114,7 @@ describe.if(possible)("a replica", () => {
     } finally {
       await replica.thaw();
     }
-    expect(slowest).toBeLessThan(withinMs(2000));
+    expect(slowest).toBeLessThan(2000);
     await untilRead("replica", 10_000);
   });
 

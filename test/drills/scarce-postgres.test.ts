@@ -18,7 +18,6 @@ import {
   scratchFolder,
   send,
   serve,
-  withinMs,
 } from "./processes.ts";
 import { tableRow } from "./table.ts";
 
@@ -31,8 +30,8 @@ const POOL = 20;
 /** What is left of them for the server, beside those that it has. */
 const LEFT = 2;
 /** The longest that a request of whoever is held up takes, and one of anybody else. */
-const HELD_UP_WITHIN_MS = withinMs(3000);
-const OTHERS_WITHIN_MS = withinMs(2000);
+const HELD_UP_WITHIN_MS = 3000;
+const OTHERS_WITHIN_MS = 2000;
 
 const scratch = scratchFolder();
 let postgres: OwnPostgres;

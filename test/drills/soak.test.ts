@@ -1,12 +1,9 @@
 /** A server that works for long does not grow. */
 import { describe, expect, test } from "bun:test";
 import { availableParallelism, loadavg } from "node:os";
-import { join } from "node:path";
-import { openPglite } from "../../db/pglite.ts";
-import { openPostgresAt } from "../support/database.ts";
-import { addUsers, generateLoad, type Kind, type Load, type Report, startLoad } from "./load.ts";
-import { ownPostgres, whyNoPostgres } from "./own-postgres.ts";
-import { canRun, FULL, initHome, inShort, isServed, primer, type Server, scratchFolder, serve } from "./processes.ts";
+import { generateLoad, homeWithUsers, type Kind, type Load, type Report, startLoad } from "./load.ts";
+import { whyNoPostgres } from "./own-postgres.ts";
+import { canRun, FULL, inShort, primer, type Server, serve } from "./processes.ts";
 import { tableRow } from "./table.ts";
 
 inShort("5 s on PostgreSQL, 20 minutes on each database with TEST_FULL; memory is looked at, and not judged");
@@ -30,14 +27,7 @@ interface Installation {
 
 /** One process does all there is to do: requests, jobs and mails. */
 async function install(kind: "PostgreSQL" | "the embedded database"): Promise<Installation> {
-  const scratch = scratchFolder();
-  const home = join(scratch.path, "home");
-  const postgres = kind === "PostgreSQL" ? await ownPostgres() : undefined;
-  const variables: Record<string, string> = postgres ? { DATABASE_URL: postgres.url } : {};
-  await initHome(home, variables);
-  const db = await (postgres ? openPostgresAt(postgres.url) : openPglite(home));
-  const usernames = await addUsers(db, USERS);
-  await db.close();
+  const { home, variables, usernames, remove } = await homeWithUsers(kind, USERS);
   const created = await primer(home, ["clients", "create", "orders", "--json"], variables).finished;
   const server = await serve(home, variables, undefined, ["--with-worker"]);
   return {
@@ -46,8 +36,7 @@ async function install(kind: "PostgreSQL" | "the embedded database"): Promise<In
     client: JSON.parse(created.out),
     async remove() {
       await server.kill();
-      await postgres?.remove();
-      scratch.remove();
+      await remove();
     },
   };
 }
@@ -82,7 +71,7 @@ function slopeOf(samples: readonly Sample[]): number {
 
 function expectAnswered({ kinds }: Report): void {
   for (const [kind, seen] of Object.entries(kinds)) {
-    const others = Object.keys(seen.latencies).filter((status) => !isServed(status));
+    const others = Object.keys(seen.latencies).filter((status) => status !== "200" && status !== "204");
     expect([kind, others, seen.failures]).toEqual([kind, [], []]);
   }
 }

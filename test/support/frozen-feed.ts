@@ -1,4 +1,5 @@
 import { connect, createServer, type Socket } from "node:net";
+import type { ChangeFeed } from "../../db/database.ts";
 
 /** A way to PostgreSQL on which word of changes can be held back, as by a line that hangs without being closed. */
 export interface FreezableWay {
@@ -47,6 +48,20 @@ export async function freezableWay(databaseUrl: string): Promise<FreezableWay> {
     close() {
       server.close();
       for (const socket of sockets) socket.destroy();
+    },
+  };
+}
+
+/** A feed on which nothing is heard any more, by a clock that stands still until it is moved. */
+export function deafFeed(): ChangeFeed & { moveTo(time: number): void } {
+  let time = 0;
+  return {
+    now: () => time,
+    age: (since) => time - since,
+    settled: async () => {},
+    close: async () => {},
+    moveTo(to) {
+      time = to;
     },
   };
 }

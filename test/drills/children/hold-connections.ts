@@ -81,7 +81,6 @@ async function use(client: Client, dueAt: number): Promise<void> {
     write(client);
   });
   clearTimeout(timer);
-  if (!("failure" in outcome) && outcome.status === 503 && held.sharesMachine) return; // the token is as good as before
   if ("failure" in outcome || outcome.status !== 200) {
     report.failures.push("failure" in outcome ? outcome.failure : `${outcome.status} ${outcome.body}`);
     return;

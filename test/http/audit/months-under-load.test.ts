@@ -8,11 +8,8 @@ if (!ON_SERVER)
   process.stderr.write("not on the embedded database, which has one connection: logins while months are made\n");
 const WRITERS = 4;
 const STRAYS = 4000;
-/**
- * What nobody waits longer than (milliseconds): the wait for a lock is 400 ms, and a login takes its time; on a machine
- * that runs other tests as well, a multiple of it. One that waited for the log would be refused after two seconds.
- */
-const LONGEST_MS = process.env.TEST_FULL ? 1000 : 4000;
+/** What nobody waits longer than (milliseconds): the wait for a lock is 400 ms, and a login takes its time. */
+const LONGEST_MS = 1000;
 
 // Whoever signs in does not wait for the months of the log, though many rows are put where they belong.
 test.if(ON_SERVER)("logins go on while months of the audit log are made and filled", async () => {

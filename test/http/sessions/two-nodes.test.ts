@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import type { ChangeFeed } from "../../../db/database.ts";
 import { createSessionStates } from "../../../server/features/sessions/service.ts";
 import { changeUser, setPassword, setRoles } from "../../../server/features/users/service.ts";
 import { PASSWORD, type TestApp, type TestNode } from "../../support/app.ts";
+import { deafFeed } from "../../support/frozen-feed.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { untilAnswered, WITHIN_MS } from "../support/until-answered.ts";
 
@@ -138,22 +138,16 @@ describe("a node whose feed of changes has frozen", () => {
   // Nothing tells such a node that it hears nothing: what it remembers counts for a second at most, and a refresh, which
   // reads the row, for no time at all.
   test("believes a session for one second at most", async () => {
-    let time = 0;
-    const frozen: ChangeFeed = {
-      now: () => time,
-      age: (since) => time - since,
-      settled: async () => {},
-      close: async () => {},
-    };
+    const frozen = deafFeed();
     const deaf = await app.otherNode({ sessions: createSessionStates(frozen) });
     const [ended, expected] = [await app.login((await newUser()).username), "AUTH_TOKEN_REVOKED"];
     expect(await verify(deaf, ended)).toBe("ok");
     await app.request("POST", "/api/v1/auth/logout", { token: ended.access_token });
-    time = WITHIN_MS - 1;
+    frozen.moveTo(WITHIN_MS - 1);
     expect(await verify(deaf, ended)).toBe("ok");
     expect(await ENDPOINTS.refresh?.(deaf, ended)).toBe(expected);
     expect(await ENDPOINTS["step-up"]?.(deaf, ended)).toBe(expected);
-    time = WITHIN_MS;
+    frozen.moveTo(WITHIN_MS);
     for (const [endpoint, ask] of Object.entries(ENDPOINTS))
       expect({ endpoint, code: await ask(deaf, ended) }).toEqual({ endpoint, code: expected });
   });

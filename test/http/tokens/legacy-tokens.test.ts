@@ -3,15 +3,13 @@ import { sql } from "drizzle-orm";
 import { exportSPKI, importJWK, type JWTPayload, SignJWT } from "jose";
 import { changeUser, setPassword } from "../../../server/features/users/service.ts";
 import { PASSWORD } from "../../support/app.ts";
+import { LEGACY_SECRET, LEGACY_SETTINGS } from "../../support/legacy.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { replaceDeps } from "../support/observe.ts";
 
-const SECRET = "the secret of the service before, long enough";
 const UNTIL = "2026-06-01T00:00:00Z";
 const SETTINGS = {
-  PRIMER_TOKENS__LEGACY_SECRET: SECRET,
-  PRIMER_TOKENS__LEGACY_ISSUER: "https://old.example.test",
-  PRIMER_TOKENS__LEGACY_AUDIENCE: "shop",
+  ...LEGACY_SETTINGS,
   PRIMER_TOKENS__LEGACY_USER_CLAIM: "user_name",
   PRIMER_TOKENS__LEGACY_UNTIL: UNTIL,
 };
@@ -44,7 +42,7 @@ const GOOD = () => ({
 });
 
 function sign(change: JWTPayload = {}, options: { secret?: string | Uint8Array; header?: object } = {}) {
-  const { secret = SECRET, header = {} } = options;
+  const { secret = LEGACY_SECRET, header = {} } = options;
   const key = typeof secret === "string" ? new TextEncoder().encode(secret) : secret;
   const claims = Object.fromEntries(
     Object.entries({ ...GOOD(), ...change }).filter(([, value]) => value !== undefined),
@@ -111,7 +109,7 @@ describe("a token of the service before", () => {
     expired: () => sign({ exp: seconds() - 120 }),
     "not valid yet": () => sign({ nbf: seconds() + 120 }),
     "a kid": () => sign({}, { header: { kid: "x" } }),
-    HS512: () => sign({}, { header: { alg: "HS512" }, secret: SECRET.repeat(2) }),
+    HS512: () => sign({}, { header: { alg: "HS512" }, secret: LEGACY_SECRET.repeat(2) }),
   };
   for (const [name, make] of Object.entries(REFUSED)) {
     test(`is refused: ${name}`, async () => {

@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { sql } from "drizzle-orm";
 import { SignJWT } from "jose";
-import type { ChangeFeed } from "../../../db/database.ts";
 import { createLegacyUsers } from "../../../server/features/auth/service.ts";
 import { changeRole, createRole } from "../../../server/features/roles/service.ts";
 import {
@@ -13,18 +12,13 @@ import {
   setRoles,
 } from "../../../server/features/users/service.ts";
 import { PASSWORD, type TestApp, type TestNode } from "../../support/app.ts";
+import { deafFeed } from "../../support/frozen-feed.ts";
+import { LEGACY_SECRET, LEGACY_SETTINGS } from "../../support/legacy.ts";
 import { type HttpApp, openHttpApp } from "../support/http-app.ts";
 import { stepsOf } from "../support/observe.ts";
 import { untilAnswered, WITHIN_MS } from "../support/until-answered.ts";
 
 const OPERATOR = { actor: { kind: "operator" } } as const;
-const SECRET = "the secret of the service before, long enough";
-const SETTINGS = {
-  PRIMER_TOKENS__LEGACY_SECRET: SECRET,
-  PRIMER_TOKENS__LEGACY_ISSUER: "https://old.example.test",
-  PRIMER_TOKENS__LEGACY_AUDIENCE: "shop",
-  PRIMER_TOKENS__LEGACY_UNTIL: "2027-01-01T00:00:00Z",
-};
 const INVALID = "AUTH_TOKEN_INVALID";
 const REVOKED = "AUTH_TOKEN_REVOKED";
 const READER = "invoice-readers";
@@ -36,7 +30,7 @@ let app: HttpApp;
 let other: TestNode;
 let made = 0;
 beforeAll(async () => {
-  app = await openHttpApp(SETTINGS);
+  app = await openHttpApp(LEGACY_SETTINGS);
   other = await app.otherNode();
   await createRole(app.deps, READER, { description: "", permissions: ["invoices:read"], includes: [] }, OPERATOR);
 });
@@ -47,10 +41,13 @@ const newUser = (roles = ["user"]) => app.createUser({ username: `user-${++made}
 /** A token for whoever is named, made a while ago. */
 function sign(name: string): Promise<string> {
   const now = Math.floor(app.clock.now().getTime() / 1000);
-  const claims = { iss: SETTINGS.PRIMER_TOKENS__LEGACY_ISSUER, aud: SETTINGS.PRIMER_TOKENS__LEGACY_AUDIENCE };
+  const claims = {
+    iss: LEGACY_SETTINGS.PRIMER_TOKENS__LEGACY_ISSUER,
+    aud: LEGACY_SETTINGS.PRIMER_TOKENS__LEGACY_AUDIENCE,
+  };
   return new SignJWT({ ...claims, sub: name, iat: now - 60, exp: now + 86_400 })
     .setProtectedHeader({ alg: "HS256", typ: "JWT" })
-    .sign(new TextEncoder().encode(SECRET));
+    .sign(new TextEncoder().encode(LEGACY_SECRET));
 }
 
 /** Whom a token is taken for, or why for nobody. */
@@ -211,20 +208,14 @@ test("a hash that is replaced by another of the same password ends nothing", asy
 
 // Nothing tells a node that it hears nothing: what it remembers counts for a second at most.
 test("a node whose feed of changes has frozen believes it for one second at most", async () => {
-  let time = 0;
-  const frozen: ChangeFeed = {
-    now: () => time,
-    age: (since) => time - since,
-    settled: async () => {},
-    close: async () => {},
-  };
+  const frozen = deafFeed();
   const deaf = await app.otherNode({ legacyUsers: createLegacyUsers(frozen) });
   const { id, username } = await newUser();
   const token = await sign(username);
   expect(await askedOn(deaf, token)).toBe(id);
   await changeUser(app.deps, id, { status: "disabled" }, OPERATOR);
-  time = WITHIN_MS - 1;
+  frozen.moveTo(WITHIN_MS - 1);
   expect(await askedOn(deaf, token)).toBe(id);
-  time = WITHIN_MS;
+  frozen.moveTo(WITHIN_MS);
   expect(await askedOn(deaf, token)).toBe(REVOKED);
 });
