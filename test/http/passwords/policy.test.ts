@@ -104,6 +104,13 @@ const CASES: readonly Case[] = [
   taken("short parts of an address are in any text", "boxes of x-rated foxes, ok"),
   // Neither listed nor about anybody, and still soon guessed.
   ...refusedFor("password_guessable", ["Winter2025Winter2025", "unknownunknown!", "Administrator12!"]),
+  // What is said twice is no stronger for it, however long it is.
+  ...refusedFor("password_guessable", [
+    "Barcelona2019Barcelona2019",
+    "greenelephantgreenelephant",
+    "mountainrivermountainriver",
+    "bluemonkeys17bluemonkeys17",
+  ]),
 ];
 
 // One policy answers wherever a password is set: a new account and a new password of one that is there.
