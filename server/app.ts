@@ -116,7 +116,10 @@ export function createApp(deps: Deps): AnyElysia {
       nameSpan(request, route);
       Object.assign(set.headers, await enforceLimits(deps, limited(request.method, route), { request, body }));
     })
-    .onAfterHandle(({ request, route, set }) => answered(request, route, Number(set.status ?? 200)));
+    .onAfterHandle(({ request, route, set, responseValue }) => {
+      const status = responseValue instanceof Response ? responseValue.status : Number(set.status ?? 200);
+      answered(request, route, status);
+    });
 
   if (isTracing()) app.wrap(traceRequest as never);
   for (const feature of features(deps)) app.use(feature);
@@ -133,8 +136,8 @@ export function createApp(deps: Deps): AnyElysia {
   async function refuse(thrown: unknown, request: Request, route: string | undefined): Promise<ErrorAnswer> {
     const answer = answerError(deps, thrown, request);
     if (answer.status >= 500) return answer;
-    if (answer.status === 403) await auditRefused(deps, thrown, request, route || pathOf(request));
     try {
+      if (answer.status === 403) await auditRefused(deps, thrown, request, route || pathOf(request));
       const headers = await enforceLimitsOfRefused(deps, limited(request.method, route || pathOf(request)), request);
       return { ...answer, headers: { ...headers, ...answer.headers } };
     } catch (error) {

@@ -42,7 +42,8 @@ export const actorOf = (principal: Principal, request: Request): Actor => ({
 export const access = (deps: Deps) => {
   return new Elysia({ name: "access" }).macro("access", (who: Access) => ({
     transform: ({ request }) => {
-      // Almost all tokens have been seen before, and every wait takes longer than to look one of those up.
+      // Almost all tokens have been seen before, and every wait takes longer than to look one of those up. Elysia reads from
+      // the text of a hook that is not `async` whether it is to be waited for: `return f(` is what tells it.
       const known = knownAtOnce(deps, request);
       if (known) assertMay(deps, who, request, known);
       else return admit(deps, who, request).then(() => {});

@@ -11,8 +11,10 @@ import type { Deps } from "../../deps.ts";
 const TELL_WITHIN_MS = 2000;
 /** How long one that ends waits for another to take over what it has counted (milliseconds). */
 const TAKE_OVER_WITHIN_MS = 500;
-/** Of so many processes that are not there any more the counts are kept: the longest gone leave the sum. */
+/** Of so many processes that are not there any more the counts are kept one by one; those of the longest gone, together. */
 const MOST_GONE = 16;
+/** So many of those are known by name, lest another process tells of one that is in the sum already. */
+const MOST_NAMES = 1000;
 
 /** What a socket says where the process that listened to it was killed. */
 const DEAD = new Set(["ECONNREFUSED", "FailedToOpenSocket", "ConnectionRefused"]);
@@ -43,11 +45,18 @@ interface LastHeard {
   readonly counted: Collected;
 }
 
-/** What a process tells another one: its own metrics, and what it has last heard of all others, by their sockets. */
+/** What those have counted together that are gone the longest, and which ones they are, by their sockets. */
+interface LongGone {
+  readonly names: readonly string[];
+  readonly counted: Collected;
+}
+
+/** What a process tells another one: its own metrics, and what it has last heard of those that are gone, by their sockets. */
 interface Told {
   readonly at: number;
   readonly own: Collected;
-  readonly others: Readonly<Record<string, LastHeard>>;
+  readonly gone: Readonly<Record<string, LastHeard>>;
+  readonly longGone: LongGone;
 }
 
 /** Amounts go with their process; what it has counted stays. */
@@ -67,6 +76,7 @@ export async function shareMetrics(
   const prefix = `metrics-${hostname()}-`; // the home may lie on a disk that several machines share
   const own = `${prefix}${process.pid}-${random.token().slice(0, 6)}.sock`;
   const heard = new Map<string, LastHeard>();
+  let longGone: LongGone = { names: [], counted: [] };
   const before = process.umask(0o177);
   const server = await withSocketPath(home, own, (unix) =>
     Bun.serve({ unix, development: false, fetch: answer }),
@@ -74,17 +84,38 @@ export async function shareMetrics(
 
   async function answer(request: Request): Promise<Response> {
     if (request.method === "PUT") {
-      for (const [name, last] of Object.entries((await request.json()) as Told["others"])) hear(name, last);
+      for (const [name, last] of Object.entries((await request.json()) as Told["gone"])) hear(name, last);
       return new Response(null, { status: 204 });
     }
     const at = clock.now().getTime();
-    return Response.json({ at, own: await metrics.collect(), others: Object.fromEntries(heard) } satisfies Told);
+    const gone = Object.fromEntries(goneOf(living()));
+    return Response.json({ at, own: await metrics.collect(), gone, longGone } satisfies Told);
   }
 
   /** The latest counts, and so those that every other process of this home has heard, too, once they are asked. */
   function hear(name: string, last: LastHeard): void {
-    if (name === own || (heard.get(name)?.at ?? 0) > last.at) return;
+    if (name === own || longGone.names.includes(name) || (heard.get(name)?.at ?? 0) > last.at) return;
     heard.set(name, last);
+    putTogether();
+  }
+
+  /** Of another process, which has put more of them together: those are in its sum, and no longer by themselves here. */
+  function hearOfLongGone(told: LongGone): void {
+    if (told.names.length <= longGone.names.length) return;
+    longGone = told;
+    for (const name of told.names) heard.delete(name);
+  }
+
+  /** Those that are not there any more, the last one first. */
+  const goneOf = (names: readonly string[]) =>
+    [...heard].filter(([name]) => !names.includes(name)).sort(([, one], [, other]) => other.at - one.at);
+
+  function putTogether(): void {
+    for (const [name, { counted }] of heard.size > MOST_GONE ? goneOf(living()).slice(MOST_GONE) : []) {
+      const names = [...longGone.names, name].slice(-MOST_NAMES);
+      longGone = { names, counted: sumOf([longGone.counted, counted]) };
+      heard.delete(name);
+    }
   }
 
   const living = () =>
@@ -100,7 +131,8 @@ export async function shareMetrics(
   async function ask(name: string): Promise<Collected | undefined> {
     try {
       const told = (await (await send(name, {}, TELL_WITHIN_MS)).json()) as Told;
-      for (const [other, last] of Object.entries(told.others)) hear(other, last);
+      hearOfLongGone(told.longGone);
+      for (const [other, last] of Object.entries(told.gone)) hear(other, last);
       hear(name, { at: told.at, counted: countedIn(told.own) });
       return told.own;
     } catch (error) {
@@ -109,22 +141,16 @@ export async function shareMetrics(
     }
   }
 
-  function forgetLongestGone(names: readonly string[]): void {
-    const gone = [...heard].filter(([name]) => !names.includes(name)).sort(([, one], [, other]) => other.at - one.at);
-    for (const [name] of gone.slice(MOST_GONE)) heard.delete(name);
-  }
-
   return {
     async collect() {
       const names = living();
       const told = new Map(await Promise.all(names.map(async (name) => [name, await ask(name)] as const)));
-      forgetLongestGone(names);
       const others = [...heard].map(([name, { counted }]) => told.get(name) ?? counted);
-      return sumOf([await metrics.collect(), ...others]);
+      return sumOf([await metrics.collect(), longGone.counted, ...others]);
     },
     async close() {
       const last: LastHeard = { at: clock.now().getTime(), counted: countedIn(await metrics.collect()) };
-      const body = JSON.stringify({ [own]: last } satisfies Told["others"]);
+      const body = JSON.stringify({ [own]: last } satisfies Told["gone"]);
       await Promise.allSettled(living().map((name) => send(name, { method: "PUT", body }, TAKE_OVER_WITHIN_MS)));
       server.stop(true);
       rmSync(join(home, own), { force: true });
