@@ -24,6 +24,8 @@ const scratch = mkdtempSync(join(tmpdir(), "primer-test-run-"));
 interface Suite {
   readonly name: string;
   readonly paths: readonly string[];
+  /** Files of those that are run elsewhere. */
+  readonly without?: readonly string[];
   readonly environment?: Record<string, string>;
   readonly coverage?: boolean;
   /** Each file with modules of its own. Those who share them are done in half the time. */
@@ -46,6 +48,8 @@ const say = (text: string) => process.stdout.write(`\n== ${text}\n`);
 const COMMANDS = ["test/cli", "test/backup", "test/binary.test.ts", "test/browser"];
 /** What looks at how long something takes while something else is broken, and so wants a calm machine. */
 const DRILLS = ["test/drills", "test/observability"];
+/** What holds what the machine does now against what it did a moment ago: nothing may run beside it. */
+const ALONE = ["test/drills/overload.test.ts"];
 /** What looks at behaviour through the database, and so must hold on both. */
 const ON_BOTH = ["test/http", "test/db", "test/flows", "test/worker"];
 /** What of that is looked at on the embedded database where there is another one, too, and time is short. */
@@ -65,6 +69,7 @@ async function runSuite(suite: Suite): Promise<Counts> {
       "test",
       ...(suite.filesAtATime > 1 ? [`--parallel=${suite.filesAtATime}`] : []),
       suite.isolated ? "--isolate" : "--no-isolate",
+      ...(suite.without ?? []).map((path) => `--path-ignore-patterns=${path}`),
       "--timeout=120000",
       "--reporter=junit",
       `--reporter-outfile=${report}`,
@@ -178,7 +183,8 @@ async function runAll(): Promise<Counts> {
     const suites: Suite[] = [
       // What is measured at length needs quiet.
       { name: "commands", paths: COMMANDS, isolated: true, filesAtATime: full ? 1 : cores + 1 },
-      { name: "drills", paths: DRILLS, isolated: true, filesAtATime: full ? 1 : cores },
+      { name: "drills", paths: DRILLS, without: ALONE, isolated: true, filesAtATime: full ? 1 : cores },
+      { name: "drills alone", paths: ALONE, isolated: true, filesAtATime: 1 },
       { name: "embedded database", paths: [...onEmbedded, ...ELSEWHERE], coverage: !isShort, filesAtATime: cores + 1 },
     ];
     if (postgres) {
