@@ -2,6 +2,7 @@ import { availableParallelism } from "node:os";
 import { failed, misused, textOf } from "../config/errors.ts";
 import type { LoadedSettings } from "../config/load.ts";
 import type { Log } from "../config/log.ts";
+import { ownProgram } from "../config/own-program.ts";
 import { assertFree } from "../server/http/listener.ts";
 import type { CommandContext, Options, Outcome } from "./command.ts";
 import { untilStopped } from "./long-running.ts";
@@ -149,13 +150,11 @@ export async function serveTogether(
 
 /** This program again, from source or compiled, as one of several. */
 function commandOf({ home, options }: CommandContext, { index, of }: Share, withWorker: boolean): string[] {
-  const isCompiled = Bun.main.startsWith("/$bunfs/");
   const given = (["host", "port"] as const).flatMap((name) =>
     options[name] === undefined ? [] : [`--${name}`, String(options[name])],
   );
   return [
-    process.execPath,
-    ...(isCompiled ? [] : [Bun.main]),
+    ...ownProgram(),
     "serve",
     ...["--dir", home, "--workers", `${index}/${of}`, withWorker ? "--with-worker" : "--no-worker"],
     ...given,

@@ -3,6 +3,7 @@
  * lines of JSON. A child ends when its standard input does, so also when whoever started it is killed.
  */
 import { failed, OperatorError, textOf } from "../../config/errors.ts";
+import { ownProgram } from "../../config/own-program.ts";
 
 /** What a child does on request. `tell` sends something before the answer. */
 export type Handlers = Readonly<
@@ -44,10 +45,6 @@ export interface ChildProcess {
   /** Ends its input, and waits until it has cleaned up and gone. */
   close(): Promise<void>;
 }
-
-/** How this program is started once more: the compiled file alone, or Bun with the source. */
-export const ownProgram = (): string[] =>
-  Bun.main.startsWith("/$bunfs/") ? [process.execPath] : [process.execPath, Bun.main];
 
 /** Starts a part as a child in a session of its own, so that Ctrl-C reaches the bench alone. */
 export function startChild(part: string, environment: Readonly<Record<string, string>>): ChildProcess {

@@ -8,9 +8,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { failed, OperatorError, textOf } from "../../config/errors.ts";
 import { loadSettings, type Variables } from "../../config/load.ts";
+import { ownProgram } from "../../config/own-program.ts";
 import { openDatabase } from "../../db/open.ts";
 import { systemRandom } from "../../server/ports/random.ts";
-import { type ChildProcess, type Handlers, ownProgram, startChild } from "./child.ts";
+import { type ChildProcess, type Handlers, startChild } from "./child.ts";
 import type { Seeded } from "./seed.ts";
 
 export interface ScratchWanted {

@@ -1,32 +1,18 @@
 import type { ZxcvbnFactory } from "@zxcvbn-ts/core";
+import { isCommon } from "./common-passwords.ts";
+import type { Strength, StrengthQuestion } from "./strength.ts";
 
-/**
- * zxcvbn takes much longer for long passwords, and it computes where requests are answered; so it sees this many
- * characters from the beginning and from the end, which is more than it needs to find a password strong.
- */
+/** zxcvbn takes much longer for long passwords, so it sees this many characters from the beginning and from the end. */
 const MAX_SEEN = 48;
 /** Ways in which look-alikes ("p@$$w0rd") are read; a hundred, its default, take tens of milliseconds. */
 const MAX_SUBSTITUTIONS = 5;
 
-export interface StrengthEstimator {
-  /** The most common passwords with their rank. */
-  readonly commonPasswords: ReadonlyMap<string, number>;
-  /** From 0 (guessed at once) to 4 (over 10^10 guesses). `words` are what somebody who knows the account tries first. */
-  scoreOf(password: string, words: readonly string[]): number;
-}
-
-let loading: Promise<StrengthEstimator> | undefined;
-
 /**
- * The estimator with its dictionaries, which are loaded once: that takes some hundred milliseconds and 60 MB, so only a
- * process that sets passwords does it.
+ * Loads the dictionaries, which takes some hundred milliseconds and 60 MB.
+ *
+ * @returns to be asked how strong a password is; up to some tens of milliseconds each
  */
-export function strengthEstimator(): Promise<StrengthEstimator> {
-  loading ??= load();
-  return loading;
-}
-
-async function load(): Promise<StrengthEstimator> {
+export async function loadEstimator(): Promise<(question: StrengthQuestion) => Strength> {
   const [{ ZxcvbnFactory }, common, english] = await Promise.all([
     import("@zxcvbn-ts/core"),
     import("@zxcvbn-ts/language-common"),
@@ -39,9 +25,10 @@ async function load(): Promise<StrengthEstimator> {
     maxLength: MAX_SEEN,
   });
   const passwords: readonly (string | number)[] = common.dictionary["passwords-common"];
-  return {
-    commonPasswords: new Map(passwords.map((password, index) => [String(password), index + 1])),
-    scoreOf: (password, words) => Math.max(...piecesOf(password).map((piece) => scoreOf(zxcvbn, piece, words))),
+  const ranks = new Map(passwords.map((password, index) => [String(password), index + 1]));
+  return ({ password, words }) => {
+    if (isCommon(password, ranks)) return { common: true, score: 0 };
+    return { common: false, score: Math.max(...piecesOf(password).map((piece) => scoreOf(zxcvbn, piece, words))) };
   };
 }
 

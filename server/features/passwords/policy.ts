@@ -4,10 +4,9 @@ import type { Deps } from "../../deps.ts";
 import { AppError } from "../../errors.ts";
 import { type AuditEvent, auditStatement } from "../audit/service.ts";
 import type { Degradation } from "./breach-check.ts";
-import { isCommon } from "./common-passwords.ts";
 import { contextWords, isContextual, type PasswordOwner } from "./context-words.ts";
-import { strengthEstimator } from "./estimate-strength.ts";
 import { MAX_PASSWORD_BYTES, normalise } from "./normalise.ts";
+import { strengthOf } from "./strength.ts";
 
 /** Why a password is refused: a code for programs, a sentence that a person can act on. */
 export interface Weakness {
@@ -107,9 +106,9 @@ export async function weaknessesOf(
   if (missing.length > 0) reasons.push(classMissing(missing));
   if (isContextual(password, words)) reasons.push(CONTEXTUAL);
   if (reasons.length > 0) return reasons;
-  const estimator = await strengthEstimator();
-  if (isCommon(password, estimator.commonPasswords)) return [BREACHED];
-  return min_strength > 0 && estimator.scoreOf(password, words) < min_strength ? [GUESSABLE] : [];
+  const { common, score } = await strengthOf({ password, words });
+  if (common) return [BREACHED];
+  return score < min_strength ? [GUESSABLE] : [];
 }
 
 const classMissing = (missing: readonly CharacterClass[]): Weakness => ({

@@ -163,7 +163,7 @@ describe("the policy", () => {
     expect(missed).toEqual([]);
   });
 
-  // Whoever sends the worst of passwords costs us little: it is computed where requests are answered.
+  // Whoever sends the worst of passwords costs us little: one thread estimates those of all.
   test.each([
     ["beyond 1024 bytes", "x".repeat(60_000), 20],
     ["look-alikes", "4@8({[<3369&#!1/|0$5+7%2".repeat(42), 200],
