@@ -81,6 +81,25 @@ describe("limits on failed answers", () => {
     expect((await introspect(app, client, "x")).status).toBe(200);
   });
 
+  // What other processes counted is missed for a second at most, and only by whoever had room until then.
+  test("what another process has counted", async () => {
+    const { access_token } = await app.login("ada");
+    expect((await introspect(app, client, access_token)).body.active).toBe(true);
+    const rate = app.deps.settings.rate_limits.introspect_failed;
+    if (rate === null) throw new Error("The limit is off");
+    const check = { key: `introspect_failed:${client.id}`, rate };
+    for (let count = 0; count < rate.limit; count++) await app.deps.limiter.take([check]);
+    expect((await introspect(app, client, access_token)).status).toBe(200);
+    // What is not good is counted by all together, and told so at once.
+    expect((await introspect(app, client, "x")).status).toBe(429);
+    expect((await introspect(app, client, access_token)).status).toBe(429);
+    app.clock.advance(60_000);
+    expect((await introspect(app, client, access_token)).status).toBe(200);
+    for (let count = 0; count < rate.limit; count++) await app.deps.limiter.take([check]);
+    app.clock.advance(1000);
+    expect((await introspect(app, client, access_token)).status).toBe(429);
+  });
+
   test("off", async () => {
     const { settings } = app.deps;
     const rate_limits = { ...settings.rate_limits, introspect_failed: null, client_failed: null };
