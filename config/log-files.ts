@@ -1,4 +1,5 @@
-import { createWriteStream, mkdirSync, readdirSync, rmSync, type WriteStream } from "node:fs";
+import { createWriteStream, mkdirSync, readdirSync, rmSync, statSync, type WriteStream } from "node:fs";
+import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import { codeOf, failed, textOf } from "./errors.ts";
 import type { LogSink } from "./log.ts";
@@ -10,6 +11,11 @@ const MOST_WAITING_BYTES = 4 * 1024 * 1024;
 const LAST_WRITE_MS = 2000;
 /** After a file could not be written, the next one is begun no sooner than this (milliseconds). */
 const TRY_AGAIN_MS = 10_000;
+/** Whether a process of another machine or container is there nobody can tell: it is gone where it wrote nothing for so long. */
+const GONE_AFTER_MS = 24 * 3_600_000;
+
+/** Whose a file is: in containers that share a folder all processes may have the same number. */
+const OWNER = `${hostname().replace(/[^A-Za-z0-9.]+/g, "_")}-${process.pid}`;
 
 /** Where log lines go. */
 export interface LogFiles {
@@ -47,12 +53,12 @@ export function openLogSink(
 
   function begin(): WriteStream {
     const began = now().toISOString().replace(/[-:]/g, "").replace(".", "");
-    const stream = createWriteStream(join(folder, `${kind}-${began}-${process.pid}.log`), { flags: "a", mode: 0o600 });
+    const stream = createWriteStream(join(folder, `${kind}-${began}-${OWNER}.log`), { flags: "a", mode: 0o600 });
     stream.on("error", () => {
       if (file === stream) file = undefined;
       nextTryAt = performance.now() + TRY_AGAIN_MS;
     });
-    stream.on("open", () => deleteOldest(folder, kind, settings.keep));
+    stream.on("open", () => deleteOldest(folder, kind, settings.keep, now()));
     size = 0;
     return stream;
   }
@@ -92,27 +98,29 @@ export function openLogSink(
  * Of its own files a process keeps as many as `keep` says beside the one that it writes, and of those of processes that are
  * gone as many together. What cannot be deleted stays.
  */
-function deleteOldest(folder: string, kind: string, keep: number): void {
+function deleteOldest(folder: string, kind: string, keep: number, now: Date): void {
   try {
     const files = readdirSync(folder)
       .flatMap((name) => {
-        const [, ofKind, began = "", pid] = /^(\w+)-(\d{8}T\d{9}Z)-(\d+)\.log$/.exec(name) ?? [];
-        return ofKind === kind ? [{ path: join(folder, name), began, pid: Number(pid) }] : [];
+        const [, ofKind, began = "", owner = ""] = /^(\w+)-(\d{8}T\d{9}Z)-([\w.]+-\d+)\.log$/.exec(name) ?? [];
+        return ofKind === kind ? [{ path: join(folder, name), began, owner }] : [];
       })
       .sort((one, other) => (one.began < other.began ? 1 : -1));
-    const own = files.filter(({ pid }) => pid === process.pid).slice(keep + 1);
-    const gone = files.filter(({ pid }) => pid !== process.pid && !isThere(pid)).slice(keep);
+    const own = files.filter(({ owner }) => owner === OWNER).slice(keep + 1);
+    const gone = files.filter((file) => file.owner !== OWNER && isGone(file, now)).slice(keep);
     for (const { path } of [...own, ...gone]) rmSync(path, { force: true });
   } catch {
     // The next file tries again.
   }
 }
 
-function isThere(pid: number): boolean {
+function isGone({ path, owner }: { path: string; owner: string }, now: Date): boolean {
+  const [host, pid] = owner.split("-");
+  if (host !== OWNER.split("-")[0]) return now.getTime() - statSync(path).mtimeMs > GONE_AFTER_MS;
   try {
-    process.kill(pid, 0);
-    return true;
+    process.kill(Number(pid), 0);
+    return false;
   } catch (error) {
-    return codeOf(error) === "EPERM";
+    return codeOf(error) !== "EPERM";
   }
 }

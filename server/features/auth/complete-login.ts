@@ -84,6 +84,7 @@ export async function completeLogin(
   const commit = changes ? deps.db.change : deps.db.transaction;
   const issued = issueTokens(deps, { ...account, session, family });
   issued.catch(() => {}); // waited for below
+  if (deps.db.kind === "pglite") await issued; // one transaction at a time: nobody else waits for this signature
   const outcome = await commit(async (tx, withCommit) => {
     const userId = account.user.id;
     // In one piece, in this order: the others are read when the account is locked.
