@@ -42,12 +42,12 @@ const RETIRED_KEY_KEPT_MS = 365 * DAY_MS;
 export const ERASED_KEPT_MS = 2 * HOUR_MS;
 
 /** How long one statement should hold up others (milliseconds): so many rows are deleted at a time. */
-const STATEMENT_MS = 20;
+const STATEMENT_MS = 10;
 const FIRST_BATCH = 500;
 const SMALLEST_BATCH = 50;
 const LARGEST_BATCH = 5000;
-/** After each statement so many times as long is for others alone: what is over can wait, and who logs in cannot. */
-const PAUSE_TIMES = 4;
+/** After each statement so many times as long is for others alone: what is over can wait, and whoever logs in cannot. */
+const PAUSE_TIMES = 9;
 const LEAST_PAUSE_MS = 10;
 
 interface Kept {
