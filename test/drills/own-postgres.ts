@@ -1,19 +1,12 @@
 /** A PostgreSQL that a drill may stop and start as it likes. */
-import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { $ } from "bun";
-import { freePort } from "../support/services.ts";
+import { asServerUser, freePort, postgresBinaries } from "../support/services.ts";
 import { scratchFolder } from "./processes.ts";
 
-const PACKAGES = "/usr/lib/postgresql";
-
-function binaries(): string | undefined {
-  const versions = existsSync(PACKAGES) ? readdirSync(PACKAGES).sort((a, b) => Number(b) - Number(a)) : [];
-  return versions.map((version) => join(PACKAGES, version, "bin")).find((folder) => existsSync(join(folder, "initdb")));
-}
-
 export const whyNoPostgres = (): string | undefined =>
-  binaries() ? undefined : "a PostgreSQL that may be stopped needs its binaries on this machine";
+  postgresBinaries() ? undefined : "a PostgreSQL that may be stopped needs its binaries on this machine";
 
 export interface OwnPostgres {
   readonly url: string;
@@ -28,9 +21,6 @@ export interface OwnPostgres {
   remove(): Promise<void>;
 }
 
-/** The server refuses to run as root, so root hands it to the user that its package made. */
-const AS_USER = process.getuid?.() === 0 ? ["runuser", "-u", "postgres", "--"] : [];
-
 interface ServerOptions {
   /** The certificate and key that it serves TLS with; without them it serves none. */
   readonly tls?: { cert: string; key: string };
@@ -40,26 +30,26 @@ interface ServerOptions {
 
 export async function ownPostgres(options: ServerOptions = {}): Promise<OwnPostgres> {
   return runPostgres(options, async (data) => {
-    await $`${AS_USER} ${binaries()}/initdb -D ${data} -U primer -A trust -E UTF8 --no-sync`.quiet();
+    await $`${asServerUser} ${postgresBinaries()}/initdb -D ${data} -U primer -A trust -E UTF8 --no-sync`.quiet();
   });
 }
 
 async function runPostgres(serverOptions: ServerOptions, make: (data: string) => Promise<void>): Promise<OwnPostgres> {
   const { tls, settings = {} } = serverOptions;
-  const folder = binaries() ?? "";
+  const folder = postgresBinaries() ?? "";
   const scratch = scratchFolder();
   const data = join(scratch.path, "data");
   const port = await freePort();
-  if (AS_USER.length > 0) await $`chown postgres ${scratch.path}`.quiet();
+  if (asServerUser.length > 0) await $`chown postgres ${scratch.path}`.quiet();
   await make(data);
   const encrypted = tls ? await certificateOptions(scratch.path, tls) : "";
   const more = Object.entries(settings).map(([name, value]) => ` -c ${name}=${value}`);
   const options = `-p ${port} -c listen_addresses=127.0.0.1,127.0.0.2 -c unix_socket_directories=${scratch.path}${encrypted}${more.join("")}`;
   const start = async () => {
-    await $`${AS_USER} ${folder}/pg_ctl -D ${data} -o ${options} -l ${join(scratch.path, "log")} -w start`.quiet();
+    await $`${asServerUser} ${folder}/pg_ctl -D ${data} -o ${options} -l ${join(scratch.path, "log")} -w start`.quiet();
   };
   const crash = async () => {
-    await $`${AS_USER} ${folder}/pg_ctl -D ${data} -m immediate stop`.quiet();
+    await $`${asServerUser} ${folder}/pg_ctl -D ${data} -m immediate stop`.quiet();
   };
   /** The postmaster and every process that it has started. */
   const pids = async () => {
@@ -85,7 +75,7 @@ async function runPostgres(serverOptions: ServerOptions, make: (data: string) =>
     replica: () =>
       runPostgres(serverOptions, async (copy) => {
         const from = ["-h", "127.0.0.1", "-p", String(port), "-U", "primer"];
-        await $`${AS_USER} ${folder}/pg_basebackup ${from} -D ${copy} -R -c fast --no-sync`.quiet();
+        await $`${asServerUser} ${folder}/pg_basebackup ${from} -D ${copy} -R -c fast --no-sync`.quiet();
       }),
     async remove() {
       await thaw();
@@ -99,6 +89,6 @@ async function certificateOptions(folder: string, tls: { cert: string; key: stri
   const [cert, key] = [join(folder, "server.crt"), join(folder, "server.key")];
   writeFileSync(cert, tls.cert);
   writeFileSync(key, tls.key, { mode: 0o600 });
-  if (AS_USER.length > 0) await $`chown postgres ${cert} ${key}`.quiet();
+  if (asServerUser.length > 0) await $`chown postgres ${cert} ${key}`.quiet();
   return ` -c ssl=on -c ssl_cert_file=${cert} -c ssl_key_file=${key}`;
 }

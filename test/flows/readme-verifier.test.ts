@@ -3,7 +3,6 @@ import { mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Serving, serve } from "../cli/support/serve.ts";
-import { createPostgresDatabase, TEST_DATABASE } from "../support/database.ts";
 import { follow } from "../support/revocations.ts";
 import { plainEnvironment, runPrimer } from "../support/server.ts";
 import { freePort } from "../support/services.ts";
@@ -14,26 +13,18 @@ const folder = mkdtempSync(join(tmpdir(), "primer-verifier-"));
 const home = join(folder, "home");
 const children: { kill(): void }[] = [];
 
-let environment: Record<string, string> = {};
-let dropDatabase = async () => {};
 let password = "";
 let primer: Serving;
 
 beforeAll(async () => {
-  if (TEST_DATABASE === "postgres") {
-    const { url, drop } = await createPostgresDatabase();
-    environment = { DATABASE_URL: url };
-    dropDatabase = drop;
-  }
-  const init = await runPrimer(["init", "--yes", "--json", "--dir", home], { environment });
+  const init = await runPrimer(["init", "--yes", "--json", "--dir", home]);
   if (init.exitCode !== 0) throw new Error(`init ended with ${init.exitCode}: ${init.stderr}`);
   password = JSON.parse(init.stdout).admin.password;
-  primer = await serve(home, { environment });
+  primer = await serve(home);
 });
 afterAll(async () => {
   for (const child of children) child.kill();
   await primer.stop();
-  await dropDatabase();
   rmSync(folder, { recursive: true, force: true });
 });
 
@@ -107,7 +98,7 @@ test("README's service that verifies tokens", async () => {
   expect(await primer.stop()).toBe(0);
   expect(await before.ended).toBe("ended");
   expect(performance.now() - stopping).toBeLessThan(5000);
-  primer = await serve(home, { environment, port });
+  primer = await serve(home, { port });
 
   await call("/logout", { token: second });
   // Longer by the second that it waits before it connects again.

@@ -3,10 +3,7 @@ import { connect } from "node:tls";
 import { canRun, waitFor } from "../drills/processes.ts";
 import { type Stack, startStack, whyNoStack } from "../support/stack.ts";
 
-/** It has databases of its own, so that it tells the same whichever one the others run on. */
-const elsewhere = process.env.TEST_HOMES && process.env.TEST_DATABASE !== "postgres";
-if (elsewhere) process.stderr.write("The stack runs with the suites on PostgreSQL, where there is one\n");
-const possible = !elsewhere && canRun(whyNoStack(), "the stack of compose/");
+const possible = canRun(whyNoStack(), "the stack of compose/");
 
 let stack: Stack;
 beforeAll(async () => {

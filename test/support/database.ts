@@ -20,7 +20,7 @@ export function postgresUrl(): string {
 export async function createPostgresDatabase(template?: string): Promise<{ url: string; drop(): Promise<void> }> {
   const name = `primer_test_${crypto.randomUUID().replaceAll("-", "")}`;
   const admin = await openPostgresAt(postgresUrl());
-  await admin.query(`CREATE DATABASE ${name}${template ? ` TEMPLATE ${template}` : ""}`);
+  await admin.query(`CREATE DATABASE ${name}${template ? ` TEMPLATE ${template} STRATEGY FILE_COPY` : ""}`);
   return {
     url: databaseUrl(name),
     async drop() {

@@ -45,15 +45,19 @@ interface Counts {
 const say = (text: string) => process.stdout.write(`\n== ${text}\n`);
 
 /** What starts processes of its own, and waits for them more than it works. */
-const COMMANDS = ["test/cli", "test/backup", "test/binary.test.ts", "test/browser"];
+const COMMANDS = ["test/cli", "test/backup", "test/binary.test.ts", "test/browser", "test/flows"];
 /** What looks at how long something takes while something else is broken, and so wants a calm machine. */
 const DRILLS = ["test/drills", "test/observability"];
+/** What takes minutes by itself, or says little where it is cut short. */
+const NOT_IN_SHORT = ["backup", "disaster", "full-disk", "many-connections", "soak", "upgrade"].map(
+  (name) => `test/drills/${name}.test.ts`,
+);
 /** What holds what the machine does now against what it did a moment ago: nothing may run beside it. */
 const ALONE = ["test/drills/overload.test.ts"];
 /** What looks at behaviour through the database, and so must hold on both. */
-const ON_BOTH = ["test/http", "test/db", "test/flows", "test/worker"];
+const ON_BOTH = ["test/http", "test/db", "test/worker"];
 /** What of that is looked at on the embedded database where there is another one, too, and time is short. */
-const ON_EMBEDDED_IN_SHORT = ["test/http/auth", "test/db", "test/flows"];
+const ON_EMBEDDED_IN_SHORT = ["test/http/auth", "test/db"];
 /** The rest. */
 const ELSEWHERE = ["test/architecture.test.ts", "test/compose", "test/config", "test/ports"];
 
@@ -175,6 +179,7 @@ async function runAll(): Promise<Counts> {
   const missing: string[] = [];
   try {
     const isShort = postgres !== undefined && !full;
+    if (!full) say(`Short form: only with --full run ${NOT_IN_SHORT.join(", ")}`);
     if (isShort)
       say(
         `Short form: on the embedded database run ${ON_EMBEDDED_IN_SHORT.join(", ")}; the others on PostgreSQL alone`,
@@ -183,7 +188,13 @@ async function runAll(): Promise<Counts> {
     const suites: Suite[] = [
       // What is measured at length needs quiet.
       { name: "commands", paths: COMMANDS, isolated: true, filesAtATime: full ? 1 : cores + 1 },
-      { name: "drills", paths: DRILLS, without: ALONE, isolated: true, filesAtATime: full ? 1 : cores },
+      {
+        name: "drills",
+        paths: DRILLS,
+        without: [...ALONE, ...(full ? [] : NOT_IN_SHORT)],
+        isolated: true,
+        filesAtATime: full ? 1 : cores,
+      },
       { name: "drills alone", paths: ALONE, isolated: true, filesAtATime: 1 },
       { name: "embedded database", paths: [...onEmbedded, ...ELSEWHERE], coverage: !isShort, filesAtATime: cores + 1 },
     ];
