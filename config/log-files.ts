@@ -1,4 +1,5 @@
-import { createWriteStream, mkdirSync, readdirSync, rmSync, statSync, type WriteStream } from "node:fs";
+import { createHash } from "node:crypto";
+import { createWriteStream, mkdirSync, readdirSync, readlinkSync, rmSync, statSync, type WriteStream } from "node:fs";
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import { codeOf, failed, textOf } from "./errors.ts";
@@ -14,8 +15,16 @@ const TRY_AGAIN_MS = 10_000;
 /** Whether a process of another machine or container is there nobody can tell: it is gone where it wrote nothing for so long. */
 const GONE_AFTER_MS = 24 * 3_600_000;
 
-/** Whose a file is: in containers that share a folder all processes may have the same number. */
-const OWNER = `${hostname().replace(/[^A-Za-z0-9.]+/g, "_")}-${process.pid}`;
+/** Where process ids count: in containers that share a folder all processes may have the same one, and the same host name. */
+const PLACE = createHash("sha256").update(`${hostname()} ${pidNamespace()}`).digest("hex").slice(0, 8);
+
+function pidNamespace(): string {
+  try {
+    return readlinkSync("/proc/self/ns/pid");
+  } catch {
+    return ""; // a system without
+  }
+}
 
 /** Where log lines go. */
 export interface LogFiles {
@@ -49,11 +58,15 @@ export function openLogSink(
   }
   let file: WriteStream | undefined;
   let size = 0;
+  let lastWriteAt = 0;
   let nextTryAt = 0;
 
   function begin(): WriteStream {
     const began = now().toISOString().replace(/[-:]/g, "").replace(".", "");
-    const stream = createWriteStream(join(folder, `${kind}-${began}-${OWNER}.log`), { flags: "a", mode: 0o600 });
+    const stream = createWriteStream(join(folder, `${kind}-${began}-${PLACE}-${process.pid}.log`), {
+      flags: "a",
+      mode: 0o600,
+    });
     stream.on("error", () => {
       if (file === stream) file = undefined;
       nextTryAt = performance.now() + TRY_AGAIN_MS;
@@ -64,7 +77,10 @@ export function openLogSink(
   }
 
   function write(line: string): void {
-    if (file && size >= settings.max_bytes) {
+    const silentMs = performance.now() - lastWriteAt;
+    lastWriteAt = performance.now();
+    // One that was silent for long others may take for gone.
+    if (file && (size >= settings.max_bytes || silentMs > GONE_AFTER_MS / 2)) {
       file.end();
       file = undefined;
     }
@@ -102,23 +118,33 @@ function deleteOldest(folder: string, kind: string, keep: number, now: Date): vo
   try {
     const files = readdirSync(folder)
       .flatMap((name) => {
-        const [, ofKind, began = "", owner = ""] = /^(\w+)-(\d{8}T\d{9}Z)-([\w.]+-\d+)\.log$/.exec(name) ?? [];
-        return ofKind === kind ? [{ path: join(folder, name), began, owner }] : [];
+        const [, ofKind, began = "", place = "", pid] =
+          /^(\w+)-(\d{8}T\d{9}Z)-([0-9a-f]{8})-(\d+)\.log$/.exec(name) ?? [];
+        return ofKind === kind ? [{ path: join(folder, name), began, place, pid: Number(pid) }] : [];
       })
       .sort((one, other) => (one.began < other.began ? 1 : -1));
-    const own = files.filter(({ owner }) => owner === OWNER).slice(keep + 1);
-    const gone = files.filter((file) => file.owner !== OWNER && isGone(file, now)).slice(keep);
+    const isOwn = ({ place, pid }: LogFile) => place === PLACE && pid === process.pid;
+    const own = files.filter(isOwn).slice(keep + 1);
+    const gone = files.filter((file) => !isOwn(file) && isGone(file, now)).slice(keep);
     for (const { path } of [...own, ...gone]) rmSync(path, { force: true });
   } catch {
     // The next file tries again.
   }
 }
 
-function isGone({ path, owner }: { path: string; owner: string }, now: Date): boolean {
-  const [host, pid] = owner.split("-");
-  if (host !== OWNER.split("-")[0]) return now.getTime() - statSync(path).mtimeMs > GONE_AFTER_MS;
+interface LogFile {
+  readonly path: string;
+  readonly place: string;
+  readonly pid: number;
+}
+
+function isGone({ path, place, pid }: LogFile, now: Date): boolean {
+  if (place !== PLACE) {
+    const written = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+    return now.getTime() - written > GONE_AFTER_MS;
+  }
   try {
-    process.kill(Number(pid), 0);
+    process.kill(pid, 0);
     return false;
   } catch (error) {
     return codeOf(error) !== "EPERM";

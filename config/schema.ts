@@ -296,7 +296,7 @@ export const SETTINGS = {
     keep: setting(
       integer(1, 1000),
       10,
-      "As many files that were put aside are kept for each process that runs, and for all together that have ended.",
+      "As many files that were put aside are kept for each process that runs, and for all together that have ended; those of other machines and containers count as ended after a day of silence.",
     ),
   },
   docs: {

@@ -205,7 +205,7 @@ describe("log files", () => {
     server.signal("SIGTERM");
     await server.finished;
     for (const name of files()) {
-      expect(name).toMatch(/^serve-\d{8}T\d{9}Z-[\w.]+-\d+\.log$/);
+      expect(name).toMatch(/^serve-\d{8}T\d{9}Z-[0-9a-f]{8}-\d+\.log$/);
       const path = join(home, "logs", name);
       expect(statSync(path).mode & 0o777).toBe(0o600);
       const lines = readFileSync(path, "utf8").trimEnd().split("\n");

@@ -45,9 +45,9 @@ interface Counts {
 const say = (text: string) => process.stdout.write(`\n== ${text}\n`);
 
 /** What starts processes of its own, and waits for them more than it works. */
-const COMMANDS = ["test/cli", "test/backup", "test/binary.test.ts", "test/browser", "test/flows"];
-/** What looks at how long something takes while something else is broken, and so wants a calm machine. */
-const DRILLS = ["test/drills", "test/observability"];
+const COMMANDS = ["test/cli", "test/backup", "test/binary.test.ts", "test/browser"];
+/** What looks at how long something takes while something else happens, and so wants a calm machine. */
+const DRILLS = ["test/drills", "test/observability", "test/flows"];
 /** What takes minutes by itself, or says little where it is cut short. */
 const NOT_IN_SHORT = ["backup", "disaster", "full-disk", "many-connections", "soak", "upgrade"].map(
   (name) => `test/drills/${name}.test.ts`,

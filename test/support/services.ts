@@ -4,7 +4,7 @@
  */
 import { existsSync, mkdtempSync, readdirSync, rmSync, statfsSync } from "node:fs";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
+import { freemem, tmpdir } from "node:os";
 import { join } from "node:path";
 import { $ } from "bun";
 
@@ -49,7 +49,7 @@ const ROOM_BYTES = 2 * 1024 ** 3;
 function quickestFolder(): string {
   if (!existsSync(IN_MEMORY)) return tmpdir();
   const { bavail, bsize } = statfsSync(IN_MEMORY);
-  return bavail * bsize >= ROOM_BYTES ? IN_MEMORY : tmpdir();
+  return Math.min(bavail * bsize, freemem()) >= ROOM_BYTES ? IN_MEMORY : tmpdir();
 }
 
 async function startLocalPostgres(binaries: string): Promise<Service> {

@@ -41,14 +41,16 @@ const RETIRED_KEY_KEPT_MS = 365 * DAY_MS;
  */
 export const ERASED_KEPT_MS = 2 * HOUR_MS;
 
-/** How long one statement should hold up others (milliseconds): so many rows are deleted at a time. */
-const STATEMENT_MS = 10;
-const FIRST_BATCH = 500;
-const SMALLEST_BATCH = 50;
+/**
+ * How long one batch should hold up others (milliseconds): so many rows are deleted at a time. However long a commit takes
+ * here, it is no fewer than the smallest batch.
+ */
+const BATCH_MS = 10;
+const SMALLEST_BATCH = 500;
 const LARGEST_BATCH = 5000;
-/** After each statement so many times as long is for others alone: what is over can wait, and whoever logs in cannot. */
+/** After each batch so many times as long is for others alone: what is over can wait, and whoever logs in cannot. */
 const PAUSE_TIMES = 9;
-const LEAST_PAUSE_MS = 10;
+const [LEAST_PAUSE_MS, LONGEST_PAUSE_MS] = [10, 1000];
 
 interface Kept {
   readonly what: string;
@@ -131,7 +133,7 @@ async function deleteUntil(
   signal: AbortSignal,
 ): Promise<number> {
   let count = 0;
-  let limit = FIRST_BATCH;
+  let limit = SMALLEST_BATCH;
   for (let from = new Date(0); ; ) {
     signal.throwIfAborted();
     const began = performance.now();
@@ -143,7 +145,7 @@ async function deleteUntil(
     count += times.length;
     if (times.length < limit) return count;
     from = new Date(Math.max(...times.map(Number)));
-    limit = Math.round(Math.min(LARGEST_BATCH, 2 * limit, Math.max(SMALLEST_BATCH, (limit * STATEMENT_MS) / took)));
-    await deps.clock.sleep(Math.max(LEAST_PAUSE_MS, PAUSE_TIMES * took));
+    limit = Math.round(Math.min(LARGEST_BATCH, 2 * limit, Math.max(SMALLEST_BATCH, (limit * BATCH_MS) / took)));
+    await deps.clock.sleep(Math.min(LONGEST_PAUSE_MS, Math.max(LEAST_PAUSE_MS, PAUSE_TIMES * took)));
   }
 }

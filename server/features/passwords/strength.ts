@@ -48,8 +48,7 @@ let thread: ReturnType<typeof startThread> | undefined;
  */
 export async function strengthOf(question: StrengthQuestion): Promise<Strength> {
   try {
-    return await policy.execute(({ signal }) => {
-      if (signal.aborted) throw new TaskCancelledError();
+    return await policy.execute(() => {
       thread ??= startThread();
       return thread(question);
     });
@@ -71,17 +70,23 @@ function startThread(): (question: StrengthQuestion) => Promise<Strength> {
     // Whoever waits for an answer keeps the process alive, and nothing else of the thread does.
     if (asked.size === 0) worker.unref();
   });
-  worker.on("error", (error) => {
-    thread = undefined;
-    for (const { reject } of asked.values()) reject(unavailable("The thread that estimates passwords failed", error));
+  worker.on("error", end);
+  worker.on("exit", () => end(new Error("The thread has ended")));
+  /** The next question starts another one. */
+  function end(cause: Error): void {
+    if (thread === ask) thread = undefined;
+    void worker.terminate();
+    for (const { reject } of asked.values()) reject(unavailable("The thread that estimates passwords failed", cause));
     asked.clear();
-  });
-  return (question) => {
+  }
+  function ask(question: StrengthQuestion): Promise<Strength> {
     const id = ++last;
     const answer = Promise.withResolvers<Strength>();
     asked.set(id, answer);
     worker.ref();
     worker.postMessage({ id, question } satisfies Asked);
-    return answer.promise;
-  };
+    const late = setTimeout(() => end(new Error("The thread does not answer")), DEADLINE_MS);
+    return answer.promise.finally(() => clearTimeout(late));
+  }
+  return ask;
 }

@@ -9,15 +9,18 @@ export type ServiceLimit = "refresh" | "login_account" | "client_failed" | "intr
 /** What counts failures guards secrets: that counts in shadow mode too. */
 const COUNTS_FAILURES: ReadonlySet<ServiceLimit> = new Set(["login_account", "client_failed", "introspect_failed"]);
 
-/**
- * For so long (milliseconds) whoever had room is believed to have some. Only what others counted meanwhile may be missed,
- * and whoever takes is told of that.
- */
+/** For so long (milliseconds) whoever had room is believed to have some. */
 const ROOM_LASTS_MS = 1000;
 const MAX_REMEMBERED = 10_000;
 
-/** Until when there was room, by limiter and key. */
-const remembered = new WeakMap<Limiter, LRUCache<string, number>>();
+interface Remembered {
+  /** Until when there is room. */
+  until: number;
+  /** How many this process has counted. */
+  takes: number;
+}
+
+const remembered = new WeakMap<Limiter, LRUCache<string, Remembered>>();
 
 type LimitDeps = Pick<Deps, "limiter" | "settings" | "log" | "metrics" | "clock">;
 
@@ -33,36 +36,42 @@ export async function waitOf(deps: LimitDeps, limit: ServiceLimit, subject: stri
 }
 
 /**
- * Sees whether there is room for one more, and counts nothing. Of others it may miss what they counted within the last
- * second: it is asked before everything that good clients do, and a look at Redis takes as long as all the rest of that.
+ * Sees whether there is room for one more, and counts nothing. What other processes have counted within the last second it
+ * may miss: it is asked before everything that good clients do, and a look at Redis takes as long as all the rest of that.
  *
  * @throws AppError RATE_LIMIT_EXCEEDED
  */
 export async function assertRoom(deps: LimitDeps, limit: ServiceLimit, subject: string): Promise<void> {
-  const rooms = roomsOf(deps.limiter);
-  const key = `${limit}:${subject}`;
+  const known = recall(deps.limiter, limit, subject);
   const now = deps.clock.elapsed();
-  if (now < (rooms.get(key) ?? 0)) return;
+  if (now < known.until) return;
+  const { takes } = known;
   const wait = await waitOf(deps, limit, subject);
   if (wait === 0) {
-    rooms.set(key, now + ROOM_LASTS_MS);
+    // What was counted while it looked may have been the last that there was room for.
+    if (known.takes === takes) known.until = now + ROOM_LASTS_MS;
     return;
   }
   deps.metrics.count("primer_limits_hit_total", { limit, mode: "enforce" });
   throw rateLimited(wait, deps.settings.rate_limits[limit]?.limit ?? 0);
 }
 
-function roomsOf(limiter: Limiter): LRUCache<string, number> {
-  const known = remembered.get(limiter) ?? new LRUCache({ max: MAX_REMEMBERED });
-  remembered.set(limiter, known);
+function recall(limiter: Limiter, limit: ServiceLimit, subject: string): Remembered {
+  const all = remembered.get(limiter) ?? new LRUCache({ max: MAX_REMEMBERED });
+  remembered.set(limiter, all);
+  const key = `${limit}:${subject}`;
+  const known = all.get(key) ?? { until: 0, takes: 0 };
+  all.set(key, known);
   return known;
 }
 
 /** Counts one more. Of many at once no more than the limit go on. @throws AppError RATE_LIMIT_EXCEEDED */
 export async function takeRoom(deps: LimitDeps, limit: ServiceLimit, subject: string): Promise<void> {
+  const known = recall(deps.limiter, limit, subject);
+  known.until = 0;
+  known.takes++;
   const [check] = checksOf(deps, limit, subject);
   const [room] = check ? await deps.limiter.take([check]) : [];
-  roomsOf(deps.limiter).delete(`${limit}:${subject}`);
   if (!check || !room || room.waitMs === 0) return;
   const isShadow = deps.settings.rate_limits.mode === "shadow" && !COUNTS_FAILURES.has(limit);
   deps.metrics.count("primer_limits_hit_total", { limit, mode: isShadow ? "shadow" : "enforce" });

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { createClient } from "../../../server/features/clients/service.ts";
+import { assertRoom, takeRoom } from "../../../server/features/protection/service.ts";
 import { type HttpApp, openHttpApp, openListeningApp } from "../support/http-app.ts";
 import { basicOf, type Credentials, FORM, introspect, revoke } from "../support/oauth.ts";
 import { replaceDeps } from "../support/observe.ts";
@@ -79,6 +80,17 @@ describe("limits on failed answers", () => {
     expect(refused.status).toBe(429);
     app.clock.advance(Number(refused.headers.get("retry-after")) * 1000);
     expect((await introspect(app, client, "x")).status).toBe(200);
+  });
+
+  // Room that was seen while the last of it was taken is not believed in.
+  test("a look and a failure at the same moment", async () => {
+    const { deps } = app;
+    const take = () => takeRoom(deps, "introspect_failed", "somebody");
+    const look = () => assertRoom(deps, "introspect_failed", "somebody");
+    for (let count = 0; count < 4; count++) await take();
+    await Promise.all([look(), take()]);
+    const refused = await look().catch((error) => error.errorCode);
+    expect(refused).toBe("RATE_LIMIT_EXCEEDED");
   });
 
   // What other processes counted is missed for a second at most, and only by whoever had room until then.
