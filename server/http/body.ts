@@ -19,40 +19,57 @@ export type BodyLimits = Pick<Settings["server"], "max_body_bytes" | "request_ti
  * @throws AppError UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE or BAD_REQUEST
  */
 export async function readJsonBody(request: Request, limits: BodyLimits): Promise<unknown> {
-  if (request.body === null && !request.headers.has("content-type")) return undefined;
+  if (!request.headers.has("content-type") && !hasBody(request)) return undefined;
   const type = request.headers.get("content-type") ?? "";
   if (!/^application\/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?$/i.test(type))
     throw new AppError("UNSUPPORTED_MEDIA_TYPE");
   return parseJson(await readText(request, limits));
 }
 
+/** Only asked where no header tells: to look at the body makes a stream of it, which takes longer than all else of a request. */
+export const hasBody = (request: Request): boolean => {
+  const length = request.headers.get("content-length");
+  return length === null ? request.body !== null : Number(length) > 0;
+};
+
 /** A body as text. @throws AppError PAYLOAD_TOO_LARGE, or BAD_REQUEST where it is not UTF-8 or takes too long */
 export async function readText(request: Request, limits: BodyLimits): Promise<string> {
-  if (Number(request.headers.get("content-length") ?? 0) > limits.max_body_bytes) throw tooLarge(limits.max_body_bytes);
-  return decodeUtf8(await readBytes(request, limits));
+  const length = request.headers.get("content-length");
+  if (Number(length ?? 0) > limits.max_body_bytes) throw tooLarge(limits.max_body_bytes);
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(tooSlow(limits.request_timeout)), limits.request_timeout);
+  try {
+    // One whose length was told is not longer than that.
+    const bytes = length === null ? readChunks(request, limits, late.promise) : request.bytes().catch(brokeOff);
+    return decodeUtf8(await Promise.race([bytes, late.promise]));
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 const tooLarge = (maxBytes: number) => new AppError("PAYLOAD_TOO_LARGE", { details: { max_bytes: maxBytes } });
 
-async function readBytes(request: Request, limits: BodyLimits): Promise<Uint8Array> {
+async function readChunks(request: Request, limits: BodyLimits, late: Promise<never>): Promise<Uint8Array> {
   const reader = request.body?.getReader();
   if (!reader) return new Uint8Array();
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(tooSlow(limits.request_timeout)), limits.request_timeout);
   const chunks: Uint8Array[] = [];
   let size = 0;
   try {
     for (;;) {
-      const { done, value } = await Promise.race([reader.read(), late.promise]);
+      const { done, value } = await Promise.race([reader.read().catch(brokeOff), late]);
       if (done) return chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks);
       size += value.byteLength;
       if (size > limits.max_body_bytes) throw tooLarge(limits.max_body_bytes);
       chunks.push(value);
     }
   } finally {
-    clearTimeout(timer);
     reader.cancel().catch(() => {});
   }
+}
+
+/** Whoever sent it has gone, which is no fault of ours. */
+function brokeOff(cause: unknown): never {
+  throw badRequest("The body broke off", cause);
 }
 
 /** The rest of the body may never come, so the connection is of no more use. */

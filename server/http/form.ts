@@ -1,5 +1,5 @@
 import { AppError } from "../errors.ts";
-import { type BodyLimits, badRequest, readText } from "./body.ts";
+import { type BodyLimits, badRequest, hasBody, readText } from "./body.ts";
 
 /** The parameters of a form, each there once and with a value. */
 export type Form = ReadonlyMap<string, string>;
@@ -13,7 +13,7 @@ const MAX_PARAMETERS = 100;
  * @throws AppError UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE or BAD_REQUEST
  */
 export async function readFormBody(request: Request, limits: BodyLimits): Promise<Form | undefined> {
-  if (request.body === null && !request.headers.has("content-type")) return undefined;
+  if (!request.headers.has("content-type") && !hasBody(request)) return undefined;
   const type = request.headers.get("content-type") ?? "";
   if (!/^application\/x-www-form-urlencoded\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?$/i.test(type))
     throw new AppError("UNSUPPORTED_MEDIA_TYPE");

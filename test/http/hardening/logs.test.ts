@@ -181,6 +181,33 @@ describe("log lines", () => {
   });
 });
 
+// Whoever goes in the middle of a request is no fault of ours: nobody is woken for it.
+test.each([
+  ["whose length was told", "Content-Length: 100\r\n\r\n{"],
+  ["in chunks", "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"],
+])("a body %s that breaks off is a bad request", async (_name, begun) => {
+  const listening = await openListeningApp();
+  try {
+    const { port } = new URL(listening.url);
+    const socket = await Bun.connect({ hostname: "127.0.0.1", port: Number(port), socket: { data() {} } });
+    socket.write(`POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n${begun}`);
+    socket.flush();
+    await Bun.sleep(50); // the server has begun to read
+    socket.terminate();
+    const line = async () => {
+      for (let waited = 0; waited < 5000; waited++) {
+        const found = listening.logLines.find((one) => /"method":"POST".*"status"/.test(one));
+        if (found) return JSON.parse(found);
+        await Bun.sleep(1);
+      }
+    };
+    expect(await line()).toMatchObject({ path: "/api/v1/auth/login", status: 400 });
+    expect(listening.logLines.filter((one) => one.includes('"level":"error"'))).toEqual([]);
+  } finally {
+    await listening.close();
+  }
+});
+
 describe("secrets", () => {
   /** Everything that a client may send or get, and that no log may ever hold. */
   async function exercise(): Promise<string[]> {
