@@ -95,7 +95,7 @@ export function requestsTo({ authority, client }: Pick<Destination, "authority" 
 /** As password managers make them; how long the server estimates one depends on its length. */
 const PASSWORD_LENGTH = 24;
 
-/** Somebody new, with a password that no policy minds. */
+/** Somebody new, with a password that the default policy takes. */
 export function newAccount(prefix: string, number: number): Account {
   const password = `.aA1${systemRandom.token()}`.slice(0, PASSWORD_LENGTH);
   return { username: `${prefix}-${number.toString(36)}`, password };
