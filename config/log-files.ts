@@ -14,6 +14,8 @@ const LAST_WRITE_MS = 2000;
 const TRY_AGAIN_MS = 10_000;
 /** Whether a process of another machine or container is there nobody can tell: it is gone where it wrote nothing for so long. */
 const GONE_AFTER_MS = 24 * 3_600_000;
+/** A container that ends and begins again is another one each time: of all others no more than so many times `keep` stay. */
+const MOST_OF_OTHERS = 10;
 
 /** Where process ids count: in containers that share a folder all processes may have the same one, and the same host name. */
 const PLACE = createHash("sha256").update(`${hostname()} ${pidNamespace()}`).digest("hex").slice(0, 8);
@@ -125,8 +127,10 @@ function deleteOldest(folder: string, kind: string, keep: number, now: Date): vo
       .sort((one, other) => (one.began < other.began ? 1 : -1));
     const isOwn = ({ place, pid }: LogFile) => place === PLACE && pid === process.pid;
     const own = files.filter(isOwn).slice(keep + 1);
-    const gone = files.filter((file) => !isOwn(file) && isGone(file, now)).slice(keep);
-    for (const { path } of [...own, ...gone]) rmSync(path, { force: true });
+    const others = files.filter((file) => !isOwn(file));
+    const gone = others.filter((file) => isGone(file, now)).slice(keep);
+    const tooMany = others.filter(({ place }) => place !== PLACE).slice(MOST_OF_OTHERS * keep);
+    for (const { path } of [...own, ...gone, ...tooMany]) rmSync(path, { force: true });
   } catch {
     // The next file tries again.
   }

@@ -68,24 +68,26 @@ export const deleteEndedSessions: DeleteOld = (tx, doomed) => deleteByTime(tx, s
 export const deleteExpiredSessions: DeleteOld = (tx, doomed) => deleteByTime(tx, sessions, sessions.expiresAt, doomed);
 
 /**
- * By when they were over for want of a refresh. The session is locked first, as whoever changes both does. Without a join,
- * for which the planner would look for the least values of both indexes.
+ * By when they were over for want of a refresh. The session is locked first, as whoever changes both does: row by row and
+ * not by a plain join, for which the planner would look for the least values of both indexes.
  */
 export async function deleteIdleSessions(tx: Tx, doomed: Doomed): Promise<Date[]> {
   const idle = refreshFamilies.idleExpiresAt;
-  const chosen = tx
-    .select({ id: refreshFamilies.sessionId })
-    .from(refreshFamilies)
-    .where(isDoomed(idle, doomed))
-    .orderBy(asc(idle))
-    .limit(doomed.limit);
   const locked = tx
     .select({ id: sessions.id })
     .from(sessions)
-    .where(sql`${sessions.id} = ANY(ARRAY(${chosen}))`)
-    .for("update", { skipLocked: true });
+    .where(eq(sessions.id, refreshFamilies.sessionId))
+    .for("update", { skipLocked: true })
+    .as("locked");
+  const chosen = tx
+    .select({ id: locked.id })
+    .from(refreshFamilies)
+    .innerJoinLateral(locked, sql`true`)
+    .where(isDoomed(idle, doomed))
+    .orderBy(asc(idle))
+    .limit(doomed.limit);
   const time = sql`(SELECT f.idle_expires_at FROM refresh_families f WHERE f.session_id = sessions.id)`.mapWith(idle);
-  const gone = await tx.delete(sessions).where(sql`${sessions.id} = ANY(ARRAY(${locked}))`).returning({ time });
+  const gone = await tx.delete(sessions).where(sql`${sessions.id} = ANY(ARRAY(${chosen}))`).returning({ time });
   return gone.map((row) => row.time as Date);
 }
 

@@ -26,21 +26,27 @@ export async function readJsonBody(request: Request, limits: BodyLimits): Promis
   return parseJson(await readText(request, limits));
 }
 
-/** Only asked where no header tells: to look at the body makes a stream of it, which takes longer than all else of a request. */
+/** The length that a request tells; undefined where it tells none, or several: those are as good as none. */
+function toldLength(request: Request): number | undefined {
+  const told = request.headers.get("content-length");
+  return told !== null && /^\d+$/.test(told) ? Number(told) : undefined;
+}
+
+/** Asks for the body itself only where no header tells: that makes a stream of it, which takes longer than all else of a request. */
 export const hasBody = (request: Request): boolean => {
-  const length = request.headers.get("content-length");
-  return length === null ? request.body !== null : Number(length) > 0;
+  const length = toldLength(request);
+  return length === undefined ? request.body !== null : length > 0;
 };
 
-/** A body as text. @throws AppError PAYLOAD_TOO_LARGE, or BAD_REQUEST where it is not UTF-8 or takes too long */
+/** A body as text. @throws AppError PAYLOAD_TOO_LARGE, or BAD_REQUEST where it is not UTF-8, breaks off or takes too long */
 export async function readText(request: Request, limits: BodyLimits): Promise<string> {
-  const length = request.headers.get("content-length");
-  if (Number(length ?? 0) > limits.max_body_bytes) throw tooLarge(limits.max_body_bytes);
+  const length = toldLength(request);
+  if (length !== undefined && length > limits.max_body_bytes) throw tooLarge(limits.max_body_bytes);
   const late = Promise.withResolvers<never>();
   const timer = setTimeout(() => late.reject(tooSlow(limits.request_timeout)), limits.request_timeout);
   try {
     // One whose length was told is not longer than that.
-    const bytes = length === null ? readChunks(request, limits, late.promise) : request.bytes().catch(brokeOff);
+    const bytes = length === undefined ? readChunks(request, limits, late.promise) : request.bytes().catch(brokeOff);
     return decodeUtf8(await Promise.race([bytes, late.promise]));
   } finally {
     clearTimeout(timer);

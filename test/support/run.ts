@@ -48,10 +48,19 @@ const say = (text: string) => process.stdout.write(`\n== ${text}\n`);
 const COMMANDS = ["test/cli", "test/backup", "test/binary.test.ts", "test/browser"];
 /** What looks at how long something takes while something else happens, and so wants a calm machine. */
 const DRILLS = ["test/drills", "test/observability", "test/flows"];
-/** What takes minutes by itself, or says little where it is cut short. */
-const NOT_IN_SHORT = ["backup", "disaster", "full-disk", "many-connections", "soak", "upgrade"].map(
-  (name) => `test/drills/${name}.test.ts`,
-);
+/** What takes long, or says little where it is cut short: the short form is for each commit, and these for each day. */
+const NOT_IN_SHORT = [
+  "backup",
+  "disaster",
+  "full-disk",
+  "killed-creation",
+  "killed-sealer",
+  "many-connections",
+  "postgres-tls",
+  "scale",
+  "soak",
+  "upgrade",
+].map((name) => `test/drills/${name}.test.ts`);
 /** What holds what the machine does now against what it did a moment ago: nothing may run beside it. */
 const ALONE = ["test/drills/overload.test.ts"];
 /** What looks at behaviour through the database, and so must hold on both. */
@@ -187,7 +196,7 @@ async function runAll(): Promise<Counts> {
     const onEmbedded = isShort ? ON_EMBEDDED_IN_SHORT : ON_BOTH;
     const suites: Suite[] = [
       // What is measured at length needs quiet.
-      { name: "commands", paths: COMMANDS, isolated: true, filesAtATime: full ? 1 : cores + 1 },
+      { name: "commands", paths: COMMANDS, isolated: true, filesAtATime: full ? 1 : cores + 2 },
       {
         name: "drills",
         paths: DRILLS,

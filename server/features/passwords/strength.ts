@@ -41,8 +41,8 @@ const policy = wrap(timeout(DEADLINE_MS, TimeoutStrategy.Aggressive), bulkhead(A
 let thread: ReturnType<typeof startThread> | undefined;
 
 /**
- * How strong a password is. Estimated by a thread of its own, since it takes ten milliseconds and more in which no request
- * would be answered; that starts with the first question, so that only a process that sets passwords has one.
+ * How strong a password is. Estimated by a thread of its own, since it takes 2 to 60 milliseconds in which no request would
+ * be answered; that starts with the first question, so that only a process that sets passwords has one.
  *
  * @throws AppError SERVICE_UNAVAILABLE where too many wait or the thread does not answer
  */

@@ -65,13 +65,20 @@ function recall(limiter: Limiter, limit: ServiceLimit, subject: string): Remembe
   return known;
 }
 
-/** Counts one more. Of many at once no more than the limit go on. @throws AppError RATE_LIMIT_EXCEEDED */
-export async function takeRoom(deps: LimitDeps, limit: ServiceLimit, subject: string): Promise<void> {
-  const known = recall(deps.limiter, limit, subject);
+/** What was seen of a subject before it failed once more is not believed any longer. */
+function forget(limiter: Limiter, limit: ServiceLimit, subject: string): void {
+  const known = remembered.get(limiter)?.get(`${limit}:${subject}`);
+  if (!known) return; // nobody has looked
   known.until = 0;
   known.takes++;
+}
+
+/** Counts one more. Of many at once no more than the limit go on. @throws AppError RATE_LIMIT_EXCEEDED */
+export async function takeRoom(deps: LimitDeps, limit: ServiceLimit, subject: string): Promise<void> {
   const [check] = checksOf(deps, limit, subject);
+  forget(deps.limiter, limit, subject);
   const [room] = check ? await deps.limiter.take([check]) : [];
+  forget(deps.limiter, limit, subject); // also what was seen while it counted
   if (!check || !room || room.waitMs === 0) return;
   const isShadow = deps.settings.rate_limits.mode === "shadow" && !COUNTS_FAILURES.has(limit);
   deps.metrics.count("primer_limits_hit_total", { limit, mode: isShadow ? "shadow" : "enforce" });

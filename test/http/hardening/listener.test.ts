@@ -77,6 +77,10 @@ const KIB = 1024;
 
 const TOO_LARGE: Readonly<Record<string, string[]>> = {
   "65 KiB with Content-Length": [post(`Content-Length: ${65 * KIB}`), "x".repeat(65 * KIB)],
+  "65 KiB with Content-Length twice": [
+    post(`Content-Length: ${65 * KIB}\r\nContent-Length: ${65 * KIB}`),
+    "x".repeat(65 * KIB),
+  ],
   "65 KiB in chunks": [post("Transfer-Encoding: chunked"), chunk("x".repeat(65 * KIB)), "0\r\n\r\n"],
   "65 KiB in many chunks": [post("Transfer-Encoding: chunked"), ...Array(65).fill(chunk("x".repeat(KIB))), "0\r\n\r\n"],
   "65 KiB announced and not sent": [post(`Content-Length: ${65 * KIB}`), "x"],
