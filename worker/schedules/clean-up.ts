@@ -18,7 +18,7 @@ import {
   deleteOldNetworkBaselines,
   deleteRetiredSecretKeys,
   deleteRetiredSigningKeys,
-  tellNobody,
+  deletingOld,
 } from "../../db/queries/clean-up.ts";
 import { vacuumTables } from "../../db/vacuum.ts";
 import { dropAuditMonths, forgetErased, makeAuditMonths } from "../../server/features/audit/service.ts";
@@ -138,7 +138,7 @@ async function deleteUntil(
     signal.throwIfAborted();
     const began = performance.now();
     const times = await deps.db.transaction(async (tx) => {
-      await tellNobody(tx); // sessions are kept for a week at least
+      await deletingOld(tx); // sessions are kept for a week at least
       return deleteOld(tx, { from, until, limit });
     });
     const took = performance.now() - began;
