@@ -92,11 +92,12 @@ export function assertScenariosRun(assertions: readonly Assertion[], scenarios: 
     throw misused(`--assert ${stray.text}: ${stray.scenario} is not run.`, `Run are: ${scenarios.join(", ")}.`);
 }
 
-/** Holds a report against what must hold. What could not be measured does not hold. */
+/** Holds a report against what must hold. What could not be measured does not hold: of no request nothing is fast. */
 export function judge(assertions: readonly Assertion[], { scenarios }: Pick<BenchReport, "scenarios">): Judged[] {
   return assertions.map(({ text, scenario, metric, operator, value }) => {
     const found = scenarios.find((entry) => entry.scenario === scenario);
-    const actual = found ? METRICS[metric].of(found) : null;
+    const isMeasured = found && (found.requests > 0 || metric === "throughput");
+    const actual = isMeasured ? METRICS[metric].of(found) : null;
     const unit = Object.keys(METRICS[metric].units)[0] ?? "";
     return { assertion: text, held: actual !== null && HOLDS[operator](actual, value), actual, unit };
   });

@@ -129,13 +129,15 @@ describe("assertions", () => {
 
   const scenario = {
     scenario: "login",
+    requests: 600,
     throughput: 60,
     latency_ms: { mean: 100, p50: 90, p90: 150, p99: 199.9, "p99.9": 260, max: 300 },
     error_share: 0.002,
     share_of_ceiling: null,
     server: { cpu_seconds_per_operation: 0.012, peak_memory_mib: 150, stages: null },
   } as unknown as ScenarioReport;
-  const held = (text: string) => judge([parseAssertion(text)], { scenarios: [scenario] })[0]?.held;
+  const heldIn = (text: string, of: ScenarioReport) => judge([parseAssertion(text)], { scenarios: [of] })[0]?.held;
+  const held = (text: string) => heldIn(text, scenario);
 
   test("they hold or do not, to the unit", () => {
     expect(held("login.p99<200ms")).toBe(true);
@@ -146,6 +148,15 @@ describe("assertions", () => {
     expect(held("login.cpu<12.1ms")).toBe(true);
     expect(held("login.memory>150MiB")).toBe(false);
   });
+
+  // A server that answered nothing in time was not quick.
+  test.each(["login.p99<200ms", "login.max<1s", "login.errors<=0%", "login.throughput>1/s"])(
+    "of no request %s does not hold",
+    (text) => {
+      const latency_ms = { mean: 0, p50: 0, p90: 0, p99: 0, "p99.9": 0, max: 0 };
+      expect(heldIn(text, { ...scenario, requests: 0, throughput: 0, latency_ms, error_share: 0 })).toBe(false);
+    },
+  );
 
   test("what could not be measured does not hold, and what is not run is refused", () => {
     expect(held("login.share>1%")).toBe(false);

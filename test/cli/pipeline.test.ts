@@ -24,7 +24,7 @@ async function runPipeline(name: string, limits: Record<string, string>) {
       PRIMER: PRIMER.join(" "),
       PORT: String(await freePort()),
       REPORTS: join(scratch.folder, `${name}-reports`),
-      DURATION: "300ms",
+      DURATION: "1s",
       TMPDIR: temporary,
       PRIMER_TOKENS__ALGORITHM: "ES256",
       ...limits,
