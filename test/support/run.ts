@@ -196,7 +196,7 @@ async function runAll(): Promise<Counts> {
     const onEmbedded = isShort ? ON_EMBEDDED_IN_SHORT : ON_BOTH;
     const suites: Suite[] = [
       // What is measured at length needs quiet.
-      { name: "commands", paths: COMMANDS, isolated: true, filesAtATime: full ? 1 : cores + 2 },
+      { name: "commands", paths: COMMANDS, isolated: true, filesAtATime: full ? 1 : cores + 1 },
       {
         name: "drills",
         paths: DRILLS,
