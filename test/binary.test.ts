@@ -1,7 +1,16 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { chmodSync, copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { VERSION } from "../config/version.ts";
 import { jsonOf } from "./cli/support/home.ts";
 import { type Serving, serve } from "./cli/support/serve.ts";
@@ -24,13 +33,16 @@ beforeAll(() => {
     throw new Error("There is no dist/primer: `bun run build` makes it, `bun run test` does so first");
   copyFileSync(built, binary);
   chmodSync(binary, 0o755);
-  // What lies in the folder is not the program's: neither file may change what it does.
+  // What lies in the folder is not the program's: no file may change what it does.
   writeFileSync(join(folder, "hostile.ts"), 'await Bun.write("was-here", ""); process.exit(99);');
   writeFileSync(join(folder, "bunfig.toml"), 'preload = ["./hostile.ts"]\n[run]\npreload = ["./hostile.ts"]\n');
   writeFileSync(
     join(folder, ".env"),
     "PRIMER_SERVER__PORT=broken\nPRIMER_NO__SUCH=1\nDATABASE_URL=postgres://nowhere:1/x\n",
   );
+  const thread = join(folder, "server/features/passwords/strength-thread");
+  mkdirSync(dirname(thread), { recursive: true });
+  for (const end of ["ts", "js"]) copyFileSync(join(folder, "hostile.ts"), `${thread}.${end}`);
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 

@@ -32,9 +32,9 @@ const DEADLINE_MS = 10_000;
 const MAX_WAITING = 256;
 /** While one is answered, the next one is there already. */
 const AT_A_TIME = 2;
-/** The entry points of the binary stand in it by their paths in the repository. */
+/** In the binary it stands by its path in the repository; from the root of what is in it, and not from where somebody stands. */
 const THREAD = isCompiled
-  ? "./server/features/passwords/strength-thread.ts"
+  ? "/$bunfs/root/server/features/passwords/strength-thread.js"
   : new URL("./strength-thread.ts", import.meta.url);
 
 const policy = wrap(timeout(DEADLINE_MS, TimeoutStrategy.Aggressive), bulkhead(AT_A_TIME, MAX_WAITING));
